@@ -1,0 +1,233 @@
+"""Holds the layers of the package by reading its source: who imports whom, what is light, what is never called."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {"clipgen": ROOT / "clipgen", "clipgen.presets": ROOT / "presets"}
+
+# Each layer may import only those below it in this list; rooms of one layer do not import one another.
+LAYERS = (
+    {"clipgen", "__main__"},
+    {"cli", "ui"},
+    {"batch", "bench"},
+    {"train"},
+    {"pipeline", "attach"},
+    {"guidance"},
+    {"denoise", "text", "decode"},
+    {"families"},
+    {"models"},
+    {"clip"},
+    {"prediction", "preset", "history", "image_file"},
+    {"settings", "device", "home"},
+    {"schedulers", "presets"},
+    {"errors"},
+)
+RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
+
+HEAVY = {"torch", "torchvision", "transformers", "diffusers", "accelerate", "gradio"}
+MEDIUM = {"numpy", "PIL"}
+LIGHT_ROOMS = {
+    "clipgen",
+    "__main__",
+    "cli",
+    "history",
+    "home",
+    "image_file",
+    "preset",
+    "presets",
+    "settings",
+    "schedulers",
+    "errors",
+}
+DISTRIBUTIONS = {"PIL": "pillow"}
+ONLY_IN = {"emoji": "train"}
+
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
+FORBIDDEN_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
+FORBIDDEN_ATTRIBUTES = {
+    ("torch", "load"),
+    ("torch", "save"),
+    ("torch", "hub"),
+    ("ast", "literal_eval"),
+    ("os", "system"),
+    ("os", "popen"),
+    ("accelerator", "load_state"),
+    ("accelerator", "save_state"),
+}
+FORBIDDEN_WORDS = {"trust_remote_code", "custom_pipeline", "allow_pickle", "_attn_implementation_internal"}
+FORBIDDEN_SWITCHES = {"shell", "share"}
+LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def module_name(path: Path) -> str:
+    for package, folder in FOLDERS.items():
+        if path.is_relative_to(folder):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    raise ValueError(path)
+
+
+SOURCES = {module_name(path): path for folder in FOLDERS.values() for path in sorted(folder.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in SOURCES.items()}
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def statements(node: ast.AST, *, top_only: bool) -> Iterator[ast.AST]:
+    """Walks below `node`; with `top_only` only what runs when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if top_only and (isinstance(child, LATER) or is_type_checking(child)):
+            continue
+        yield child
+        yield from statements(child, top_only=top_only)
+
+
+def absolute(module: str, node: ast.ImportFrom) -> str:
+    if node.level == 0:
+        return node.module or ""
+    is_package = SOURCES[module].name == "__init__.py"
+    base = module.split(".")
+    base = base[: len(base) - node.level + is_package]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def imports(module: str, *, top_only: bool = False) -> list[str]:
+    """Names every module that `module` imports, our own ones down to the submodule."""
+    found: list[str] = []
+    for node in statements(TREES[module], top_only=top_only):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = absolute(module, node)
+            found += [name if (name := f"{source}.{alias.name}") in SOURCES else source for alias in node.names]
+    return found
+
+
+def own(module: str, *, top_only: bool = False) -> set[str]:
+    return {name for name in imports(module, top_only=top_only) if name.split(".")[0] == "clipgen"}
+
+
+def foreign(module: str, *, top_only: bool = False) -> set[str]:
+    return {name.split(".")[0] for name in imports(module, top_only=top_only)} - {"clipgen"} - sys.stdlib_module_names
+
+
+def declared() -> dict[str, set[str]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: {re.split(r"[\[<>=!~; ]", line)[0] for line in lines} for extra, lines in lists.items()}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {room(module) for module in SOURCES} <= RANK.keys()
+
+
+def test_imports_go_down_the_layers() -> None:
+    upward = [
+        f"{module} imports {name}"
+        for module in SOURCES
+        for name in sorted(own(module))
+        if room(name) != room(module) and RANK[room(name)] <= RANK[room(module)]
+    ]
+    assert not upward
+
+
+def test_there_is_no_import_circle() -> None:
+    graph = {module: own(module) - {module} for module in SOURCES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+
+
+def test_nothing_is_imported_by_string_but_the_public_names() -> None:
+    dynamic = {
+        module for module in SOURCES if "importlib" in imports(module) and "import_module" in ast.dump(TREES[module])
+    }
+    assert dynamic <= {"clipgen"}
+
+
+def test_light_modules_import_nothing_heavy() -> None:
+    """Also not by way of one of our own modules: the top of a light file names light files only."""
+    light = [module for module in SOURCES if room(module) in LIGHT_ROOMS]
+    for module in light:
+        assert not foreign(module, top_only=True) & HEAVY, module
+        assert not {name for name in own(module, top_only=True) if room(name) not in LIGHT_ROOMS}, module
+        if room(module) != "image_file":
+            assert not foreign(module, top_only=True) & MEDIUM, module
+
+
+def test_light_modules_leave_torch_out_of_a_fresh_process() -> None:
+    light = sorted(
+        module for module in SOURCES if room(module) in LIGHT_ROOMS - {"__main__"} and not module.endswith("__main__")
+    )
+    code = f"import sys, {', '.join(light)}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.split() == []
+
+
+def test_third_party_imports_are_declared() -> None:
+    known = declared()
+    for module in SOURCES:
+        names = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in foreign(module)}
+        extra = {name for name in names if ONLY_IN.get(name) == room(module)}
+        assert names <= known[""] | extra, module
+        assert extra <= known["train"], module
+
+
+def test_every_declared_dependency_is_imported() -> None:
+    used = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for module in SOURCES for name in foreign(module)}
+    assert declared()[""] | declared()["train"] <= used
+
+
+def dangers(tree: ast.Module) -> Iterator[str]:
+    """Names every call, attribute and argument that could run code that came as data."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
+                yield f"{node.lineno}: {name}()"
+            case ast.Attribute(value=ast.Name(id=name), attr=attr) if (name, attr) in FORBIDDEN_ATTRIBUTES:
+                yield f"{node.lineno}: {name}.{attr}"
+            case ast.keyword(arg=str(name)) if name in FORBIDDEN_WORDS:
+                yield f"{node.lineno}: {name}="
+            case ast.keyword(arg=str(name), value=value) if name in FORBIDDEN_SWITCHES:
+                if ast.unparse(value) != "False":
+                    yield f"{node.lineno}: {name}={ast.unparse(value)}"
+            case ast.Dict(keys=keys):
+                words = {str(key.value) for key in keys if isinstance(key, ast.Constant)} & FORBIDDEN_WORDS
+                yield from (f"{node.lineno}: {word!r}:" for word in sorted(words))
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_runs_code_from_data(module: str) -> None:
+    assert not list(dangers(TREES[module]))
+    assert not {name.split(".")[0] for name in imports(module)} & FORBIDDEN_IMPORTS
+
+
+def test_the_danger_list_sees_what_it_names() -> None:
+    calls = [
+        "eval(x)",
+        "torch.load(f)",
+        "f(trust_remote_code=True)",
+        "g(**{'custom_pipeline': 1})",
+        "run(a, shell=True)",
+    ]
+    assert all(len(list(dangers(ast.parse(call)))) == 1 for call in calls)
+    assert not list(dangers(ast.parse("model.eval(); re.compile(x); run(a, shell=False)")))
