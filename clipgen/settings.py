@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import numbers
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from clipgen.errors import SettingsError
-from clipgen.limits import CHECKS, check_all, shown
-from clipgen.limits import CHOICES as CHOICES
-from clipgen.limits import LOCAL as LOCAL
-from clipgen.limits import MAX_SEED as MAX_SEED
-from clipgen.limits import PRESET_NAME as PRESET_NAME
-from clipgen.limits import SERVED as SERVED
-from clipgen.limits import Limits as Limits
+from clipgen.schedulers import SCHEDULERS, find_scheduler
 
+MAX_SEED = 2**63 - 1
 MAX_DRAWN_SEED = 2**32 - 1  # a seed nobody chose stays below this, so that other apps can take it
-MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")
-NUMBERS = frozenset(MODEL_FIELDS) - {"scheduler"} | {"seed", "images", "cfg_start", "cfg_stop", "guidance_rescale"}
-OPTIONAL = frozenset(MODEL_FIELDS) | {"prompt_template", "preset", "seed"}
-_NO_VALUE: dict[str, tuple[str, ...]] = {"seed": ("", "none", "random"), "prompt_template": ("",)}
+FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # controls but newline and tab; surrogates
+PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one door accepts: (least, most) of each number, and the most characters, pixels and work.
+
+    `pixels` bounds width x height, `work` bounds width x height x steps x images; None = no limit.
+    """
+
+    characters: int = 2_000
+    seed: tuple[int, int] = (0, MAX_SEED)
+    images: tuple[int, int] = (1, 1_000)
+    steps: tuple[int, int] = (1, 150)
+    side: tuple[int, int] = (64, 2048)
+    pixels: int = 4_194_304
+    work: int | None = None
+    guidance_scale: tuple[float, float] = (0, 50)
+    part: tuple[float, float] = (0, 1)
+
+
+LOCAL = Limits()
+SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400)
 
 
 @dataclass(frozen=True)
@@ -37,8 +54,108 @@ class Note:
         return dataclasses.asdict(self)
 
 
-def _knob(text: str, default: Any = dataclasses.MISSING) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+def shown(value: object) -> str:
+    """Returns any value as one short printable line for an error message."""
+    if not isinstance(value, str | int | float | None):
+        return f"a {type(value).__name__}"
+    if isinstance(value, int) and value.bit_length() > 256:  # str() refuses integers over 4,300 digits
+        return f"a number of {value.bit_length():,} bits"
+    text = (value if isinstance(value, str) else str(value))[:60]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Returns the line for an unknown key: what is wrong, and the nearest known name, else all of them."""
+    near = difflib.get_close_matches(shown(name), known := tuple(known), n=1)
+    return f"Unknown {kind} '{shown(name)}'. " + (f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.")
+
+
+Check = Callable[[str, Any, Limits], Any]  # (field name, raw value, limits) -> the value in its own type
+
+
+def _refused(name: str, rule: str, value: object, allowed: tuple[str, ...] | None = None) -> SettingsError:
+    return SettingsError(f"{name} must be {rule}, got '{shown(value)}'", field=name, allowed=allowed)
+
+
+def _text(name: str, value: Any, limits: Limits) -> str:
+    if not isinstance(value, str):
+        raise _refused(name, "text", value)
+    text = value.replace("\r\n", "\n")
+    if len(text) > limits.characters:
+        raise SettingsError(f"{name} must be at most {limits.characters:,} characters, got {len(text):,}", field=name)
+    if bad := FORBIDDEN.search(text):
+        raise _refused(name, f"valid UTF-8 without control characters (character {bad.start() + 1})", bad[0])
+    return text
+
+
+def _filled(name: str, value: Any, limits: Limits) -> str:
+    if not (text := _text(name, value, limits)).strip():
+        raise SettingsError(f"{name} must not be empty", field=name)
+    return text
+
+
+def _line(name: str, value: Any, limits: Limits) -> str:
+    text = _filled(name, value, limits)
+    if "\n" in text or "\t" in text or text != text.strip():
+        raise _refused(name, "one line without spaces around it", value)
+    return text
+
+
+def _preset(name: str, value: Any, limits: Limits) -> str:
+    if not isinstance(value, str) or not PRESET_NAME.fullmatch(value):
+        raise _refused(name, "a preset name (a-z, 0-9, - and _, at most 64)", value)
+    return value
+
+
+def _scheduler(name: str, value: Any, limits: Limits) -> str:
+    return find_scheduler(_line(name, value, limits)).name
+
+
+def _one_of(*choices: str) -> Check:
+    def check(name: str, value: Any, limits: Limits) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _refused(name, " or ".join(choices), value, choices)
+        return value
+
+    return check
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    """True for an int and for an integral float below 2^53, beyond which a float has lost digits."""
+    return isinstance(value, numbers.Integral) or (abs(value) < 2**53 and value == int(value))
+
+
+def _whole(limit: str, rule: str = "{} to {}", multiple: int = 1) -> Check:
+    def check(name: str, value: Any, limits: Limits) -> int:
+        low, high = getattr(limits, limit)
+        if not (_is_number(value) and low <= value <= high and _is_whole(value) and int(value) % multiple == 0):
+            raise _refused(name, rule.format(low, high), value)
+        return int(value)
+
+    return check
+
+
+def _real(limit: str) -> Check:
+    def check(name: str, value: Any, limits: Limits) -> float:
+        low, high = getattr(limits, limit)
+        if not (_is_number(value) and low <= value <= high):
+            raise _refused(name, f"{low:g} to {high:g}", value)
+        return float(value) + 0.0  # -0.0 becomes 0.0
+
+    return check
+
+
+_SIDE = _whole("side", "{} to {} and a multiple of 8", multiple=8)
+_PART = _real("part")
+
+
+def _knob(text: str, check: Check, default: Any = dataclasses.MISSING) -> Any:
+    """Returns a dataclass field with its line of help and its check; a default of None makes None a valid value."""
+    return dataclasses.field(default=default, metadata={"help": text, "check": check})
 
 
 @dataclass(frozen=True)
@@ -48,27 +165,31 @@ class Settings:
     None in steps, width, height, scheduler, guidance_scale and eta means the model's own. Raises SettingsError.
     """
 
-    prompt: str = _knob("What to draw.")
-    negative_prompt: str = _knob("What to keep out of the picture.", "")
-    prompt_syntax: Literal["a1111", "plain"] = _knob("a1111 reads (weights:1.2), plain takes every character.", "a1111")
-    long_prompt: Literal["cut", "error"] = _knob("Past the token limit: cut with a warning, or an error.", "cut")
-    prompt_template: str | None = _knob("The prompt as typed, before {a|b} choices were drawn.", None)
-    model: str = _knob("A bundled name, a hub id org/name, or a ./folder.", "storybook")
-    preset: str | None = _knob("A named look, by `clipgen presets list`.", None)
-    seed: int | None = _knob("0 to 2^63-1, or random.", None)
-    images: int = _knob("How many pictures; picture k uses seed + k.", 1)
-    steps: int | None = _knob("Denoising steps, 1 to 150; more is slower and finer.", None)
-    width: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", None)
-    height: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", None)
-    scheduler: str | None = _knob("The sampler; names of A1111, ComfyUI, InvokeAI and diffusers work too.", None)
-    guidance_scale: float | None = _knob("How strictly the prompt is followed, 0 to 50.", None)
-    eta: float | None = _knob("Fresh noise per step of the ddim scheduler, 0 to 1.", None)
-    cfg_start: float = _knob("Part of the run, 0 to 1, at which guidance_scale sets in.", 0.0)
-    cfg_stop: float = _knob("Part of the run, 0 to 1, at which guidance_scale ends.", 1.0)
-    guidance_rescale: float = _knob("Tames overexposure from a high guidance_scale, 0 to 1.", 0.0)
+    prompt: str = _knob("What to draw.", _filled)
+    negative_prompt: str = _knob("What to keep out of the picture.", _text, "")
+    prompt_syntax: Literal["a1111", "plain"] = _knob(
+        "a1111 reads (word:1.2) and {a|b}, plain takes every character.", _one_of("a1111", "plain"), "a1111"
+    )
+    long_prompt: Literal["cut", "error"] = _knob(
+        "Past the model's token limit: cut with a warning, or an error.", _one_of("cut", "error"), "cut"
+    )
+    prompt_template: str | None = _knob("The prompt as typed, before {a|b} choices were drawn.", _filled, None)
+    model: str = _knob("A bundled name, a hub id org/name, or a ./folder.", _line, "storybook")
+    preset: str | None = _knob("A named look; `clipgen presets list` shows them.", _preset, None)
+    seed: int | None = _knob("0 to 2^63-1, or random.", _whole("seed", "random or {} to {}"), None)
+    images: int = _knob("How many pictures; picture k uses seed + k.", _whole("images"), 1)
+    steps: int | None = _knob("Denoising steps, 1 to 150; more is slower and finer.", _whole("steps"), None)
+    width: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", _SIDE, None)
+    height: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", _SIDE, None)
+    scheduler: str | None = _knob("The sampler; names of A1111, ComfyUI and InvokeAI work too.", _scheduler, None)
+    guidance_scale: float | None = _knob("How strictly the prompt is followed, 0 to 50.", _real("guidance_scale"), None)
+    eta: float | None = _knob("Fresh noise in each step of the ddim scheduler, 0 to 1.", _PART, None)
+    cfg_start: float = _knob("Part of the run, 0 to 1, at which guidance_scale sets in.", _PART, 0.0)
+    cfg_stop: float = _knob("Part of the run, 0 to 1, at which guidance_scale ends.", _PART, 1.0)
+    guidance_rescale: float = _knob("Tames overexposure from a high guidance_scale, 0 to 1.", _PART, 0.0)
 
     def __post_init__(self) -> None:
-        for name, value in check_all(_raw(self), LOCAL).items():
+        for name, value in _checked(self, LOCAL).items():
             object.__setattr__(self, name, value)
 
     def replace(self, **changes: Any) -> Settings:
@@ -76,7 +197,7 @@ class Settings:
         return Settings.from_dict({**self.to_dict(), **changes})
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Settings:
-        """Returns a copy whose None among the model's fields (MODEL_FIELDS) are filled; other keys are left alone."""
+        """Returns a copy with the None of MODEL_FIELDS filled from `defaults`, whose other keys are left alone."""
         return self.replace(**{name: defaults.get(name) for name in MODEL_FIELDS if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,47 +213,59 @@ class Settings:
         return cls(**{"prompt": "", **values})
 
 
-FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Settings))
-HELP: dict[str, str] = {field.name: field.metadata["help"] for field in dataclasses.fields(Settings)}
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+FIELDS: tuple[str, ...] = tuple(_FIELDS)
+MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")
+TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler"}
 
 
 def validate(settings: Settings, limits: Limits) -> None:
     """Checks settings against one door's limits; raises SettingsError with one line that names the first fault."""
-    check_all(_raw(settings), limits)
+    _checked(settings, limits)
 
 
 def check_field(name: str, value: Any, limits: Limits = LOCAL) -> Any:
-    """Returns one field's value in its own type (an integral float becomes an int); raises SettingsError."""
-    return CHECKS[name](name, value, limits)
+    """Returns one field's value in its own type (20.0 steps become 20); raises SettingsError."""
+    field = _FIELDS[name]
+    return None if value is None and field.default is None else field.metadata["check"](name, value, limits)
 
 
 def coerce(name: str, text: str) -> Any:
-    """Parses the text form of a field (flag, environment, `--change`) and checks it; raises SettingsError.
+    """Parses and checks the text form of a field, as a flag, the environment or `--change` gives it.
 
-    `random` is the seed None; an empty text or `none` is None for the other fields that may be None.
+    An empty text or `none`, for the seed also `random`, is None where that is a value. Raises SettingsError.
     """
-    if name in OPTIONAL and text.lower() in _NO_VALUE.get(name, ("", "none")):
+    if _FIELDS[name].default is None and text.lower() in ("", "none", "random" if name == "seed" else "none"):
         return None
-    if name not in NUMBERS:
-        return check_field(name, text)
-    number = _number(text)
-    return check_field(name, text if number is None else number)
+    return check_field(name, text if name in TEXT_FIELDS else _number(text))
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Returns the line for an unknown key: what is wrong, and the nearest known name or all of them."""
-    near = difflib.get_close_matches(shown(name), known, n=1)
-    return f"Unknown {kind} {shown(name)!r}. " + (f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.")
-
-
-def _number(text: str) -> int | float | None:
+def _number(text: str) -> int | float | str:
+    """Returns the number that the text spells, or the text itself for the check to refuse and quote."""
     for parse in (int, float):
         try:
             return parse(text)
         except ValueError:
             continue
-    return None
+    return text
 
 
-def _raw(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in FIELDS}
+def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
+    """Returns every field in its own type, the fields held against each other too."""
+    values = {name: check_field(name, getattr(settings, name), limits) for name in FIELDS}
+    start, stop, steps, scheduler = (values[name] for name in ("cfg_start", "cfg_stop", "steps", "scheduler"))
+    if start >= stop:
+        raise SettingsError(f"cfg_start must be below cfg_stop ({stop:g}), got '{start:g}'", field="cfg_start")
+    if steps and scheduler and steps > (most := SCHEDULERS[scheduler].max_steps):
+        raise _refused("steps", f"1 to {most} with scheduler {scheduler}", steps)
+    _check_size(values, limits)
+    return values
+
+
+def _check_size(values: Mapping[str, Any], limits: Limits) -> None:
+    pixels = (values["width"] or 0) * (values["height"] or 0)
+    if pixels > limits.pixels:
+        raise _refused("width x height", f"at most {limits.pixels:,}", pixels)
+    work = pixels * (values["steps"] or 0) * values["images"]
+    if limits.work is not None and work > limits.work:
+        raise _refused("width x height x steps x images", f"at most {limits.work:,}", work)
