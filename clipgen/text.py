@@ -1,0 +1,221 @@
+"""Prompt syntax (weights, wildcards) and its way to prompt_embeds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from clipgen.errors import PromptError
+from clipgen.settings import Note
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+MAX_WEIGHT = 2.0
+ROUND, SQUARE = 1.1, 1 / 1.1  # what (x) and [x] multiply by
+OPENERS = {")": "(", "]": "["}
+ESCAPED = r"\\[()\[\]{}_\\]"
+LORA = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
+TOKEN = re.compile(rf"{ESCAPED}|:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
+BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as the denoiser takes it: prompt_embeds [1, T, D], notes for people, and the words that were cut."""
+
+    prompt_embeds: Tensor
+    warnings: tuple[Note, ...] = ()
+    lost: str = ""
+
+
+def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[str, float]]:
+    r"""Splits a prompt into runs of text of one weight each, A1111's way; `plain` is one run of weight 1.
+
+    `(x)` 1.1, `[x]` 1/1.1, `(x:1.3)`; nesting multiplies. A backslash makes `( ) [ ] { } _ \` text, and a bracket
+    without its partner is text. Raises PromptError, with the position, for a weight outside 0..2 and `<lora:...>`.
+    """
+    if syntax == "plain":
+        return [(prompt, 1.0)]
+    if lora := LORA.search(prompt):
+        raise PromptError(f"{lora[0]} in {field}, character {lora.start() + 1}: clipgen loads no LoRA yet", field=field)
+    runs = groupby(_weighted(list(TOKEN.finditer(prompt)), field), key=lambda piece: piece[1])
+    return [("".join(text for text, _ in pieces), weight) for weight, pieces in runs]
+
+
+def plain_text(prompt: str, syntax: str) -> str:
+    """Returns the prompt without its syntax, as CLIP is asked about it."""
+    return "".join(text for text, _ in parse_prompt(prompt, syntax)).strip()
+
+
+def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
+    """Draws one of each `{a|b|}`; choice k, counted by opening brace from 0, is sha256("seed:k") mod its alternatives.
+
+    Braces without `|` or without a partner are text and come back escaped, so that nothing is drawn twice when the
+    result is resolved again.
+    """
+    if syntax == "plain":
+        return template
+    pieces = [match[0] for match in BRACES.finditer(template)]
+    return _drawn(pieces, _choices(pieces), seed)
+
+
+def encode_prompt(
+    prompt: str,
+    *,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    syntax: str = "a1111",
+    long_prompt: str = "cut",
+    field: str = "prompt",
+) -> Encoded:
+    """Encodes a prompt into prompt_embeds [1, T, D], T = tokenizer.model_max_length, in the encoder's dtype and device.
+
+    Without weights it is what diffusers' own encode_prompt gives, bit for bit. With `long_prompt` `cut` the tokens past
+    the limit go, with the warning `prompt-cut`; with `error`, and for wrong syntax, it raises PromptError.
+    """
+    import torch
+
+    runs = parse_prompt(prompt, syntax, field)
+    text = "".join(run for run, _ in runs)
+    lost = lost_words(text, tokenizer)
+    if lost and long_prompt == "error":
+        raise PromptError(_too_long(lost, tokenizer, field), field=field)
+    tokens = tokenizer(
+        text,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_offsets_mapping=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        prompt_embeds = text_encoder(tokens.input_ids.to(text_encoder.device))[0]
+    if any(weight != 1.0 for _, weight in runs):
+        prompt_embeds = weigh(prompt_embeds, _token_weights(runs, tokens.offset_mapping[0].tolist()))
+    notes = (Note("prompt-cut", field, _too_long(lost, tokenizer, field)),) if lost else ()
+    return Encoded(prompt_embeds, notes, lost)
+
+
+def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
+    """Scales prompt_embeds [1, T, D] by one weight a token, then shifts them back to the mean they had.
+
+    A1111 restores the mean by a factor; a shift does not break where the mean is near 0, as after a LayerNorm.
+    """
+    scaled = prompt_embeds.float() * prompt_embeds.new_tensor(weights).float()[:, None]
+    return (scaled + (prompt_embeds.float().mean() - scaled.mean())).to(prompt_embeds.dtype)
+
+
+def lost_words(text: str, tokenizer: CLIPTokenizer) -> str:
+    """Returns the words of plain text that are past the token limit, from the first that does not fit whole; or ''."""
+    limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(spans) <= limit:
+        return ""
+    start = spans[limit][0]
+    while text[max(start - 1, 0) : start + 1].isalnum() and start > 0:
+        start -= 1  # a word that fits in part is lost as a word
+    return text[start:].strip(" \t\n,")
+
+
+def _too_long(lost: str, tokenizer: CLIPTokenizer, field: str) -> str:
+    limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    return f"{field} is longer than the {limit} tokens the model reads; left out: '{' '.join(lost.split())}'"
+
+
+def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, float]]:
+    """Yields each piece of text with the product of the brackets around it."""
+    factors, closers = _pairs([token[0] for token in tokens])
+    weights = [1.0]
+    for k, token in enumerate(tokens):
+        if k in factors:
+            weights.append(weights[-1] * factors[k])
+        elif k in closers:
+            weights.pop()
+        else:
+            weight = round(weights[-1], 6)
+            if not 0 <= weight <= MAX_WEIGHT:
+                where = f"{field}, character {token.start() + 1}"
+                raise PromptError(
+                    f"{where}: weight must be 0 to 2, got '{weight:g}'; \\( is a plain bracket", field=field
+                )
+            yield _unescaped(token[0]), weight
+
+
+def _pairs(tokens: list[str]) -> tuple[dict[int, float], set[int]]:
+    """Returns the factor of each opening bracket that has a partner, and the places of the partners."""
+    factors: dict[int, float] = {}
+    closers: set[int] = set()
+    places: list[int] = []
+    kinds: list[str] = []
+    for k, token in enumerate(tokens):
+        opener = "" if token[0] == "\\" else OPENERS.get(token[-1], "")
+        if token in ("(", "["):
+            places.append(k)
+            kinds.append(token)
+        elif opener in kinds:
+            depth = len(kinds) - 1 - kinds[::-1].index(opener)  # what this pair crosses is text
+            factors[places[depth]] = _factor(token)
+            closers.add(k)
+            del places[depth:], kinds[depth:]
+    return factors, closers
+
+
+def _factor(closer: str) -> float:
+    if closer.startswith(":"):
+        return float(closer[1:-1])
+    return ROUND if closer == ")" else SQUARE
+
+
+def _unescaped(token: str) -> str:
+    return token[1:] if re.fullmatch(ESCAPED, token) else token
+
+
+def _token_weights(runs: list[tuple[str, float]], spans: list[list[int]]) -> list[float]:
+    """Returns the weight of each token, that of its first character; start, end and padding tokens weigh 1."""
+    by_character = [weight for text, weight in runs for _ in text]
+    return [by_character[start] if start < end else 1.0 for start, end in spans]
+
+
+def _choices(pieces: list[str]) -> dict[int, list[int]]:
+    """Returns, for each opening brace of a choice, the places of its bars and of its closing brace."""
+    found: dict[int, list[int]] = {}
+    waiting: list[tuple[int, list[int]]] = []
+    for k, piece in enumerate(pieces):
+        if piece == "{":
+            waiting.append((k, []))
+        elif piece == "|" and waiting:
+            waiting[-1][1].append(k)
+        elif piece == "}" and waiting:
+            opening, bars = waiting.pop()
+            if bars:
+                found[opening] = [*bars, k]
+    return found
+
+
+def _drawn(pieces: list[str], choices: dict[int, list[int]], seed: int) -> str:
+    number = {opening: k for k, opening in enumerate(sorted(choices))}
+    out: list[str] = []
+    ends: list[tuple[int, int]] = []  # (where the drawn alternative stops, the closing brace to jump to)
+    k = 0
+    while k < len(pieces):
+        if ends and k == ends[-1][0]:
+            k = ends.pop()[1]
+        elif k in choices:
+            pick = _draw(seed, number[k], len(choices[k]))
+            starts = [k, *choices[k]]
+            ends.append((starts[pick + 1], choices[k][-1]))
+            k = starts[pick]
+        else:
+            out.append(f"\\{pieces[k]}" if pieces[k] in ("{", "}", "\\") else pieces[k])
+        k += 1
+    return "".join(out)
+
+
+def _draw(seed: int, k: int, alternatives: int) -> int:
+    return int(hashlib.sha256(f"{seed}:{k}".encode()).hexdigest(), 16) % alternatives
