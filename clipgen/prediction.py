@@ -1,0 +1,98 @@
+"""Recovers x0 from what a network predicts, for every scheduler: here x_t = alpha x0 + sigma noise is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from clipgen.errors import ModelError
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+VARIANCE_PRESERVING = frozenset({"DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler"})
+VARIANCE_EXPLODING = frozenset(
+    {
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+    }
+)
+SIGMA_TO_PRESERVING = frozenset({"DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"})
+NO_SAMPLE_PREDICTION = frozenset(
+    {
+        "PNDMScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+    }
+)
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """Where a sample x_t stands: x_t = alpha * x0 + sigma * noise, noise of unit variance."""
+
+    alpha: float
+    sigma: float
+
+    @property
+    def norm(self) -> float:
+        """Returns the scale the network divides the sample by: 1 if variance preserving, else sqrt(1 + sigma^2)."""
+        return float((self.alpha**2 + self.sigma**2) ** 0.5)
+
+
+def noise_level(scheduler: Any, timestep: Tensor) -> NoiseLevel:
+    """Returns the level of the sample that `scheduler.step` is about to take at `timestep`, second-order stages too.
+
+    A multistep scheduler that has not begun is put at its first step, as its own `step` would. Raises ModelError for
+    a scheduler class whose parametrisation is not known.
+    """
+    name = type(scheduler).__name__
+    if name in VARIANCE_PRESERVING:
+        product = float(scheduler.alphas_cumprod[int(timestep)])
+        return NoiseLevel(product**0.5, (1 - product) ** 0.5)
+    if scheduler.step_index is None:
+        scheduler._init_step_index(timestep)
+    if name in VARIANCE_EXPLODING:
+        return NoiseLevel(1.0, _current_sigma(scheduler))
+    if name in SIGMA_TO_PRESERVING:
+        sigma = float(scheduler.sigmas[scheduler.step_index])
+        alpha = (sigma**2 + 1) ** -0.5
+        return NoiseLevel(alpha, sigma * alpha)
+    raise ModelError(f"Scheduler class '{name}' is not known to clipgen.")
+
+
+def _current_sigma(scheduler: Any) -> float:
+    """Returns the sample's sigma; between the two stages of DPM2 it lies halfway, in a list of its own."""
+    index, name = scheduler.step_index, type(scheduler).__name__
+    if not name.startswith("KDPM2") or scheduler.state_in_first_order:
+        return float(scheduler.sigmas[index])
+    return float(scheduler.sigmas_interpol[index - 1 if name.startswith("KDPM2Ancestral") else index])
+
+
+def recover_x0(output: Tensor, sample: Tensor, level: NoiseLevel, prediction: str) -> Tensor:
+    """Returns the x0 that a network's output implies, in float32.
+
+    `output` and `sample` [B, C, h, w]; `prediction` is one of PREDICTIONS. Salimans and Ho 2022 (arXiv 2202.00512)
+    define v. An epsilon prediction at alpha = 0 says nothing about x0: schedulers are built so that it never occurs.
+    """
+    output, sample = output.float(), sample.float()
+    alpha, sigma, norm = level.alpha, level.sigma, level.norm
+    if prediction == "sample":
+        return output
+    if prediction == "v_prediction":
+        return (alpha / norm**2) * sample - (sigma / norm) * output
+    return (sample - sigma * output) / alpha
+
+
+def check_prediction(config: dict[str, Any]) -> str:
+    """Returns the prediction type of a scheduler's config; raises ModelError if it is unknown or cannot work."""
+    prediction = str(config.get("prediction_type", "epsilon"))
+    if prediction not in PREDICTIONS:
+        raise ModelError(f"Prediction type '{prediction[:60]}' is not known. Works: {', '.join(PREDICTIONS)}.")
+    if prediction == "epsilon" and config.get("rescale_betas_zero_snr"):
+        raise ModelError("Prediction type 'epsilon' cannot work with rescale_betas_zero_snr: pure noise has no x0.")
+    return prediction

@@ -1,0 +1,157 @@
+"""Tiny real networks, built from nothing in under a second and saved as diffusers model folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+ZERO_TERMINAL = {
+    **BETAS,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+}
+
+
+def tokenizer(length: int = 77) -> Any:
+    """A CLIP tokenizer of 514 entries: the byte characters, the same at the end of a word, start and end of text."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=length)
+
+
+def _tower(words: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": words.model_max_length,
+        "projection_dim": 32,
+        "hidden_act": "gelu",
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+    }
+
+
+def text_encoder(words: Any) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    return CLIPTextModel(CLIPTextConfig(**_tower(words))).eval()
+
+
+def clip(words: Any) -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    vision = {key: value for key, value in _tower(words).items() if "token" not in key and key != "vocab_size"}
+    del vision["max_position_embeddings"]
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config=_tower(words), vision_config={**vision, "image_size": 32, "patch_size": 8}, projection_dim=32
+    )
+    return CLIPModel(config).eval()
+
+
+def unet(channels: int = 4) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=32,
+    ).eval()
+
+
+def vae_kl() -> Any:
+    """A VAE of factor 2: 32 x 32 pixels are 16 x 16 latents of 4 channels."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+    ).eval()
+
+
+def vae_tiny() -> Any:
+    """An AutoencoderTiny of factor 8 with 8 latent channels, as storybook may have one."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
+        latent_channels=8,
+    ).eval()
+
+
+def save(folder: Path, words: Any, network: Any, vae: Any, scheduler: Any, settings: dict[str, Any]) -> Path:
+    """Saves a StableDiffusionPipeline folder with a `clipgen.json` of its default settings."""
+    from diffusers import StableDiffusionPipeline
+
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder(words),
+        tokenizer=words,
+        unet=network,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    (folder / "clipgen.json").write_text(json.dumps({"settings": settings}), "utf-8")
+    return folder
+
+
+def save_epsilon(folder: Path) -> Path:
+    """Saves an SD 1 look-alike: epsilon, AutoencoderKL, DPM++ 2M Karras, no CLIP; 64 x 64 pixels by default."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    scheduler = DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True)
+    return save(folder, tokenizer(), unet(), vae_kl(), scheduler, {"steps": 4, "width": 64, "height": 64})
+
+
+def save_v(folder: Path) -> Path:
+    """Saves a storybook look-alike: v, zero terminal SNR, 8 latent channels, 32 tokens, and a CLIP."""
+    from diffusers import DDIMScheduler
+
+    words = tokenizer(32)
+    defaults = {"steps": 4, "guidance_scale": 4.0, "scheduler": "ddim", "width": 128, "height": 128}
+    save(folder, words, unet(8), vae_tiny(), DDIMScheduler(**ZERO_TERMINAL), defaults)
+    clip(words).save_pretrained(folder / "clip")
+    processor = {
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "CLIPImageProcessor",
+        "resample": 3,
+        "size": {"shortest_edge": 32},
+    }
+    (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
+    return folder
