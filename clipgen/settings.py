@@ -94,7 +94,8 @@ def _filled(name: str, value: Any, limits: Limits) -> str:
     return text
 
 
-def _line(name: str, value: Any, limits: Limits) -> str:
+def check_line(name: str, value: Any, limits: Limits = LOCAL) -> str:
+    """Returns a text of one line without spaces around it; raises SettingsError."""
     text = _filled(name, value, limits)
     if "\n" in text or "\t" in text or text != text.strip():
         raise _refused(name, "one line without spaces around it", value)
@@ -108,7 +109,7 @@ def _preset(name: str, value: Any, limits: Limits) -> str:
 
 
 def _scheduler(name: str, value: Any, limits: Limits) -> str:
-    return find_scheduler(_line(name, value, limits)).name
+    return find_scheduler(check_line(name, value, limits)).name
 
 
 def _one_of(*choices: str) -> Check:
@@ -174,7 +175,7 @@ class Settings:
         "Past the model's token limit: cut with a warning, or an error.", _one_of("cut", "error"), "cut"
     )
     prompt_template: str | None = _knob("The prompt as typed, before {a|b} choices were drawn.", _filled, None)
-    model: str = _knob("A bundled name, a hub id org/name, or a ./folder.", _line, "storybook")
+    model: str = _knob("A bundled name, a hub id org/name, or a ./folder.", check_line, "storybook")
     preset: str | None = _knob("A named look; `clipgen presets list` shows them.", _preset, None)
     seed: int | None = _knob("0 to 2^63-1, or random.", _whole("seed", "random or {} to {}"), None)
     images: int = _knob("How many pictures; picture k uses seed + k.", _whole("images"), 1)

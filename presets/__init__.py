@@ -1,0 +1,1 @@
+"""The bundled presets, one TOML file each."""
