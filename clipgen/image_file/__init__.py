@@ -1,0 +1,30 @@
+"""Picture files: writing them whole with the settings inside, naming them, and reading the settings of six apps."""
+
+from clipgen.image_file.block import parameters_block
+from clipgen.image_file.chunks import read_chunks
+from clipgen.image_file.names import FORMATS, format_of, output_path, slug
+from clipgen.image_file.read import read_settings, settings_from_text
+from clipgen.image_file.record import digest_of, make_record
+from clipgen.image_file.restored import Restored
+from clipgen.image_file.save import check_writable, save_bytes
+from clipgen.image_file.write import SUFFIXES, Format, encode_image, fit_record
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Restored",
+    "SUFFIXES",
+    "check_writable",
+    "digest_of",
+    "encode_image",
+    "fit_record",
+    "format_of",
+    "make_record",
+    "output_path",
+    "parameters_block",
+    "read_chunks",
+    "read_settings",
+    "save_bytes",
+    "settings_from_text",
+    "slug",
+]

@@ -1,0 +1,48 @@
+"""The text block that A1111 introduced and every other program reads: prompt, negative prompt, one line of values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clipgen.schedulers import SCHEDULERS
+
+HASH_DIGITS = 10
+
+
+def parameters_block(record: Mapping[str, Any]) -> str:
+    """Returns the A1111 block of a record; its last line is always written.
+
+    Without it A1111 would read the last line of a prompt such as `poster: big, text: red, size: small` as values.
+    """
+    settings = record["settings"]
+    lines = [settings["prompt"]]
+    if settings["negative_prompt"]:
+        lines.append(f"Negative prompt: {settings['negative_prompt']}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in _values(record) if value is not None))
+    return "\n".join(lines)
+
+
+def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields the keys of the last line in A1111's order; a value of None means the key is left out."""
+    settings, model = record["settings"], record["model"]
+    scheduler = SCHEDULERS[settings["scheduler"]] if settings["scheduler"] else None
+    yield "Steps", settings["steps"]
+    yield "Sampler", scheduler and scheduler.a1111
+    yield "Schedule type", scheduler and scheduler.schedule_type
+    yield "CFG scale", settings["guidance_scale"]
+    yield "Seed", record["seed"]
+    yield "Size", f"{settings['width']}x{settings['height']}" if settings["width"] and settings["height"] else None
+    yield "Model hash", model["hash"] and model["hash"][:HASH_DIGITS]
+    yield "Model", model["name"].removeprefix("./")
+    yield "RNG", record["runtime"]["rng"].upper()
+    clip = record["clip"] or {}
+    for key in ("model", "similarity", "score", "percentile"):
+        yield f"CLIP {key}", clip.get(key)
+    yield "Version", f"clipgen {record['runtime']['clipgen']}"
+
+
+def _quoted(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',:\n"') else text

@@ -1,0 +1,82 @@
+"""Reads the text block of A1111, Forge, SD.Next, stable-diffusion.cpp and everyone who writes it like them."""
+
+from __future__ import annotations
+
+import re
+
+from clipgen.errors import ImageFileError
+from clipgen.image_file.restored import Found
+from clipgen.image_file.strict_json import parse_json
+
+MAX_LINE = 65_536
+LEAST_KEYS = 3
+NEGATIVE = "Negative prompt:"
+# A1111's own pattern, bounded: unbounded it takes time in the square of the text.
+_VALUES = re.compile(r'\s{0,8}(\w[\w \-/]{1,63}):\s{0,8}("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"(\d{1,6})\s?x\s?(\d{1,6})")
+_FIELDS = {"Steps": "steps", "CFG scale": "guidance_scale", "Seed": "seed"}
+_SCHEDULES = ("Schedule type", "Scheduler")
+_TAKEN = {*_FIELDS, *_SCHEDULES, "Sampler", "Size", "Model"}
+_SDCPP = ", SDCPP: {"
+_WRITERS = ("stable-diffusion.cpp", "clipgen", "Fooocus", "ComfyUI")
+
+
+def read(text: str) -> Found | None:
+    """Reads a block; None for a text whose last line does not hold at least three `key: value`.
+
+    Lines from `Negative prompt:` on are negative. Raises nothing.
+    """
+    *lines, last = text.strip().split("\n")
+    last, marker, tail = last.partition(_SDCPP)
+    if len(last) > MAX_LINE:
+        return None
+    values = {key: _unquoted(value) for key, value in _VALUES.findall(last)}
+    if len(values) < LEAST_KEYS:
+        return None
+    prompt, negative = _prompts(lines)
+    unknown = {key: value for key, value in values.items() if key not in _TAKEN}
+    if "Model" in values:
+        unknown["model"] = values["Model"]
+    if marker:
+        unknown["SDCPP"] = "{" + tail
+    return Found(
+        source=_source(values),
+        fields={"prompt": prompt, "negative_prompt": negative, **_numbers(values)},
+        sampler=values.get("Sampler"),
+        schedule=next((values[key] for key in _SCHEDULES if key in values), None),
+        unknown=unknown,
+    )
+
+
+def _prompts(lines: list[str]) -> tuple[str, str]:
+    at = next((i for i, line in enumerate(lines) if line.strip().startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(lines[at:]).strip().removeprefix(NEGATIVE)
+    return "\n".join(lines[:at]).strip(), negative.strip()
+
+
+def _numbers(values: dict[str, str]) -> dict[str, str]:
+    fields = {field: values[key] for key, field in _FIELDS.items() if key in values}
+    if size := _SIZE.fullmatch(values.get("Size", "")):
+        fields |= {"width": size[1], "height": size[2]}
+    return fields
+
+
+def _unquoted(value: str) -> str:
+    """Undoes the JSON quotes around a value that holds a comma, a colon or a newline."""
+    if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
+        return value.strip()
+    try:
+        return str(parse_json(value))
+    except ImageFileError:
+        return value
+
+
+def _source(values: dict[str, str]) -> str:
+    """Names the writer by its Version or App; the block itself is A1111's."""
+    version = values.get("Version", "")
+    for name in _WRITERS:
+        if version.startswith(name):
+            return name
+    if values.get("App") == "SD.Next":
+        return "SD.Next"
+    return "Forge" if re.match(r"f\d|neo", version) else "A1111"

@@ -1,0 +1,43 @@
+"""Reads clipgen's own record: `clipgen` in a PNG, clipgen:record of the XMP in a JPEG or WebP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipgen.errors import ImageFileError
+from clipgen.image_file.chunks import XMP
+from clipgen.image_file.record import SCHEMA
+from clipgen.image_file.restored import Found
+from clipgen.image_file.strict_json import parse_object
+from clipgen.image_file.xmp import read_record
+from clipgen.settings import FIELDS, Note, shown
+
+SCHEMAS = "clipgen/"
+
+
+def read_png(chunks: Mapping[str, str]) -> Found | None:
+    """Reads the record of a PNG. Raises ImageFileError if it is broken."""
+    return from_record(parse_object(chunks["clipgen"])) if "clipgen" in chunks else None
+
+
+def read_xmp(chunks: Mapping[str, str]) -> Found | None:
+    """Reads the record out of the XMP. Raises ImageFileError if it is broken."""
+    text = read_record(chunks[XMP]) if XMP in chunks else None
+    return from_record(parse_object(text)) if text is not None else None
+
+
+def from_record(record: dict[str, Any]) -> Found:
+    """Takes the settings out of a record; what a later clipgen added is kept as unknown. Raises ImageFileError."""
+    schema, settings = record.get("schema"), record.get("settings")
+    if not isinstance(schema, str) or not schema.startswith(SCHEMAS) or not isinstance(settings, dict):
+        raise ImageFileError("a clipgen record without schema and settings")
+    fields = {name: value for name, value in settings.items() if name in FIELDS}
+    unknown = {name: value for name, value in settings.items() if name not in FIELDS}
+    notes = []
+    if unknown or schema != SCHEMA:
+        message = f"Written by another clipgen ({shown(schema)}); settings not known here: {len(unknown)}."
+        notes.append(Note("newer-record", None, message))
+    if record.get("seed") is not None:
+        fields["seed"] = record["seed"]
+    return Found("clipgen", fields, unknown=unknown, notes=notes, record=record)

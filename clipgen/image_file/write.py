@@ -1,0 +1,78 @@
+"""Pictures to bytes, PNG, JPEG or WebP, with the settings inside; encoded in memory, never straight into a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from clipgen.image_file.block import parameters_block
+from clipgen.image_file.exif import build_exif
+from clipgen.image_file.record import to_json
+from clipgen.image_file.xmp import build_xmp
+from clipgen.settings import Note
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Format = Literal["png", "jpeg", "webp"]
+SUFFIXES: dict[Format, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+JPEG_SEGMENT = 65_502  # bytes of XMP or EXIF that one JPEG segment holds
+
+
+def encode_image(
+    image: Image, record: Mapping[str, Any], *, format: Format, quality: int = 92, metadata: bool = True
+) -> bytes:
+    """Encodes a picture with its A1111 block, its record and the XMP mark inside.
+
+    Without `metadata` block, record and UserComment stay out; the mark and the program's name always go in.
+    `quality`: 1 to 100, of JPEG and WebP.
+    """
+    if format == "png":
+        return _encode_png(image, record, metadata)
+    return _encode_lossy(image, record, format, quality, metadata)
+
+
+def fit_record(record: Mapping[str, Any], format: Format) -> tuple[dict[str, Any] | None, list[Note]]:
+    """Returns what of a record a format has room for, and a note on what had to go: the curve first, then all of it."""
+    if _fits(record, format):
+        return dict(record), []
+    slim = {**record, "clip": {**(record["clip"] or {}), "curve": None}}
+    if _fits(slim, format):
+        return slim, [Note("curve-left-out", None, "The CLIP curve does not fit into a JPEG; PNG and WebP keep it.")]
+    return None, [Note("record-left-out", None, "The settings record does not fit into a JPEG; PNG and WebP keep it.")]
+
+
+def _fits(record: Mapping[str, Any], format: Format) -> bool:
+    return format != "jpeg" or len(_xmp(record, to_json(record)).encode()) <= JPEG_SEGMENT
+
+
+def _encode_png(image: Image, record: Mapping[str, Any], metadata: bool) -> bytes:
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    if metadata:
+        chunks.add_text("parameters", parameters_block(record))  # tEXt if latin-1 holds it, else iTXt
+        chunks.add_itxt("clipgen", to_json(record))
+    chunks.add_itxt("XML:com.adobe.xmp", _xmp(record, None))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+def _encode_lossy(image: Image, record: Mapping[str, Any], format: Format, quality: int, metadata: bool) -> bytes:
+    kept, _ = fit_record(record, format) if metadata else (None, [])
+    exif = b"Exif\0\0" + build_exif(_tool(record), parameters_block(record) if metadata else None)
+    xmp = _xmp(record, to_json(kept) if kept else None).encode()
+    buffer = io.BytesIO()
+    sampling: dict[str, Any] = {"subsampling": "4:4:4"} if format == "jpeg" else {}
+    image.save(buffer, format.upper(), quality=quality, exif=exif, xmp=xmp, **sampling)
+    return buffer.getvalue()
+
+
+def _xmp(record: Mapping[str, Any], text: str | None) -> str:
+    return build_xmp(_tool(record), composite="init" in record["inputs"], record=text)
+
+
+def _tool(record: Mapping[str, Any]) -> str:
+    return f"clipgen {record['runtime']['clipgen']}"
