@@ -51,7 +51,7 @@ DDIM = SchedulerSpec(
     "DDIMScheduler",
     "DDIM",
     options={"clip_sample": False, "thresholding": False},
-    aliases=("DDIM trailing", "ddim_uniform", "DDIMSampler"),
+    aliases=("ddim_trailing", "k_ddim"),
 )
 DDPM = SchedulerSpec(
     "ddpm",
@@ -125,6 +125,14 @@ DPMPP_3M = SchedulerSpec(
     options={**UNIFORM, "algorithm_type": "dpmsolver++", "solver_order": 3, "use_lu_lambdas": False},
     aliases=("dpmpp_3m",),
 )
+DPMPP_3M_SDE = SchedulerSpec(
+    "dpm++_3m_sde",
+    "DPMSolverMultistepScheduler",
+    "DPM++ 3M SDE",
+    options={**UNIFORM, "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "use_lu_lambdas": False},
+    aliases=("dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "sample_dpmpp_3m_sde"),
+    stochastic=True,
+)
 UNIPC = SchedulerSpec(
     "unipc",
     "UniPCMultistepScheduler",
@@ -136,7 +144,7 @@ DEIS = SchedulerSpec(
     "deis",
     "DEISMultistepScheduler",
     "DEIS",
-    options=UNIFORM,
+    options={**UNIFORM, "algorithm_type": "deis"},
 )
 LCM = SchedulerSpec(
     "lcm",
@@ -168,6 +176,8 @@ SCHEDULERS: dict[str, SchedulerSpec] = {
         _plus_karras(DPMPP_2M_SDE, ("dpmpp_2m_sde_k", "dpmpp_2m_sde_gpu_karras")),
         DPMPP_3M,
         _plus_karras(DPMPP_3M, ("dpmpp_3m_k",)),
+        DPMPP_3M_SDE,
+        _plus_karras(DPMPP_3M_SDE, ("dpmpp_3m_sde_gpu_karras",)),
         UNIPC,
         _plus_karras(UNIPC, ("unipc_k", "uni_pc_karras", "uni_pc_bh2_karras")),
         DEIS,
