@@ -265,8 +265,10 @@ def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
 
 def _check_size(values: Mapping[str, Any], limits: Limits) -> None:
     pixels = (values["width"] or 0) * (values["height"] or 0)
-    if pixels > limits.pixels:
-        raise _refused("width x height", f"at most {limits.pixels:,}", pixels)
     work = pixels * (values["steps"] or 0) * values["images"]
-    if limits.work is not None and work > limits.work:
-        raise _refused("width x height x steps x images", f"at most {limits.work:,}", work)
+    for what, amount, most in (
+        ("width x height", pixels, limits.pixels),
+        ("width x height x steps x images", work, limits.work),
+    ):
+        if most is not None and amount > most:
+            raise SettingsError(f"{what} must be at most {most:,}, got '{amount:,}'", field="width")
