@@ -1,0 +1,1 @@
+"""Training: the world, the parts of storybook, one loop and one recipe."""

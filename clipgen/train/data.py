@@ -1,0 +1,79 @@
+"""Pictures to train on: a folder of rendered scenes, memory-mapped, with captions made anew from their seeds."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from clipgen.train.world.concepts import vocabulary_hash
+from clipgen.train.world.grammar import caption
+from clipgen.train.world.render import render
+from clipgen.train.world.scene import Mix, Scene, sample_scene
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Renders:
+    """`count` scenes with seeds first_seed, first_seed + 1 ... and their pictures, uint8 [count, size, size, 3]."""
+
+    pictures: Bytes
+    first_seed: int
+    mix: Mix
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def scene(self, index: int) -> Scene:
+        """Returns the scene of a picture."""
+        return sample_scene(self.first_seed + index, self.mix)
+
+    def caption(self, index: int, rng: random.Random) -> str:
+        """Draws a caption of a picture."""
+        return caption(self.scene(index), rng)
+
+    def images(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Returns pictures as float [B, 3, size, size] in [-1, 1]."""
+        batch = torch.from_numpy(np.ascontiguousarray(self.pictures[np.sort(indices)]))
+        back = torch.from_numpy(np.argsort(np.argsort(indices)))
+        return to_unit(batch[back])
+
+
+def to_unit(pictures: torch.Tensor) -> torch.Tensor:
+    """Turns uint8 [B, H, W, 3] into float [B, 3, H, W] in [-1, 1]."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _picture(seed: int, mix: Mix, size: int) -> Bytes:
+    return np.asarray(render(sample_scene(seed, mix), size))
+
+
+def rendered(folder: Path, count: int, *, mix: Mix, size: int = 128, first_seed: int = 0, processes: int = 1) -> Renders:
+    """Opens the renders of a folder, drawing them first when they are not there or of another world."""
+    facts = {
+        "count": count, "size": size, "first_seed": first_seed, "mix": asdict(mix), "vocabulary": vocabulary_hash(),
+    }  # fmt: skip
+    facts = json.loads(json.dumps(facts))
+    described, stored = folder / "renders.json", folder / "renders.u8"
+    shape = (count, size, size, 3)
+    if not described.exists() or json.loads(described.read_text()) != facts:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial_file = stored.with_suffix(f".{os.getpid()}.part")
+        pictures = np.memmap(partial_file, np.uint8, "w+", shape=shape)
+        with multiprocessing.Pool(processes) as pool:
+            draw = partial(_picture, mix=mix, size=size)
+            for index, picture in enumerate(pool.imap(draw, range(first_seed, first_seed + count), chunksize=64)):
+                pictures[index] = picture
+        pictures.flush()
+        partial_file.rename(stored)
+        described.write_text(json.dumps(facts))
+    return Renders(np.memmap(stored, np.uint8, "r", shape=shape), first_seed, mix)

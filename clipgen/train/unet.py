@@ -1,0 +1,142 @@
+"""The denoiser of storybook: diffusers' UNet2DConditionModel on latents, conditioned on the states of our CLIP's text encoder.
+
+v-prediction (Salimans & Ho 2022) with zero terminal SNR (Lin et al. 2023), min-SNR weights (Hang et al. 2023), timesteps
+drawn evenly over each batch, 10 % empty captions for classifier-free guidance.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from clipgen.train.data import Renders
+from clipgen.train.vae import to_image
+from clipgen.train.world.sheet import contact_sheet
+
+EMPTY_SHARE = 0.1
+MIN_SNR = 5.0
+FRESH_SHARE = 0.25
+PROMPTS = (
+    "a fox in snow", "a cat on a beach", "a rocket in space", "an owl at night", "two pizzas on a table",
+    "a red car in the city", "a penguin in the forest", "a castle in the mountains, watercolour",
+)  # fmt: skip
+
+
+def build_unet(text_width: int) -> UNet2DConditionModel:
+    """Builds the untrained denoiser of latents [B, 8, 16, 16] for text states [B, T, text_width]."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(96, 256, 320),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=(2, 4, 5),
+        cross_attention_dim=text_width,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Builds the noise schedule that training and sampling share."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
+    )  # fmt: skip
+
+
+class LatentStore:
+    """Latents of renders, encoded when first asked for and kept: each batch takes some new ones and repeats the rest."""
+
+    def __init__(self, vae: AutoencoderKL, renders: Renders, scaling_factor: float, rng: np.random.Generator) -> None:
+        self.vae, self.renders, self.scale, self.rng = vae.eval(), renders, scaling_factor, rng
+        self.order = rng.permutation(len(renders))
+        self.latents = torch.empty(0)
+        self.filled = 0
+
+    def batch(self, size: int) -> tuple[np.ndarray, Tensor]:  # type: ignore[type-arg]
+        """Returns indices into the renders and their latents [size, C, h, w]."""
+        fresh = size if self.filled < 4 * size else max(1, round(FRESH_SHARE * size))
+        fresh = min(fresh, len(self.order) - self.filled)
+        places = np.concatenate([np.arange(self.filled, self.filled + fresh), self.rng.integers(0, max(self.filled, 1), size - fresh)])
+        if fresh:
+            self._encode(fresh)
+        return self.order[places], self.latents[places].float()
+
+    def _encode(self, count: int) -> None:
+        pictures = self.renders.images(self.order[self.filled : self.filled + count])
+        with torch.no_grad():
+            new = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mode() * self.scale
+        if not self.filled:
+            self.latents = torch.empty(len(self.order), *new.shape[1:], dtype=torch.float16)
+        self.latents[self.filled : self.filled + count] = new.half()
+        self.filled += count
+
+
+class UnetPart:
+    """Trains the denoiser on latents of renders and their captions."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+        renders: Renders, batch: int, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.model = unet.to(memory_format=torch.channels_last)
+        self.vae, self.text_encoder, self.tokenizer, self.batch = vae, text_encoder.eval(), tokenizer, batch
+        self.words = random.Random(seed)
+        self.renders, self.scheduler = renders, build_scheduler()
+        self.store = LatentStore(vae, renders, vae.config.scaling_factor, np.random.default_rng(seed))
+        self.alphas = self.scheduler.alphas_cumprod
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the weighted v-prediction loss of one batch."""
+        indices, latents = self.store.batch(self.batch)
+        texts = ["" if self.words.random() < EMPTY_SHARE else self.renders.caption(int(i), self.words) for i in indices]
+        states = self.states(texts)
+        even = (torch.arange(self.batch) + torch.rand(self.batch)) / self.batch
+        timesteps = (even * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
+        noise = torch.randn_like(latents)
+        a = self.alphas[timesteps]
+        noisy = a.sqrt()[:, None, None, None] * latents + (1 - a).sqrt()[:, None, None, None] * noise
+        target = a.sqrt()[:, None, None, None] * noise - (1 - a).sqrt()[:, None, None, None] * latents
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        predicted = model(noisy, timesteps, encoder_hidden_states=states).sample.float()
+        snr = a / (1 - a)
+        weight = snr.clamp(max=MIN_SNR) / (snr + 1)
+        error = (predicted - target).square().mean((1, 2, 3))
+        return (weight * error).mean() / weight.mean(), {"v_error": error.mean().item(), "stored": self.store.filled}
+
+    def states(self, texts: Sequence[str]) -> Tensor:
+        """Returns text states [B, T, D] of prompts, padded to the tokenizer's length as the pipeline pads them."""
+        ids = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with torch.no_grad():
+            return self.text_encoder(ids).last_hidden_state.float()
+
+    def show(self, model: nn.Module, folder: Path) -> dict[str, float]:
+        """Draws four seeds of each fixed prompt."""
+        texts = [prompt for prompt in PROMPTS for _ in range(4)]
+        pictures = sample(model, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
+        contact_sheet([to_image(p) for p in pictures], texts).save(folder / "unet.png")
+        return {}
+
+
+def sample(
+    unet: nn.Module, vae: AutoencoderKL, scheduler: DDIMScheduler, states: Tensor, empty: Tensor,
+    *, steps: int = 20, guidance_scale: float = 4.0, seed: int = 1,
+) -> Tensor:  # fmt: skip
+    """Draws one picture [B, 3, H, W] in [-1, 1] for each text state by DDIM."""
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(len(states), unet.config.in_channels, 16, 16, generator=generator)
+    both = torch.cat([empty, states])
+    for t in scheduler.timesteps:
+        uncond, cond = unet(torch.cat([latents, latents]), t, encoder_hidden_states=both).sample.float().chunk(2)
+        latents = scheduler.step(uncond + guidance_scale * (cond - uncond), t, latents).prev_sample
+    return torch.cat([vae.decode(z / vae.config.scaling_factor).sample for z in latents.split(8)])

@@ -1,0 +1,106 @@
+"""The autoencoder of storybook: diffusers' AutoencoderKL, 8-fold, 8 latent channels, a decoder thin at full size.
+
+Losses: L1 at three scales, L1 of edges, a light pull of the latents' mean square towards one, and scale equivariance:
+halved latents must decode to the halved picture, which makes latents smooth and easier to denoise (Skorokhodov et al.
+2025, arXiv 2502.14831). Latents are the posterior's mode plus a little fixed noise: sampling a learnt posterior from the
+start left the picture's colours unlearnt for the first 500 steps (LOG.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor, nn
+
+from clipgen.train.data import Renders, to_unit
+from clipgen.train.world.sheet import contact_sheet
+
+CROP = 64
+NOISE = 0.05  # standard deviation added to latents in training
+SIZE_WEIGHT = 1e-3
+EDGE_WEIGHT = 1.0
+EQUIVARIANCE_WEIGHT = 0.25
+EQUIVARIANCE_FROM = 600
+
+
+def build_vae() -> AutoencoderKL:
+    """Builds the untrained autoencoder: [B, 3, 8h, 8w] in [-1, 1] <-> latents [B, 8, h, w]."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 64, 128, 160),
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=16,
+        sample_size=128,
+        mid_block_add_attention=False,
+    )
+
+
+class VaePart:
+    """Trains on random crops of pictures; every fourth batch holds whole pictures instead."""
+
+    def __init__(self, vae: AutoencoderKL, renders: Renders, batch: int, seed: int = 0) -> None:
+        self.model, self.renders, self.batch = vae.to(memory_format=torch.channels_last), renders, batch
+        self.rng = np.random.default_rng(seed)
+
+    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss on one batch."""
+        pictures = self._batch(whole=step % 4 == 3).contiguous(memory_format=torch.channels_last)
+        mode = model.encode(pictures).latent_dist.mode()
+        latents = mode + NOISE * torch.randn_like(mode)
+        decoded = model.decode(latents).sample.float()
+        l1 = (decoded - pictures).abs().mean()
+        loss = l1 + _pyramid(decoded, pictures) + EDGE_WEIGHT * _edges(decoded, pictures)
+        loss = loss + SIZE_WEIGHT * (mode.float().square().mean() - 1).square()
+        if step % 4 == 0 and step > EQUIVARIANCE_FROM:
+            halved = model.decode(F.avg_pool2d(latents, 2)).sample.float()
+            loss = loss + EQUIVARIANCE_WEIGHT * (halved - F.avg_pool2d(pictures, 2)).abs().mean()
+        return loss, {"l1": l1.item()}
+
+    def _batch(self, *, whole: bool) -> Tensor:
+        if whole:
+            return self.renders.images(self.rng.integers(0, len(self.renders), max(1, self.batch // 4)))
+        side = self.renders.pictures.shape[1] - CROP
+        crops = []
+        for _ in range(self.batch):
+            index, x, y = self.rng.integers(0, len(self.renders)), *self.rng.integers(0, side + 1, 2)
+            crops.append(self.renders.pictures[index, y : y + CROP, x : x + CROP])
+        return to_unit(torch.from_numpy(np.stack(crops)))
+
+    def show(self, model: nn.Module, folder: Path) -> dict[str, float]:
+        """Writes pictures above their reconstructions; measures PSNR in dB on the last 64 pictures."""
+        pictures = self.renders.images(np.arange(len(self.renders) - 64, len(self.renders)))
+        decoded = torch.cat([model.decode(model.encode(p).latent_dist.mode()).sample.clamp(-1, 1) for p in pictures.split(8)])
+        mse = ((decoded - pictures) / 2).square().mean((1, 2, 3))
+        rows = [x for k in range(0, 32, 8) for x in (*pictures[k : k + 8], *decoded[k : k + 8])]
+        contact_sheet([to_image(x) for x in rows]).save(folder / "vae.png")
+        return {"psnr": float((-10 * mse.log10()).mean())}
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """Turns [3, H, W] in [-1, 1] into a PIL picture."""
+    return Image.fromarray(((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def _pyramid(a: Tensor, b: Tensor) -> Tensor:
+    """L1 at half and quarter size."""
+    return sum(((F.avg_pool2d(a, k) - F.avg_pool2d(b, k)).abs().mean() for k in (2, 4)), torch.zeros(()))
+
+
+def _edges(a: Tensor, b: Tensor) -> Tensor:
+    """L1 of horizontal and vertical differences."""
+    dx = (a.diff(dim=-1) - b.diff(dim=-1)).abs().mean()
+    return dx + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
+
+
+def latent_statistics(vae: AutoencoderKL, pictures: Tensor) -> float:
+    """Returns the scaling factor: 1 / standard deviation of the latents of some pictures."""
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(p).latent_dist.mode() for p in pictures.split(8)])
+    return 1.0 / float(latents.std())
