@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from clipgen.errors import OutputError, SettingsError
-from clipgen.image_file.record import without_folders
+from clipgen.image_file.paths import shown_path, without_folders
 from clipgen.image_file.write import SUFFIXES, Format
 from clipgen.settings import Settings, shown
 
@@ -131,7 +131,7 @@ def _literal_parts(folder: str) -> list[str]:
 def _refuse_links(place: Path, below: Path) -> None:
     for folder in [place, *place.parents][: len(place.parts) - len(below.parts)]:
         if folder.is_symlink():
-            message = f"'{shown(str(folder))}' is a link; pictures are not written through one."
+            message = f"'{shown_path(folder)}' is a link; pictures are not written through one."
             raise OutputError(message, field="output")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from clipgen.errors import ImageFileError
 from clipgen.image_file import read_a1111, read_clipgen, read_comfyui, read_fooocus, read_invokeai
 from clipgen.image_file.chunks import read_chunks
+from clipgen.image_file.paths import shown_path
 from clipgen.image_file.restored import Found, Restored, has_prompt, restore
 from clipgen.image_file.strict_json import MAX_TEXT, parse_object
 from clipgen.settings import Note, shown
@@ -79,10 +80,10 @@ def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: 
 def _nothing(name: str, raw: Mapping[str, str], broken: list[Note]) -> str:
     """Says why a file gave no settings: what was broken, else which texts it holds, else that it has none."""
     if broken:
-        return f"No settings in '{shown(name)}': {broken[0].message}"
+        return f"No settings in '{shown_path(name)}': {broken[0].message}"
     texts = ", ".join(f"'{shown(key)}'" for key in list(raw)[:5])
     held = f"its texts: {texts}" if texts else "it holds no text"
-    return f"No settings of a known app in '{shown(name)}'; {held}."
+    return f"No settings of a known app in '{shown_path(name)}'; {held}."
 
 
 def _from_text(text: str) -> Found | None:
@@ -112,7 +113,7 @@ def _read_text(path: Path) -> str:
             data = file.read(MAX_TEXT + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageFileError(f"Cannot read '{shown(str(path))}': {reason}.") from None
+        raise ImageFileError(f"Cannot read '{shown_path(path)}': {reason}.") from None
     if len(data) > MAX_TEXT:
-        raise ImageFileError(f"'{shown(path.name)}' is larger than {MAX_TEXT:,} bytes.")
+        raise ImageFileError(f"'{shown_path(path)}' is larger than {MAX_TEXT:,} bytes.")
     return data.decode("utf-8-sig", "replace")

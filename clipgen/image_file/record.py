@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from clipgen.image_file.paths import without_folders
 from clipgen.settings import Note, Settings
 
 SCHEMA = "clipgen/1"
-_PATH = re.compile(r"[./~\\]|[A-Za-z]:")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -46,17 +45,6 @@ def make_record(
         "inputs": dict(inputs),
         "warnings": [note.to_dict() for note in warnings],
     }
-
-
-def without_folders(model: str) -> str:
-    """Returns a local path's base name, spelled `./name` so that it stays a path; other model ids come back unchanged.
-
-    The record never tells where things lie on somebody's disk; the SHA-256 beside the name finds the model again.
-    """
-    if not _PATH.match(model):
-        return model
-    base = re.split(r"[/\\:]", model.rstrip("/\\"))[-1]
-    return "./" + ("" if base in (".", "..", "~") else base)
 
 
 def to_json(record: Mapping[str, Any]) -> str:
