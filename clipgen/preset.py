@@ -54,8 +54,9 @@ class Preset:
 
 def _styled(style: str, slot: str, text: str) -> str:
     before, after = style.split(slot)
-    if not text.strip():
-        return (before + after).strip(" ,")
+    alone = (before + after).strip(" ,")
+    if text.strip() in ("", alone):
+        return alone
     return text if text.startswith(before) and text.endswith(after) else before + text + after
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
-from clipgen.settings import Note
+from clipgen.settings import Note, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,8 @@ def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[
     if syntax == "plain":
         return [(prompt, 1.0)]
     if lora := LORA.search(prompt):
-        raise PromptError(f"{lora[0]} in {field}, character {lora.start() + 1}: clipgen loads no LoRA yet", field=field)
+        where = f"{field}, character {lora.start() + 1}"
+        raise PromptError(f"{where}: '{shown(lora[0])}' cannot be used, clipgen loads no LoRA yet", field=field)
     runs = groupby(_weighted(list(TOKEN.finditer(prompt)), field), key=lambda piece: piece[1])
     return [("".join(text for text, _ in pieces), weight) for weight, pieces in runs]
 
@@ -107,8 +108,9 @@ def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
 
     A1111 restores the mean by a factor; a shift does not break where the mean is near 0, as after a LayerNorm.
     """
-    scaled = prompt_embeds.float() * prompt_embeds.new_tensor(weights).float()[:, None]
-    return (scaled + (prompt_embeds.float().mean() - scaled.mean())).to(prompt_embeds.dtype)
+    plain = prompt_embeds.float()
+    scaled = plain * plain.new_tensor(weights)[:, None]
+    return (scaled + (plain.mean() - scaled.mean())).to(prompt_embeds.dtype)
 
 
 def lost_words(text: str, tokenizer: CLIPTokenizer) -> str:

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clipgen.errors import PromptError
+from clipgen.settings import Note
+from clipgen.text import Encoded, encode_prompt, lost_words, parse_prompt, plain_text, resolve_wildcards, weigh
+
+SENTENCE = "a red fox in the deep snow at night with an owl and two pizzas on table under blue moon watercolour"
+WORDS = SENTENCE.split(" ")
+
+
+@pytest.mark.parametrize(
+    "prompt, runs",
+    [
+        ("", []),
+        ("a fox", [("a fox", 1)]),
+        ("a (fox) in [snow]", [("a ", 1), ("fox", 1.1), (" in ", 1), ("snow", 0.909091)]),
+        ("((x))", [("x", 1.21)]),
+        ("[[x]]", [("x", 0.826446)]),
+        ("([x])", [("x", 1)]),
+        ("(x:1.3)", [("x", 1.3)]),
+        ("(x : .5 )", [("x ", 0.5)]),
+        ("(x:0) (y:2)", [("x", 0), (" ", 1), ("y", 2)]),
+        ("(a (b:1.2):1.3) c", [("a ", 1.3), ("b", 1.56), (" c", 1)]),
+        ("((x:3):0.5)", [("x", 1.5)]),
+        ("(a, b:1.5), c", [("a, b", 1.5), (", c", 1)]),
+        ("(x:1.2.3)", [("x:1.2.3", 1.1)]),
+        ("(x:1e1)", [("x:1e1", 1.1)]),
+        ("(10:30 train)", [("10:30 train", 1.1)]),
+        ("[x:0.5]", [("x:0.5", 0.909091)]),
+        (":)", [(":)", 1)]),
+        (r"\(x\) \[y\] \{z\} a\_b \\ \n", [(r"(x) [y] {z} a_b \ \n", 1)]),
+        (r"(\(x:1.2\):1.3)", [("(x:1.2)", 1.3)]),
+        ("(a", [("(a", 1)]),
+        ("a)", [("a)", 1)]),
+        ("(a:1.3", [("(a:1.3", 1)]),
+        ("a:1.3)", [("a:1.3)", 1)]),
+        ("((a)", [("(", 1), ("a", 1.1)]),
+        ("(a))", [("a", 1.1), (")", 1)]),
+        ("(a [b) c]", [("a [b", 1.1), (" c]", 1)]),
+        ("() (:1.5)", [(" ", 1)]),
+        ("{a|b} __c__", [("{a|b} __c__", 1)]),
+        ("a AND b | c BREAK d", [("a AND b | c BREAK d", 1)]),
+        ("狐 (雪:1.4)\nй", [("狐 ", 1), ("雪", 1.4), ("\nй", 1)]),
+    ],
+)
+def test_weights(prompt: str, runs: list[tuple[str, float]]) -> None:
+    assert parse_prompt(prompt, "a1111") == runs
+    assert parse_prompt(prompt, "plain") == [(prompt, 1.0)]
+    assert plain_text(prompt, "a1111") == "".join(text for text, _ in runs).strip()
+
+
+@pytest.mark.parametrize(
+    "prompt, line",
+    [
+        ("a (fox:2.1)", r"prompt, character 4: weight must be 0 to 2, got '2.1'; \( is a plain bracket"),
+        ("((((((((x))))))))", r"prompt, character 9: weight must be 0 to 2, got '2.14359'; \( is a plain bracket"),
+        ("(at 10:30)", r"prompt, character 2: weight must be 0 to 2, got '30'; \( is a plain bracket"),
+        ("(x:-0.1)", r"prompt, character 2: weight must be 0 to 2, got '-0.1'; \( is a plain bracket"),
+        (f"(x:{'9' * 400})", r"prompt, character 2: weight must be 0 to 2, got 'inf'; \( is a plain bracket"),
+        ("a fox <lora:snow:0.8>", "prompt, character 7: '<lora:snow:0.8>' cannot be used, clipgen loads no LoRA yet"),
+        ("<LORA:x>", "prompt, character 1: '<LORA:x>' cannot be used, clipgen loads no LoRA yet"),
+    ],
+)
+def test_wrong_syntax_is_one_line_with_its_position(prompt: str, line: str) -> None:
+    with pytest.raises(PromptError) as refused:
+        parse_prompt(prompt, "a1111")
+    assert str(refused.value) == line
+    assert (refused.value.field, refused.value.exit_code) == ("prompt", 2)
+    assert parse_prompt(prompt, "plain") == [(prompt, 1.0)]
+    with pytest.raises(PromptError, match="negative_prompt, character") as refused:
+        parse_prompt(prompt, "a1111", "negative_prompt")
+    assert refused.value.field == "negative_prompt"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("ab ,:.0123()[]{}\\_<|"), max_size=40))
+def test_any_prompt_parses_or_is_a_prompt_error(prompt: str) -> None:
+    try:
+        runs = parse_prompt(prompt, "a1111")
+    except PromptError as error:
+        assert "character" in str(error)  # noqa: PT017
+        return
+    assert all(text and 0 <= weight <= 2 for text, weight in runs)
+    assert all(one[1] != other[1] for one, other in pairwise(runs))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=40))
+def test_an_escaped_prompt_is_its_text(text: str) -> None:
+    escaped = "".join(f"\\{c}" if c in "()[]{}_\\" else c for c in text)
+    if "<lora:" not in text.lower():
+        assert plain_text(escaped, "a1111") == text.strip()
+
+
+def chosen(seed: int, k: int, count: int) -> int:
+    return int(hashlib.sha256(f"{seed}:{k}".encode()).hexdigest(), 16) % count
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**63 - 1])
+def test_wildcards_follow_the_published_rule(seed: int) -> None:
+    colours, animals = ["red", "blue", ""], ["fox", "owl"]
+    drawn = f"a {colours[chosen(seed, 0, 3)]} {animals[chosen(seed, 1, 2)]}"
+    assert resolve_wildcards("a {red|blue|} {fox|owl}", seed) == drawn
+
+
+def test_wildcards_are_the_same_everywhere_and_forever() -> None:
+    drawn = [resolve_wildcards("{fox|owl|cat} in {snow|rain}", seed) for seed in range(6)]
+    assert drawn == ["owl in snow", "owl in rain", "owl in rain", "cat in rain", "owl in snow", "cat in snow"]
+
+
+def test_a_nested_choice_keeps_its_number_whatever_is_drawn_around_it() -> None:
+    for seed in range(20):
+        inner = "bc"[chosen(seed, 1, 2)]
+        last = "ef"[chosen(seed, 2, 2)]
+        assert resolve_wildcards("{a|{b|c}|d} {e|f}", seed) == f"{['a', inner, 'd'][chosen(seed, 0, 3)]} {last}"
+
+
+@pytest.mark.parametrize(
+    "template, resolved",
+    [
+        ("a fox", "a fox"),
+        ("a | b", "a | b"),
+        ("{x}", r"\{x\}"),
+        ("}{", r"\}\{"),
+        ("{a|b", r"\{a|b"),
+        (r"\{a|b\}", r"\{a|b\}"),
+        ("{(x:1.2)|(x:1.2)}", "(x:1.2)"),
+        ("{{x}|{x}}", r"\{x\}"),
+        ("{|}", ""),
+        ("__name__", "__name__"),
+    ],
+)
+def test_braces_that_choose_nothing_are_text_and_come_back_escaped(template: str, resolved: str) -> None:
+    assert resolve_wildcards(template, 5) == resolved
+    assert resolve_wildcards(template, 5, "plain") == template
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("ab{}|\\("), max_size=30), st.integers(0, 2**63 - 1))
+def test_nothing_is_drawn_twice(template: str, seed: int) -> None:
+    resolved = resolve_wildcards(template, seed)
+    assert resolve_wildcards(resolved, seed + 1) == resolved
+
+
+def word_tokenizer(length: int) -> Any:
+    """Makes a CLIP tokenizer with one token for each of WORDS: byte letters, merges, two special entries."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    blank = CLIPTokenizer().backend_tokenizer
+    backend = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    backend.normalizer, backend.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=2_000, initial_alphabet=letters, end_of_word_suffix="</w>", special_tokens=[], show_progress=False
+    )
+    backend.train_from_iterator([" ".join(WORDS)] * 20, trainer)
+    merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
+    entries = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges)]
+    entries = [*dict.fromkeys(entries), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: k for k, word in enumerate(entries)}, merges=merges, model_max_length=length)
+
+
+class Model:
+    """A tokenizer, a text encoder, and the diffusers pipeline that holds both."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        self.tokenizer, self.text_encoder = tokenizer, tiny.text_encoder(tokenizer)
+        self.pipeline = StableDiffusionPipeline(
+            vae=tiny.vae_tiny(),
+            text_encoder=self.text_encoder,
+            tokenizer=tokenizer,
+            unet=tiny.unet(8),
+            scheduler=DDIMScheduler(**tiny.ZERO_TERMINAL),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+    def encode(self, prompt: str, **how: Any) -> Encoded:
+        return encode_prompt(prompt, tokenizer=self.tokenizer, text_encoder=self.text_encoder, **how)
+
+    def theirs(self, prompt: str, negative_prompt: str = "") -> Any:
+        return self.pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """One token a word, 32 tokens, as storybook."""
+    return Model(word_tokenizer(32))
+
+
+PROMPTS = [
+    "",
+    "a fox in snow",
+    "A  Fox,\n in\tSNOW!  ",
+    "日本 é e\u0301 ﬁ 🦊",
+    " ".join(WORDS * 9),
+    "x" * 2_000,
+    "(not closed",
+    r"plain ] text )",
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("length", [32, 77])
+def test_without_weights_it_is_diffusers_own_embedding_bit_for_bit(prompt: str, length: int) -> None:
+    import torch
+
+    model = Model(tiny.tokenizer(length))
+    ours, (theirs, negative) = model.encode(prompt).prompt_embeds, model.theirs("x", prompt)
+    assert ours.shape == (1, length, 32)
+    assert torch.equal(ours, negative)
+    assert torch.equal(ours, model.theirs(prompt)[0])
+    assert not torch.equal(ours, theirs)
+    assert not ours.requires_grad
+
+
+def test_weights_do_not_change_the_tokens(model: Model) -> None:
+    """Also inside a word: the runs are read as one text, so `(fo:1.2)x` is the token fox."""
+    import torch
+
+    plain = model.encode("a red fox in snow").prompt_embeds
+    assert torch.equal(model.encode("a ([red]) (fo:1)x in snow").prompt_embeds, plain)
+    whole, part = (model.encode(f"a red {fox} in snow").prompt_embeds for fox in ("(fox:1.2)", "(fo:1.2)x"))
+    assert torch.equal(whole, part)
+    assert not torch.equal(whole, plain)
+
+
+def test_weights_scale_their_tokens_and_the_mean_stays(model: Model) -> None:
+    import torch
+
+    plain = model.encode("a red fox in snow").prompt_embeds
+    weighted = model.encode("a (red:1.5) [fox] in snow").prompt_embeds
+    weights = torch.ones(32)
+    weights[2], weights[3] = 1.5, 0.909091  # after the start token and `a`
+    by_hand = plain * weights[None, :, None]
+    by_hand = by_hand + (plain.mean() - by_hand.mean())
+    assert torch.allclose(weighted, by_hand, atol=1e-6)
+    assert torch.allclose(weighted.mean(), plain.mean(), atol=1e-6)
+    assert not torch.allclose(weighted, plain, atol=1e-3)
+
+
+def test_weights_near_a_mean_of_zero_stay_finite_and_close() -> None:
+    """An untrained LayerNorm gives every token the mean 0; a factor would divide noise by noise."""
+    import torch
+
+    plain = torch.nn.functional.layer_norm(torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(0)), (16,))
+    weighted = weigh(plain.half(), [1, 1.3, 0, 1, 1, 1, 1, 1])
+    assert weighted.dtype == torch.float16
+    assert torch.allclose(weighted[:, 3:].float(), plain[:, 3:], atol=2e-3)
+    assert torch.allclose(weighted[:, 1].float(), 1.3 * plain[:, 1], atol=3e-3)
+
+
+def test_weights_past_the_cut_and_on_odd_characters(model: Model) -> None:
+    import torch
+
+    long = " ".join(WORDS * 3)
+    assert torch.equal(model.encode(f"{long} (fox:1.9)").prompt_embeds, model.encode(long).prompt_embeds)
+    for prompt in ("(日本 é:1.5) 🦊", "  (a   fox:1.2)  ", "(e\u0301:1.3)(ﬁ:0.3)", "(a:0)"):
+        assert torch.isfinite(model.encode(prompt).prompt_embeds).all()
+
+
+@pytest.mark.parametrize("extra", [0, 1, 5, 40])
+def test_the_words_past_the_limit_are_named(model: Model, extra: int) -> None:
+    words = (WORDS * 4)[: 30 + extra]
+    encoded = model.encode(" ".join(words))
+    lost = " ".join(words[30:])
+    assert encoded.lost == lost
+    line = f"prompt is longer than the 30 tokens the model reads; left out: '{lost}'"
+    assert encoded.warnings == ((Note("prompt-cut", "prompt", line),) if extra else ())
+
+
+def test_what_was_cut_had_no_say(model: Model) -> None:
+    import torch
+
+    kept, lost = " ".join((WORDS * 2)[:30]), "pizzas, two (owl:1.4)"
+    encoded = model.encode(f"{kept} {lost}", field="negative_prompt")
+    assert torch.equal(encoded.prompt_embeds, model.encode(kept).prompt_embeds)
+    assert encoded.lost == "pizzas, two owl"
+    assert encoded.warnings[0].field == "negative_prompt"
+
+
+def test_a_word_that_fits_in_part_is_named_whole() -> None:
+    letters = tiny.tokenizer(12)  # one token a letter: ten letters fit
+    assert lost_words("a fox in snow", letters) == ""
+    assert lost_words("a fox in snows", letters) == "snows"
+    assert lost_words("a fox in a snows", letters) == "snows"
+    assert lost_words("a fox, in sn,\n  a Fox", letters) == "a Fox"
+    assert lost_words("incomprehensible", letters) == "incomprehensible"
+    assert lost_words("日本日本 fox", letters) == "日本日本 fox"
+
+
+def test_a_long_prompt_can_be_refused_instead(model: Model) -> None:
+    prompt = " ".join((WORDS * 2)[:31])
+    with pytest.raises(PromptError) as refused:
+        model.encode(prompt, long_prompt="error")
+    word = (WORDS * 2)[30]
+    assert str(refused.value) == f"prompt is longer than the 30 tokens the model reads; left out: '{word}'"
+    model.encode("a fox in snow", long_prompt="error")
+
+
+def test_plain_syntax_reads_every_character(model: Model) -> None:
+    import torch
+
+    text = "(a fox:1.3) {x|y} <lora:z:1>"
+    assert torch.equal(model.encode(text, syntax="plain").prompt_embeds, model.theirs(text)[0])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(blacklist_categories=("Cs",)), max_size=60), weight=st.floats(0, 2))
+def test_any_text_is_read_as_diffusers_reads_it(model: Model, text: str, weight: float) -> None:
+    import torch
+
+    assert torch.equal(model.encode(text, syntax="plain").prompt_embeds, model.theirs(text)[0])
+    escaped = "".join(f"\\{c}" if c in "()[]{}_\\" else c for c in text)
+    assert torch.isfinite(model.encode(f"a ({escaped}:{weight:.6f}) fox").prompt_embeds).all()
