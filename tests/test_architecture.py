@@ -23,6 +23,7 @@ LAYERS = (
     {"batch", "bench"},
     {"train"},
     {"pipeline", "attach"},
+    {"result"},
     {"guidance"},
     {"denoise", "text", "decode"},
     {"families"},
@@ -206,10 +207,9 @@ def dangers(tree: ast.Module) -> Iterator[str]:
             case ast.Attribute(value=ast.Name(id=name), attr=attr) if (name, attr) in FORBIDDEN_ATTRIBUTES:
                 yield f"{node.lineno}: {name}.{attr}"
             case ast.keyword(arg=str(name)) if name in FORBIDDEN_WORDS:
-                yield f"{node.lineno}: {name}="
-            case ast.keyword(arg=str(name), value=value) if name in FORBIDDEN_SWITCHES:
-                if ast.unparse(value) != "False":
-                    yield f"{node.lineno}: {name}={ast.unparse(value)}"
+                yield f"{node.value.lineno}: {name}="
+            case ast.keyword(arg=str(name), value=ast.Constant(value=True)) if name in FORBIDDEN_SWITCHES:
+                yield f"{node.value.lineno}: {name}=True"
             case ast.Dict(keys=keys):
                 words = {str(key.value) for key in keys if isinstance(key, ast.Constant)} & FORBIDDEN_WORDS
                 yield from (f"{node.lineno}: {word!r}:" for word in sorted(words))

@@ -33,6 +33,7 @@ FLOORS = {
     "accelerate": "1.15",
     "safetensors": "0.8",
     "tokenizers": "0.23.1",
+    "huggingface-hub": "1.32",
     "pillow": "12.3",  # CVE-2026-55380, CVE-2026-40192
     "numpy": "2",
     "typer": "0.29",
