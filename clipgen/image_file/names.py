@@ -52,8 +52,8 @@ def output_path(
     stem, suffix = _stem_and_suffix(name)
     suffix = suffix or SUFFIXES[format]
     values = _values(settings, seed, moment, percent)
-    place = Path(_fill(folder, values)).expanduser()
-    _refuse_links(place, below=Path(*_literal_parts(folder)).expanduser())
+    place = Path(os.path.expanduser(_fill(folder, values)))
+    _refuse_links(place, below=Path(os.path.expanduser(_literal(folder))))
     if (before := _before_number(stem)) is not None:
         values["n"] = _next_number(place, _fill(before, values))
     return place, _short(_fill(stem, values), suffix), suffix
@@ -72,7 +72,7 @@ def _split(template: str | None) -> tuple[str, str]:
         raise SettingsError(f"output must be a path in plain characters, got '{shown(template)}'", field="output")
     folder, name = os.path.split(template)
     is_name = "$" in name or Path(name).suffix.lower() in FORMATS.keys() | _OTHER_PICTURES
-    if not is_name or Path(template).is_dir():
+    if not is_name or os.path.isdir(template):
         return template, DEFAULT_NAME
     return folder or ".", name
 
@@ -122,15 +122,15 @@ def _fill(text: str, values: dict[str, str]) -> str:
     return template.substitute(values)
 
 
-def _literal_parts(folder: str) -> list[str]:
+def _literal(folder: str) -> Path:
     """Returns the leading parts of a folder that hold no variable: what the person named in full."""
     parts = Path(folder).parts
-    return list(parts[: next((i for i, part in enumerate(parts) if "$" in part), len(parts))])
+    return Path(*parts[: next((i for i, part in enumerate(parts) if "$" in part), len(parts))])
 
 
 def _refuse_links(place: Path, below: Path) -> None:
     for folder in [place, *place.parents][: len(place.parts) - len(below.parts)]:
-        if folder.is_symlink():
+        if os.path.islink(folder):
             message = f"'{shown_path(folder)}' is a link; pictures are not written through one."
             raise OutputError(message, field="output")
 
@@ -146,7 +146,7 @@ def _before_number(stem: str) -> str | None:
 def _next_number(folder: Path, before: str) -> str:
     """Returns the highest number of the folder's files that begin with `before`, plus one, in four digits."""
     numbered = re.compile(re.escape(before) + r"(\d{4,9})(?!\d)")
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = os.listdir(folder) if os.path.isdir(folder) else []
     return f"{max((int(match[1]) for name in names if (match := numbered.match(name))), default=0) + 1:04d}"
 
 

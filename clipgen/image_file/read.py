@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,7 @@ def _readers(chunks: Mapping[str, str], path: Path) -> Iterator[tuple[str, Reade
         if chunks.get(name, "").startswith(_COMFYUI_MARK):
             yield name, partial(_comfyui, chunks[name].removeprefix(_COMFYUI_MARK))
     for suffix in SIDECARS:
-        if (beside := path.with_suffix(suffix)).is_file():
+        if os.path.isfile(beside := path.with_suffix(suffix)):
             yield beside.name, partial(_from_file, beside)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.image_file.foreign import to_clipgen
-from clipgen.schedulers import SchedulerSpec, find_scheduler
+from clipgen.schedulers import find_scheduler
 from clipgen.settings import TEXT_FIELDS, Note, Settings, check_field, coerce, shown
 
 OTHER_NOISE = Note("other-noise", None, "Another app's noise differs; expect another picture.")
@@ -16,6 +16,7 @@ _TOGETHER = {
     "width x height": {"width", "height"},
     "cfg_start": {"cfg_start", "cfg_stop"},
 }  # an error's field -> fields
+LONGEST_NAME = 100
 _USUAL_SCHEDULES = {"", "automatic", "normal", "simple", "discrete", "default"}
 
 
@@ -88,25 +89,23 @@ def _translate(found: Found, fields: dict[str, Any], notes: list[Note]) -> None:
 
 
 def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
-    """Finds a scheduler by the app's names; an unknown one is told and leaves the current one."""
-    spec = _find_scheduler(sampler, schedule)
-    if spec is None:
-        message = f"Unknown scheduler '{shown(sampler)}': the current one stays."
-        notes.append(Note("scheduler-unknown", "scheduler", message))
-        return None
-    if spec.schedule_type is None and schedule.lower() not in _USUAL_SCHEDULES:
-        message = f"The schedule type '{shown(schedule)}' is not applied to {spec.name}."
-        notes.append(Note("schedule-type-unknown", "scheduler", message))
-    return spec.name
+    """Finds a scheduler by the app's names; an unknown one is told and leaves the current one.
 
-
-def _find_scheduler(sampler: str, schedule: str) -> SchedulerSpec | None:
-    """Tries the name as it is, then without its last word: stable-diffusion.cpp writes `euler_a discrete`."""
-    for name in (sampler[:100], sampler[:100].rpartition(" ")[0]):
+    stable-diffusion.cpp puts both names into one: `euler_a discrete`, `dpm++2mv2 karras`.
+    """
+    sampler = sampler[:LONGEST_NAME]
+    first, _, last = sampler.rpartition(" ")
+    for name, kind in ((sampler, schedule), (first, last)):
         try:
-            return find_scheduler(name, schedule)
+            spec = find_scheduler(name, kind)
         except SettingsError:
             continue
+        if spec.schedule_type is None and kind.lower() not in _USUAL_SCHEDULES:
+            message = f"The schedule type '{shown(kind)}' is not applied to {spec.name}."
+            notes.append(Note("schedule-type-unknown", "scheduler", message))
+        return spec.name
+    message = f"Unknown scheduler '{shown(sampler)}': the current one stays."
+    notes.append(Note("scheduler-unknown", "scheduler", message))
     return None
 
 

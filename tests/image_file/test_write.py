@@ -259,8 +259,9 @@ def test_digest_of_a_file_and_of_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_thousand_random_settings_survive_the_file(tmp_path: Path, format: Format) -> None:
-    rng, image, path = random.Random(format), picture(), tmp_path / f"a{SUFFIXES[format]}"
-    for _ in range(1_000):
+    rng, image = random.Random(format), picture()
+    for number in range(1_000):
+        path = tmp_path / f"{number}{SUFFIXES[format]}"
         settings = random_settings(rng)
         assert settings.seed is not None
         record = record_of(settings)
