@@ -80,9 +80,9 @@ def _refused(name: str, rule: str, value: object, allowed: tuple[str, ...] | Non
 def _text(name: str, value: Any, limits: Limits) -> str:
     if not isinstance(value, str):
         raise _refused(name, "text", value)
+    if (length := len(value) - value.count("\r\n")) > limits.characters:  # before a copy is made
+        raise SettingsError(f"{name} must be at most {limits.characters:,} characters, got {length:,}", field=name)
     text = value.replace("\r\n", "\n")
-    if len(text) > limits.characters:
-        raise SettingsError(f"{name} must be at most {limits.characters:,} characters, got {len(text):,}", field=name)
     if bad := FORBIDDEN.search(text):
         raise _refused(name, f"valid UTF-8 without control characters (character {bad.start() + 1})", bad[0])
     return text

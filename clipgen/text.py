@@ -21,7 +21,7 @@ ROUND, SQUARE = 1.1, 1 / 1.1  # what (x) and [x] multiply by
 OPENERS = {")": "(", "]": "["}
 ESCAPED = r"\\[()\[\]{}_\\]"
 LORA = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
-TOKEN = re.compile(rf"{ESCAPED}|:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
+TOKEN = re.compile(rf"{ESCAPED}|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
 BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
 
 

@@ -44,6 +44,7 @@ def refusal(**fields: Any) -> str:
         ({"prompt": ""}, "prompt must not be empty"),
         ({"prompt": " \n\t"}, "prompt must not be empty"),
         ({"prompt": "x" * 2_001}, "prompt must be at most 2,000 characters, got 2,001"),
+        ({"prompt": "a\r\n" * 2_000}, "prompt must be at most 2,000 characters, got 4,000"),
         ({"prompt": 5}, "prompt must be text, got '5'"),
         ({"prompt": b"fox"}, "prompt must be text, got 'a bytes'"),
         ({"prompt": None}, "prompt must be text, got 'None'"),
