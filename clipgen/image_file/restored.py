@@ -97,7 +97,7 @@ def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
     first, _, last = sampler.rpartition(" ")
     for name, kind in ((sampler, schedule), (first, last)):
         try:
-            spec = find_scheduler(name, kind)
+            spec = find_scheduler(find_scheduler(name, kind).name, kind)  # only the first name has a Karras twin
         except SettingsError:
             continue
         if spec.schedule_type is None and kind.lower() not in _USUAL_SCHEDULES:
