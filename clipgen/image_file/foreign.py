@@ -19,7 +19,8 @@ def to_clipgen(text: str, field: str) -> tuple[str, list[Note]]:
     notes = []
     if tags := _NETWORK.findall(text):
         text = _NETWORK.sub("", text)
-        notes.append(Note("network-left-out", field, f"Not applied: {', '.join(tags)}"))
+        some = ", ".join(tags[:3]) + (" ..." if len(tags) > 3 else "")
+        notes.append(Note("network-left-out", field, f"Not applied: {some}"))
     text = _SPECIAL.sub(_escape, text).strip()
     if (lost := len(text) - LOCAL.characters) > 0:
         text = text[: LOCAL.characters].removesuffix("\\").rstrip()

@@ -39,6 +39,7 @@ def settings_from_text(text: str, *, name: str = "the text") -> Restored:
 
     Raises ImageFileError.
     """
+    text = text.encode(errors="replace").decode()  # bytes of a terminal that were no UTF-8 arrive as lone surrogates
     return _first(iter([("text", partial(_from_text, text))]), {"text": text}, name)
 
 
