@@ -1,0 +1,126 @@
+"""Where a value comes from: flags, preset, picture, environment, clipgen.toml, config.toml, model, Settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipgen.cli import config_file
+from clipgen.errors import SettingsError
+from clipgen.home import config_path
+from clipgen.settings import FIELDS, MODEL_FIELDS, Note, Settings, coerce, unknown_name
+
+ENVIRONMENT = "CLIPGEN_"
+NO_FIELDS = ("CLIPGEN_HOME",)
+DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(Settings) if field.default is not dataclasses.MISSING
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values of one origin, checked; `name` is what --dry-run calls it.
+
+    A layer that names a preset puts its keys just below its own, except a `replay`, for which the name is a label.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    replay: bool = False
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The values that won, each with the name of its layer."""
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+
+    def settings(self) -> Settings:
+        """Returns the values as Settings; raises SettingsError, also for fields that do not fit together."""
+        if "prompt" not in self.values:
+            raise SettingsError('A prompt is missing. Say what to draw: clipgen "a fox in snow"', field="prompt")
+        return Settings.from_dict(self.values)
+
+
+def resolve(layers: Sequence[Layer]) -> Resolved:
+    """Merges layers, the highest first: the first one that has a field decides it.
+
+    The preset is a field like any other, so one preset at most applies: the highest layer's. Its style wraps the
+    prompts once, whichever layer they came from.
+    """
+    from clipgen.preset import load_preset
+
+    expanded, preset = list(layers), None
+    index = next((i for i, layer in enumerate(layers) if "preset" in layer.values), None)
+    if index is not None and layers[index].values["preset"] is not None and not layers[index].replay:
+        preset = load_preset(layers[index].values["preset"])
+        expanded.insert(index + 1, Layer(f"preset {preset.name}", preset.settings))
+    merged = _merge(expanded)
+    _drop_stale_template(merged, expanded)
+    if preset is not None:
+        merged.values.update(preset.apply(merged.values))
+    return merged
+
+
+def _merge(layers: Sequence[Layer]) -> Resolved:
+    merged = Resolved({}, {})
+    for layer in layers:
+        for name in layer.values.keys() - merged.values.keys():
+            merged.values[name] = layer.values[name]
+            merged.origins[name] = layer.name
+    return merged
+
+
+def _drop_stale_template(merged: Resolved, layers: Sequence[Layer]) -> None:
+    """Forgets the template of a replayed prompt when a higher layer brings another prompt."""
+    if merged.values.get("prompt_template") and merged.origins["prompt_template"] != merged.origins.get("prompt"):
+        rank = [layer.name for layer in layers]
+        if rank.index(merged.origins["prompt"]) < rank.index(merged.origins["prompt_template"]):
+            merged.values["prompt_template"] = None
+
+
+def with_model(resolved: Resolved, defaults: Mapping[str, Any], model: str) -> Resolved:
+    """Returns every field, in the order of FIELDS: what is still open gets the model's own value, then the default."""
+    own = {n: defaults[n] for n in MODEL_FIELDS if resolved.values.get(n) is None and defaults.get(n) is not None}
+    values = {**DEFAULTS, **resolved.values, **own}
+    origins = {**dict.fromkeys(DEFAULTS, "default"), **resolved.origins, **dict.fromkeys(own, f"model {model}")}
+    return Resolved({name: values[name] for name in FIELDS if name in values}, origins)
+
+
+def environment(environ: Mapping[str, str] = os.environ) -> tuple[Layer, list[Note]]:
+    """Returns the layer of CLIPGEN_<FIELD> variables, and a note for each that names no field; raises SettingsError."""
+    values, notes = {}, []
+    for variable, text in sorted(environ.items()):
+        name = variable.removeprefix(ENVIRONMENT).lower()
+        if not variable.startswith(ENVIRONMENT) or variable in NO_FIELDS or not text:
+            continue
+        if name in FIELDS:
+            values[name] = _named(variable, name, text)
+        else:
+            notes.append(Note("unknown-variable", None, unknown_name("environment variable", variable, _names())))
+    return Layer("environment", values), notes
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(ENVIRONMENT + name.upper() for name in FIELDS)
+
+
+def _named(variable: str, name: str, text: str) -> Any:
+    try:
+        return coerce(name, text)
+    except SettingsError as error:
+        raise SettingsError(f"{variable}: {error}", field=name, allowed=error.allowed) from error
+
+
+def files(folder: Path) -> list[Layer]:
+    """Returns the layers of a folder's clipgen.toml and the user's config.toml that exist; raises SettingsError."""
+    project = folder / "clipgen.toml"
+    return [
+        *([Layer("./clipgen.toml", config_file.read_project(project))] if project.is_file() else []),
+        *([Layer("config.toml", config_file.read_user().settings)] if config_path().is_file() else []),
+    ]

@@ -1,0 +1,116 @@
+"""From a command line to the runs it asks for: every prompt with every seed, through all layers, checked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clipgen.cli import config_file, layers
+from clipgen.cli.flags import Flags
+from clipgen.cli.layers import Layer, Resolved
+from clipgen.cli.prompts import parse_seeds, parse_size
+from clipgen.cli.report import Report
+from clipgen.errors import SettingsError
+from clipgen.settings import FIELDS, MODEL_FIELDS
+
+LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
+
+
+def plan(flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report: Report) -> list[Resolved]:
+    """Returns one run for each prompt and seed; without a prompt the layers below the flags must bring one.
+
+    `restored` are the layers of a picture, between the flags and the environment. Raises SettingsError, PresetError.
+    """
+    below = [*restored, *surroundings(report)]
+    seeds = [{"seed": seed} for seed in parse_seeds(flags.fields["seed"])] if "seed" in flags.fields else [{}]
+    return [
+        layers.resolve([Layer("flags", {**typed(flags), **words, **seed}), *below])
+        for words in ([{"prompt": prompt} for prompt in prompts] or [{}])
+        for seed in seeds
+    ]
+
+
+def typed(flags: Flags) -> dict[str, Any]:
+    """Returns the values of the flags, all but prompts and seeds; raises SettingsError."""
+    return {**flags.values(), **_size(flags)}
+
+
+def surroundings(report: Report) -> list[Layer]:
+    """Returns the layers that nobody typed: the environment, clipgen.toml, config.toml; raises SettingsError."""
+    environment, notes = layers.environment()
+    for note in notes:
+        report.warn(note)
+    return [environment, *layers.files(Path.cwd())]
+
+
+def _size(flags: Flags) -> dict[str, int]:
+    if flags.options.size is None:
+        return {}
+    if both := [name for name in ("width", "height") if name in flags.fields]:
+        raise SettingsError(f"--size and --{both[0]} exclude each other", field="size")
+    return parse_size(flags.options.size)
+
+
+def from_file(path: Path, report: Report) -> tuple[Layer, int | None]:
+    """Returns the layer of a picture, a record or a TOML file, and the picture's history id; raises ClipgenError.
+
+    A picture that this machine drew gets its model's full path back from the history.
+    """
+    from clipgen import history
+    from clipgen.image_file import read_settings
+
+    name = f"from {path.name}"
+    if path.suffix.lower() == ".toml":
+        return Layer(name, config_file.read_project(path)), None
+    restored = read_settings(path)
+    for note in restored.warnings:
+        report.warn(note)
+    values = restored.settings.to_dict()
+    if restored.record is None:
+        return Layer(name, {key: value for key, value in values.items() if value != layers.DEFAULTS.get(key)}), None
+    entry = history.find_file(path)
+    own = Layer(name, {**values, **({"model": entry.settings.model} if entry else {})}, replay=True)
+    return own, entry.id if entry else None
+
+
+def absolute_model(model: str) -> str:
+    """Returns a local model's whole path, which finds it again from any folder; other ids as they are."""
+    return os.path.abspath(os.path.expanduser(model)) if LOCAL.match(model) else model
+
+
+def print_plan(runs: Sequence[Resolved], report: Report) -> None:
+    """Prints every value of every run and the layer it comes from; loads nothing."""
+    shown = []
+    for run in runs:
+        run.settings()
+        model = run.values.get("model", layers.DEFAULTS["model"])
+        full = layers.with_model(run, own_defaults(model), model)
+        shown.append({name: {"value": full.values[name], "from": origin(name, full)} for name in FIELDS})
+    report.data = {"runs": shown}
+    for number, rows in enumerate(shown):
+        if number:
+            report.result("")
+        report.table(("field", "value", "from"), [(name, row["value"], row["from"]) for name, row in rows.items()])
+
+
+def own_defaults(model: str) -> dict[str, Any]:
+    """Returns what a model's clipgen.json recommends, {} where it says nothing; raises ModelNotFound, ModelError."""
+    from clipgen.models import find_model
+    from clipgen.models.header import read_json
+
+    path = find_model(model, offline=True).path / "clipgen.json"
+    own: dict[str, Any] = read_json(path)["settings"] if path.is_file() else {}
+    return own
+
+
+def origin(name: str, run: Resolved) -> str:
+    """Returns the place of a value as people know it: the flag, the variable, the file."""
+    layer = run.origins[name]
+    if run.values[name] is None and name in MODEL_FIELDS:
+        return "model"
+    if layer == "flags":
+        return f"--{name.replace('_', '-')}"
+    return f"{layers.ENVIRONMENT}{name.upper()}" if layer == "environment" else layer

@@ -1,0 +1,37 @@
+"""CLIP's opinion of a picture in words: a percentile among captions, never a bare cosine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clipgen.clip.score import Score
+
+WORDS = ((99.0, "strong"), (95.0, "good"), (80.0, "fair"), (0.0, "weak"))
+
+
+def percent(percentile: float) -> str:
+    """Returns `97 %`, with one decimal from 99 up, where whole numbers would all look the same."""
+    return f"{percentile:.1f} %" if percentile >= 99 else f"{percentile:.0f} %"
+
+
+def word(percentile: float) -> str:
+    """Returns weak, fair, good or strong."""
+    return next(name for least, name in WORDS if percentile >= least)
+
+
+def score_line(clip: Score | None, *, verbose: bool) -> str:
+    """Returns `matches better than 97 % of 1,000 other captions, good`, "" without a score.
+
+    `verbose` adds similarity, CLIP score and model.
+    """
+    if clip is None:
+        return ""
+    if clip.percentile is None:
+        line = f"CLIP similarity {clip.similarity:.3f}, uncalibrated"
+    else:
+        others = f"{percent(clip.percentile)} of {clip.captions:,} other captions"
+        line = f"matches better than {others}, {word(clip.percentile)}"
+    graded = ", self-graded" if clip.self_graded else ""
+    detail = f" (similarity {clip.similarity:.3f}, CLIP score {clip.score:.2f}, {clip.model})" if verbose else ""
+    return line + graded + detail

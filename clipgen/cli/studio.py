@@ -1,0 +1,243 @@
+"""Where pictures get made for people: the loaded model, what waits for --keep, what is saved, shown and told."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from clipgen.cli import files, show
+from clipgen.cli.config_file import read_user
+from clipgen.cli.flags import Options
+from clipgen.cli.interrupt import Interrupt
+from clipgen.cli.plan import absolute_model
+from clipgen.cli.progress import Bar, Estimate
+from clipgen.cli.report import Report
+from clipgen.cli.score import score_line
+from clipgen.errors import BelowMinScore, ClipgenError
+from clipgen.settings import Note, Settings
+
+if TYPE_CHECKING:
+    from clipgen.pipeline import Pipeline
+    from clipgen.result import Result, Step
+
+STEPS_A_SECOND = 10  # step events
+PREVIEWS_A_SECOND = 4
+ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
+Saved = Callable[[str, Path | None], None]  # hears of each job's file, None for one that --keep drops
+
+
+@dataclass(frozen=True)
+class Run:
+    """One Settings to draw; --keep chooses among a `group`; `job` is a batch's id of its one picture."""
+
+    settings: Settings
+    group: Hashable
+    job: str | None = None
+
+
+class Throttle:
+    """Says yes at most so many times a second."""
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        self._next = 0.0
+
+    def ready(self) -> bool:
+        """Tells whether enough time has passed since the last yes."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._gap
+        return True
+
+
+class Studio:
+    """The state of one drawing command: the loaded model, pictures that wait for --keep, and the written ones."""
+
+    def __init__(
+        self, pictures: int, options: Options, place: files.Target, report: Report, bar: Bar, parent: int | None
+    ) -> None:
+        self.options = options
+        self.place = place
+        self.report = report
+        self.bar = bar
+        self.parent = parent
+        self.on_saved: Saved | None = None
+        self.written: list[Result] = []
+        self._waiting: list[tuple[int, Run, Result]] = []
+        self._warned: set[Note] = set()
+        self._loaded: tuple[str, Pipeline] | None = None
+        self._estimate = Estimate(pictures)
+        self._events, self._previews = Throttle(STEPS_A_SECOND), Throttle(PREVIEWS_A_SECOND)
+        tables = read_user().tables
+        self._history = tables.get("history.on", True) and not options.no_history
+        self._mode = _show_mode(options, tables.get("output.show", "auto"))
+
+    def draw(self, runs: Sequence[Run], interrupt: Interrupt) -> None:
+        """Draws the runs one after the other until the last one or a signal."""
+        first = 0
+        for run in runs:
+            if self._waiting and self._waiting[0][1].group != run.group:
+                self.flush()
+            pipe = self._load(run.settings.model, interrupt)
+            self._estimate.begin(run.settings.images)
+            with closing(cast("Generator[Step | Result, None, None]", pipe.generate(run.settings))) as events:
+                for event in events:
+                    self._hear(event, run, first)
+                    if interrupt.stopped:
+                        return
+            first += run.settings.images
+
+    def _load(self, model: str, interrupt: Interrupt) -> Pipeline:
+        """Returns the pipeline of a model, loading it unless it is the one in hand; a signal breaks this off."""
+        if self._loaded is None or self._loaded[0] != model:
+            self._loaded = None
+            self.bar.loading(f"Loading {model}")
+            self.report.event("loading", what=model, done=0, total=1)
+            with interrupt.waiting():
+                self._loaded = (model, _from_pretrained(model, self.options))
+            self.report.event("loading", what=model, done=1, total=1)
+        return self._loaded[1]
+
+    def _hear(self, event: Step | Result, run: Run, first: int) -> None:
+        """Takes one event of the pipeline; `first` is the number of the run's first picture."""
+        from clipgen.result import Step
+
+        if isinstance(event, Step):
+            self._step(event, first + event.image)
+            return
+        self._estimate.finish(event.seconds)
+        if self.options.keep:
+            self._waiting.append((first + event.index, run, event))
+        else:
+            self._finish(first + event.index, run, event)
+
+    def _step(self, step: Step, number: int) -> None:
+        left = self._estimate.left(step.eta)
+        self.bar.step(step, number, left)
+        if self.report.json and (self._events.ready() or step.index in (0, step.steps - 1)):
+            self.report.event(
+                "step",
+                image=number,
+                step=step.index + 1,
+                steps=step.steps,
+                eta=left and round(left, 2),
+                similarity=step.similarity,
+                percentile=step.percentile,
+            )
+        if self.options.preview and self._previews.ready():
+            files.replace_preview(step.preview(), Path(self.options.preview))
+
+    def flush(self) -> None:
+        """Writes the best K of the pictures that wait for --keep, the best first, and drops the others."""
+        best = sorted(self._waiting, key=lambda item: _rank(item[2]), reverse=True)
+        self._waiting = []
+        for place, (number, run, result) in enumerate(best):
+            if place < (self.options.keep or 0):
+                self._finish(number, run, result)
+            else:
+                self._image_event(number, result, None)
+                self._tell_saved(run, None)
+
+    def _finish(self, number: int, run: Run, result: Result) -> None:
+        """Saves one picture, shows it, prints its path and writes it into the history."""
+        digest = files.save(result, self.place, job=run.job)
+        self.written.append(result)
+        self._tell_saved(run, result.path)
+        with self.bar.paused():
+            self._show(result)
+        self._image_event(number, result, digest)
+        if result.path and self._history:
+            self._remember(result, result.path)
+        self.report.data = _summary(self.written)
+
+    def _tell_saved(self, run: Run, path: Path | None) -> None:
+        if self.on_saved and run.job:
+            self.on_saved(run.job, path)
+
+    def _show(self, result: Result) -> None:
+        for note in result.warnings:
+            if note not in self._warned:
+                self._warned.add(note)
+                self.report.warn(note)
+        if self._mode != "off":
+            width = show.width_for(os.get_terminal_size(sys.stderr.fileno()).columns)
+            print(show.render(result.image, self._mode, width), end="", file=sys.stderr, flush=True)
+        score = score_line(result.clip, verbose=self.options.verbose)
+        self.report.say("  ".join(filter(None, (f"seed {result.seed}", f"{result.seconds:.1f} s", score))), "dim")
+        if result.path:
+            self.report.result(result.path)
+
+    def _image_event(self, number: int, result: Result, digest: str | None) -> None:
+        self.report.event(
+            "image",
+            image=number,
+            seed=result.seed,
+            prompt=result.settings.prompt,
+            path=str(result.path) if result.path else None,
+            sha256=digest,
+            clip=result.metadata["clip"],
+            withheld=False,
+            seconds=round(result.seconds, 3),
+        )
+
+    def _remember(self, result: Result, path: Path) -> None:
+        from clipgen import history
+
+        settings = result.settings.replace(model=absolute_model(result.settings.model))
+        try:
+            history.record(path, settings, clip=result.metadata["clip"], parent=self.parent)
+        except ClipgenError as error:
+            self.report.warn(Note("history-not-written", None, str(error)))
+
+
+def _show_mode(options: Options, configured: str) -> str:
+    """Returns the protocol of pictures in the terminal, off where nobody could see one."""
+    terminal = sys.stdout.isatty() and sys.stderr.isatty() and not (options.json or options.quiet)
+    wanted = "off" if options.no_show else options.show or configured
+    return show.choose(wanted, os.environ, terminal=terminal, ask_da1=show.ask_terminal)
+
+
+def _summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Returns what the envelope tells of the pictures, as many as fit into one line."""
+    images: list[dict[str, Any]] = []
+    size = 0
+    for result in results:
+        images.append({"path": str(result.path) if result.path else None, "seed": result.seed})
+        size += len(json.dumps(images[-1]))
+        if size > ENVELOPE_BYTES:
+            break
+    return {"count": len(results), "images": images}
+
+
+def check_scores(results: Sequence[Result], least: float | None, report: Report) -> None:
+    """Raises BelowMinScore if a picture lies under the percentile `least`; the files are kept."""
+    if least is None:
+        return
+    scores = [result.clip.percentile for result in results if result.clip and result.clip.percentile is not None]
+    if len(scores) < len(results):
+        message = "Without a calibrated score nothing can be held against --min-score."
+        report.warn(Note("not-calibrated", "min_score", message))
+    if low := [score for score in scores if score < least]:
+        line = f"{len(low)} of {len(results)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
+        raise BelowMinScore(line, field="min_score")
+
+
+def _rank(result: Result) -> tuple[float, float]:
+    """Returns what --keep sorts by: the percentile, then the similarity."""
+    if result.clip is None:
+        return -1.0, -1.0
+    return (-1.0 if result.clip.percentile is None else result.clip.percentile), result.clip.similarity
+
+
+def _from_pretrained(model: str, options: Options) -> Pipeline:
+    from clipgen.pipeline import Pipeline
+
+    return Pipeline.from_pretrained(model, device=options.device, dtype=options.dtype, offline=options.offline)
