@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ def recover_x0(output: Tensor, sample: Tensor, level: NoiseLevel, prediction: st
     return (sample - sigma * output) / alpha
 
 
-def check_prediction(config: dict[str, Any]) -> str:
+def check_prediction(config: Mapping[str, Any]) -> str:
     """Returns the prediction type of a scheduler's config; raises ModelError if it is unknown or cannot work."""
     prediction = str(config.get("prediction_type", "epsilon"))
     if prediction not in PREDICTIONS:

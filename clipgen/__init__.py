@@ -1,0 +1,71 @@
+"""Prompt to image, offline, with a model in the box; the public names load on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipgen.errors import (
+        BelowMinScore,
+        BrokenImage,
+        Cancelled,
+        ClipgenError,
+        ImageFileError,
+        ModelError,
+        ModelNotFound,
+        OutOfMemory,
+        OutputError,
+        PresetError,
+        PromptError,
+        SettingsError,
+        Withheld,
+    )
+    from clipgen.image_file import Restored, read_settings
+    from clipgen.pipeline import Pipeline, generate, generate_many
+    from clipgen.result import Result, Step
+    from clipgen.settings import Note, Settings
+
+__all__ = [
+    "BelowMinScore",
+    "BrokenImage",
+    "Cancelled",
+    "ClipgenError",
+    "ImageFileError",
+    "ModelError",
+    "ModelNotFound",
+    "Note",
+    "OutOfMemory",
+    "OutputError",
+    "Pipeline",
+    "PresetError",
+    "PromptError",
+    "Restored",
+    "Result",
+    "Settings",
+    "SettingsError",
+    "Step",
+    "Withheld",
+    "generate",
+    "generate_many",
+    "read_settings",
+]
+
+_ROOMS = {
+    **dict.fromkeys(("Restored", "read_settings"), "image_file"),
+    **dict.fromkeys(("Pipeline", "generate", "generate_many"), "pipeline"),
+    **dict.fromkeys(("Result", "Step"), "result"),
+    **dict.fromkeys(("Note", "Settings"), "settings"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name on first use, so that `import clipgen` stays free of torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'clipgen' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"clipgen.{_ROOMS.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

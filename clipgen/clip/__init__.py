@@ -1,0 +1,1 @@
+"""What CLIP sees: pictures and texts as unit vectors, and a calibrated score of the one by the other."""

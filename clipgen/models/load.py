@@ -1,0 +1,77 @@
+"""Fills checked networks with their weights, in the precision and on the device asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from clipgen.errors import ModelError
+from clipgen.models.preflight import Checked, Network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def load(checked: Checked, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Returns the model's networks, filled, and its tokenizers, by component name.
+
+    Raises OutOfMemory before anything is read if the device has no room, ModelError for weights that are not finite
+    and for a tokenizer that cannot be read.
+    """
+    from clipgen.device import check_memory
+
+    tensors = (tensor for network in checked.networks.values() for tensor in network.module.state_dict().values())
+    check_memory(sum(tensor.numel() for tensor in tensors) * dtype.itemsize, device, f"Model '{checked.found.name}'")
+    for name, network in checked.networks.items():
+        _fill(name, network, device, dtype)
+    networks = {name: network.module for name, network in checked.networks.items()}
+    return {**networks, **{name: _tokenizer(checked, name) for name in checked.layout.tokenizers}}
+
+
+def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> None:
+    state = {key: tensor.to(device) for key, tensor in _tensors(name, network, dtype)}
+    network.module.load_state_dict(state, assign=True)
+    _restore_positions(network.module, device)
+
+
+def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yields each tensor under its present-day name, copied out of the file and known to be finite."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for path in network.paths:
+        try:
+            stored = load_file(path)
+        except SafetensorError as error:
+            raise ModelError(f"{name}/{path.name} cannot be read: {error}") from None
+        for key, tensor in stored.items():
+            if key.endswith("position_ids"):
+                continue
+            tensor = tensor.to(dtype, copy=True)
+            if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+                raise ModelError(f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {dtype}.")
+            yield network.rename(key), tensor
+
+
+def _restore_positions(module: torch.nn.Module, device: torch.device) -> None:
+    """Counts 0, 1, 2 ... into CLIP's position_ids, the one kind of buffer that no file holds."""
+    import torch
+
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_meta:
+                part.register_buffer(
+                    name, torch.arange(buffer.shape[-1], device=device).expand(1, -1), persistent=False
+                )
+
+
+def _tokenizer(checked: Checked, name: str) -> Any:
+    import transformers
+
+    folder = checked.found.path / name
+    try:
+        return transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing narrower for a broken file
+        raise ModelError(f"{name} cannot be read: {str(error).splitlines()[0][:160]}") from error

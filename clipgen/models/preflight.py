@@ -1,0 +1,278 @@
+"""Checks a model folder file by file, so that nothing is built or loaded from one that does not fit its own configs."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipgen.errors import ModelError, SettingsError
+from clipgen.image_file import digest_of
+from clipgen.models.find import Found
+from clipgen.models.header import MAX_TOKENIZER, Entry, read_headers, read_json, weight_files
+from clipgen.settings import MODEL_FIELDS, check_field
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+Pair = tuple[str, str]  # a library and a class of it, as model_index.json names them
+MAX_TIMESTEPS = 10_000
+MAX_SUMS = 2**20  # bytes
+DEPTHS = frozenset(
+    {
+        "layers_per_block",
+        "num_decoder_blocks",
+        "num_encoder_blocks",
+        "num_hidden_layers",
+        "num_layers",
+        "transformer_layers_per_block",
+    }
+)
+WIDTHS = frozenset(
+    {
+        "block_out_channels",
+        "cross_attention_dim",
+        "decoder_block_out_channels",
+        "encoder_block_out_channels",
+        "hidden_size",
+        "in_channels",
+        "intermediate_size",
+        "latent_channels",
+        "max_position_embeddings",
+        "out_channels",
+        "vocab_size",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a family: the classes it may be of, and how tensor names of older files map to today's."""
+
+    classes: tuple[Pair, ...]
+    rename: Callable[[str], str] = str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a family's folder may hold: networks, tokenizers, a scheduler; `unused` is known and never loaded.
+
+    A network that model_index.json does not name (`clip`) counts if its folder is there. `check` sees the networks,
+    not yet filled, and the tokenizers' configs, and raises ModelError if they do not belong together.
+    """
+
+    family: str
+    pipeline_classes: tuple[str, ...]
+    networks: Mapping[str, Part]
+    tokenizers: Mapping[str, tuple[Pair, ...]]
+    schedulers: tuple[str, ...]
+    unused: Mapping[str, tuple[Pair, ...]]
+    check: Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], None]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one network, read as far as their headers."""
+
+    config: dict[str, Any]
+    paths: tuple[Path, ...]
+    header: dict[str, Entry]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network whose files have passed: its module on the meta device, and the files that will fill it."""
+
+    module: Module
+    paths: tuple[Path, ...]
+    rename: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model that has passed the preflight; nothing of its weights is in memory yet.
+
+    `scheduler` is the scheduler's config; `defaults` are the Settings fields that its clipgen.json recommends.
+    """
+
+    found: Found
+    layout: Layout
+    networks: Mapping[str, Network]
+    scheduler: dict[str, Any]
+    defaults: dict[str, Any]
+
+
+def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
+    """Checks a model against the family that its model_index.json names; `layouts` is by pipeline class.
+
+    In order: index, configs, headers, then networks on the meta device, which hold no memory. Raises ModelError.
+    """
+    index = read_json(found.path / "model_index.json")
+    name = str(index.get("_class_name"))
+    if name not in layouts:
+        raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.")
+    layout = layouts[name]
+    _check_index(index, layout)
+    scheduler = _scheduler_config(found.path / "scheduler" / "scheduler_config.json")
+    tokenizers = {name: _tokenizer_config(found.path / name) for name in layout.tokenizers}
+    defaults = _defaults(found.path / "clipgen.json")
+    pairs = dict(_pairs(found.path, index, layout))
+    files = {name: _files(found.path / name) for name in pairs}
+    networks = {name: _network(name, pair, files[name], layout.networks[name]) for name, pair in pairs.items()}
+    layout.check({name: network.module for name, network in networks.items()}, tokenizers)
+    return Checked(found, layout, networks, scheduler, defaults)
+
+
+def verify(found: Found) -> int:
+    """Compares every file with the model's SHA256SUMS and returns how many there are; raises ModelError.
+
+    The only check that finds a flipped bit which leaves a finite number.
+    """
+    sums = found.path / "SHA256SUMS"
+    if not sums.is_file() or sums.stat().st_size > MAX_SUMS:
+        raise ModelError(f"Model '{found.name}' has no SHA256SUMS to verify it by.")
+    lines = [line.partition(" ") for line in sums.read_text("utf-8").splitlines() if line.strip()]
+    for digest, _, name in lines:
+        path = found.path / name.strip().lstrip("*")
+        if not path.is_file() or not hmac.compare_digest(digest_of(path), digest):
+            raise ModelError(
+                f"{path.name} of model '{found.name}' is not the file its SHA256SUMS names; fetch it again."
+            )
+    return len(lines)
+
+
+def _check_index(index: dict[str, Any], layout: Layout) -> None:
+    """Raises ModelError unless every component is a (library, class) pair of the family's table."""
+    schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
+    classes = {name: part.classes for name, part in layout.networks.items()}
+    table = {**classes, **layout.tokenizers, **schedulers, **layout.unused}
+    present = {name: tuple(map(str, value)) for name, value in index.items() if isinstance(value, list) and any(value)}
+    for name, pair in present.items():
+        if pair not in table.get(name, ()):
+            works = ", ".join(".".join(known) for known in table.get(name, ())) or "nothing"
+            raise ModelError(f"model_index.json: '{name[:60]}' is {'.'.join(pair)[:80]}; clipgen loads {works} there.")
+    needed = {name for name, part in layout.networks.items() if part.required} | {*layout.tokenizers, "scheduler"}
+    if missing := sorted(needed - present.keys()):
+        raise ModelError(f"model_index.json names no {missing[0]}.")
+
+
+def _pairs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, Pair]]:
+    """Yields the networks there are: those of the index, and those that have a folder without being named."""
+    for name, part in layout.networks.items():
+        if name in index:
+            yield name, (index[name][0], index[name][1])
+        elif (folder / name).is_dir():
+            yield name, part.classes[0]
+
+
+def _scheduler_config(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    steps, trained = config.get("num_train_timesteps", 1000), config.get("trained_betas") or []
+    if type(steps) is not int or not 0 < steps <= MAX_TIMESTEPS or not isinstance(trained, list):
+        raise ModelError(f"scheduler/{path.name}: num_train_timesteps must be 1 to {MAX_TIMESTEPS:,}.")
+    return config
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    """Returns a tokenizer's config once every JSON beside it is plain data and its length is finite."""
+    config = read_json(folder / "tokenizer_config.json")
+    for path in sorted(folder.glob("*.json")):
+        read_json(path, most=MAX_TOKENIZER, keys_are_data=path.name in ("vocab.json", "tokenizer.json"))
+    length = config.get("model_max_length")
+    if type(length) is not int or not 3 <= length <= 4096:
+        raise ModelError(f"{folder.name}/tokenizer_config.json: model_max_length must be 3 to 4096, got '{length}'.")
+    return config
+
+
+def _defaults(path: Path) -> dict[str, Any]:
+    """Returns the Settings fields that the model recommends, checked; {} if it recommends none."""
+    values = read_json(path).get("settings") if path.is_file() else {}
+    if not isinstance(values, dict) or not values.keys() <= set(MODEL_FIELDS):
+        raise ModelError(f"clipgen.json: 'settings' may hold {', '.join(MODEL_FIELDS)}, nothing else.")
+    try:
+        return {name: check_field(name, value) for name, value in values.items()}
+    except SettingsError as error:
+        raise ModelError(f"clipgen.json: {error}") from None
+
+
+def _files(folder: Path) -> Files:
+    config = read_json(folder / "config.json")
+    _, paths = weight_files(folder)
+    files = Files(config, tuple(paths), read_headers(paths))
+    _check_sizes(folder.name, files)
+    return files
+
+
+def _check_sizes(name: str, files: Files) -> None:
+    """Raises ModelError if a config asks for more layers or wider ones than the weights can fill."""
+    widest = max((side for entry in files.header.values() for side in entry.shape), default=0)
+    bounds = dict.fromkeys(DEPTHS, len(files.header)) | dict.fromkeys(WIDTHS, widest)
+    for key, value in _integers(files.config):
+        if key in bounds and not 0 <= value <= bounds[key]:
+            raise ModelError(f"{name}/config.json: {key} is {value}, but the weights reach {bounds[key]}.")
+
+
+def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yields every integer of a config with its key, those in lists and nested configs too."""
+    for key, value in config.items():
+        values = [value]
+        while values:
+            match values.pop():
+                case dict(inner):
+                    yield from _integers(inner)
+                case list(several):
+                    values += several
+                case bool():
+                    pass
+                case int(number):
+                    yield key, number
+
+
+def _network(name: str, pair: Pair, files: Files, part: Part) -> Network:
+    """Builds a network that has shapes and no memory, and holds the files' tensors against them."""
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+
+    nonsense = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
+    try:
+        with torch.device("meta"):
+            module: Module = _maker(pair)(files.config).eval().requires_grad_(False)
+    except (*nonsense, TypeError, ValueError, StrictDataclassError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ModelError(f"{name}/config.json describes no {pair[1]}: {reason}") from error
+    _check_tensors(name, module, {part.rename(key): entry for key, entry in files.header.items()})
+    return Network(module, files.paths, part.rename)
+
+
+def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
+    """Returns what makes a network of a class from its config; the pair comes from a family's own table."""
+    from clipgen.device import collection_off, set_library_switches
+
+    library, name = pair
+    set_library_switches()
+    with collection_off():
+        import diffusers
+        import transformers
+
+        network: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+    if library == "diffusers":
+        return lambda config: network.from_config(config)
+    return lambda config: network(network.config_class.from_dict(config))
+
+
+def _check_tensors(name: str, module: Module, header: dict[str, Entry]) -> None:
+    """Raises ModelError, naming the first three, unless the files' tensors are exactly the network's."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    present = {key: entry.shape for key, entry in header.items() if not key.endswith("position_ids")}
+    faults = {
+        "missing": sorted(wanted.keys() - present.keys()),
+        "unexpected": sorted(present.keys() - wanted.keys()),
+        "of another shape": sorted(key for key in wanted.keys() & present.keys() if wanted[key] != present[key]),
+    }
+    for fault, keys in faults.items():
+        if keys:
+            shown = ", ".join(key[:80] for key in keys[:3])
+            raise ModelError(f"{name}: {len(keys)} of its tensors are {fault}: {shown}.")

@@ -1,0 +1,283 @@
+"""THE STORY of a picture: settings, text, noise, steps, decoding, score. Start reading at `Pipeline._draw`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.score import Score, Scorer, read_captions
+from clipgen.decode import decode, is_broken, look
+from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
+from clipgen.device import Ladder, pick_device, pick_dtype
+from clipgen.errors import BrokenImage, Cancelled, SettingsError
+from clipgen.families import LAYOUTS, Conditioning, Family, load_family
+from clipgen.guidance.classifier_free import classifier_free
+from clipgen.models import Found, find_model, preflight, read_json
+from clipgen.plan import Batch, plan
+from clipgen.result import Look, Origin, Pace, Result, Step
+from clipgen.settings import Note, Settings
+from clipgen.text import encode_prompt
+
+TEXTS_KEPT = 64
+CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
+NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
+IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
+
+
+class Pipeline:
+    """A loaded model that draws. Threads may share it: their steps take turns."""
+
+    def __init__(
+        self, family: Family, origin: Origin, device: torch.device, defaults: Mapping[str, Any], scorer: Scorer | None
+    ) -> None:
+        self.family = family
+        self.origin = origin
+        self.device = device
+        self.defaults = {**family.defaults, **defaults}
+        self.scorer = scorer
+        self._ladder = Ladder(device)
+        self._lock = Lock()
+        self._encode = lru_cache(TEXTS_KEPT)(self._encode_text)
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str = "storybook", device: str = "auto", dtype: str = "auto", offline: bool = False
+    ) -> Pipeline:
+        """Finds, checks and loads a model: a bundled name, `org/name` of the hub, or `./folder`.
+
+        Raises SettingsError, ModelNotFound, ModelError, OutOfMemory; nothing of a model that is refused is loaded.
+        """
+        place = pick_device(device)
+        precision = pick_dtype(dtype, place)
+        found = find_model(model, offline=offline)
+        checked = preflight(found, LAYOUTS)
+        family, parts = load_family(checked, place, precision)
+        origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
+        return cls(family, origin, place, checked.defaults, _scorer(found, parts))
+
+    def generate(self, settings: Settings) -> Iterator[Step | Result]:
+        """Yields a Step for each picture at each step, and each picture's Result; closing the iterator stops the run.
+
+        Picture k has seed + k and is the picture that this seed gives alone. Raises PromptError, SettingsError,
+        OutOfMemory, and BrokenImage at the end if pictures came out flat or not finite.
+        """
+        batches = plan(settings, self.origin.model, self.defaults, self.device)
+        pace, faults = Pace(len(batches)), list[str]()
+        for batch in batches:
+            yield from self._draw(batch, pace, faults)
+        if faults:
+            raise BrokenImage(faults[0] if len(faults) == 1 else f"{len(faults)} pictures are broken. {faults[0]}")
+
+    def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
+        """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""
+        results: list[Result] = []
+        try:
+            for event in self.generate(settings):
+                if isinstance(event, Result):
+                    results.append(event)
+                elif on_step is not None:
+                    on_step(event)
+        except Cancelled as stop:
+            stop.results = list(results)
+            raise
+        return results
+
+    def _draw(self, batch: Batch, pace: Pace, faults: list[str]) -> Iterator[Step | Result]:
+        """The story of one batch, a line a stage."""
+        began = monotonic()
+        conditional, unconditional = self._texts(batch)
+        predict = self._guided(batch, conditional, unconditional)
+        scheduler = make_scheduler(batch.scheduler, self.family.scheduler_config, batch.steps, self.device)
+        generators = generators_of(batch.seeds)
+        noise = start_noise(generators, self.family.latent_shape(*batch.size))
+        finite: list[Tensor] = []
+        for state, seconds in self._taking_turns(denoise(predict, scheduler, noise, generators, batch.eta)):
+            finite.append(torch.isfinite(state.latents).flatten(1).all(dim=1))
+            yield from self._steps(batch, state, pace, seconds)
+        if not finite[-1].all() and self._to_float32(batch):
+            yield from self._draw(batch, pace, faults)
+            return
+        denoised = monotonic()
+        pixels, scores = self._pictures(batch, state.latents)
+        pace.batch(monotonic() - denoised)
+        broken = _faults(batch, torch.stack(finite), is_broken(pixels))
+        faults += broken.values()
+        yield from self._results(batch, pixels, scores, broken, monotonic() - began)
+
+    def _texts(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
+        """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture."""
+        told: dict[str, list[Conditioning]] = {"prompt": [], "negative_prompt": []}
+        with self._lock:
+            for picture in batch.pictures:
+                for name, rows in told.items():
+                    row, notes = self._encode(name, getattr(picture, name), picture.prompt_syntax, picture.long_prompt)
+                    rows.append(row)
+                    batch.notes += [note for note in notes if note not in batch.notes]
+        return _stacked(told["prompt"]), _stacked(told["negative_prompt"])
+
+    def _encode_text(
+        self, name: str, text: str, syntax: str, long_prompt: str
+    ) -> tuple[Conditioning, tuple[Note, ...]]:
+        """Encodes one prompt with the family's text encoders; `_encode` keeps the last ones."""
+        notes: list[Note] = []
+
+        def embed(tokenizer: Any, text_encoder: Any) -> Tensor:
+            encoded = encode_prompt(
+                text, tokenizer=tokenizer, text_encoder=text_encoder, syntax=syntax, long_prompt=long_prompt, field=name
+            )
+            notes.extend(encoded.warnings)
+            return encoded.prompt_embeds
+
+        return self.family.encode(embed), tuple(notes)
+
+    def _guided(self, batch: Batch, conditional: Conditioning, unconditional: Conditioning) -> PredictNoise:
+        """Returns the guided prediction; a batch that does not fit into memory goes through in pieces."""
+        shared = batch.pictures[0]
+
+        def predict(latents: Tensor, timestep: Tensor, told: Conditioning) -> Tensor:
+            def piece(latents: Tensor, *rows: Tensor) -> Tensor:
+                return self.family.predict(latents, timestep, dict(zip(told, rows, strict=True)))
+
+            return self._ladder.run("denoising", batch.size, piece, latents, *told.values())
+
+        return classifier_free(
+            predict,
+            conditional,
+            unconditional,
+            scale=batch.guidance_scale,
+            start=shared.cfg_start,
+            stop=shared.cfg_stop,
+            rescale=shared.guidance_rescale,
+        )
+
+    def _taking_turns(self, states: Iterator[State]) -> Iterator[tuple[State, float]]:
+        """Yields the loop's states with the seconds that each took; other threads may run in between."""
+        while True:
+            began = monotonic()
+            with self._lock:
+                state = next(states, None)
+            if state is None:
+                return
+            yield state, monotonic() - began
+
+    def _steps(self, batch: Batch, state: State, pace: Pace, seconds: float) -> Iterator[Step]:
+        """Yields one Step a picture; nothing is decoded or scored until somebody asks."""
+        eta = pace.step(seconds, state.index, state.steps)
+        at_a_point = state.index % -(-state.steps // CURVE_POINTS) == 0 or state.index == state.steps - 1
+        scored = at_a_point and self.scorer is not None and self.family.decodes_fast(*batch.size)
+        shared = Look(partial(self._look, batch, state.x0), partial(self._scores, batch) if scored else None)
+        for row in range(len(batch.pictures)):
+            yield Step(
+                image=batch.first + row,
+                index=state.index,
+                steps=state.steps,
+                timestep=state.timestep,
+                latents=state.latents[row],
+                x0=state.x0[row],
+                seconds=seconds,
+                eta=eta,
+                look=shared,
+                row=row,
+            )
+
+    def _look(self, batch: Batch, x0: Tensor) -> Tensor:
+        with self._lock:
+            return look(self.family, x0, batch.size)
+
+    def _pictures(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Sequence[Score] | None]:
+        """Returns the finished pictures [B, 3, H, W] in [0, 1] and their scores, None without a CLIP."""
+        with self._lock:
+            pixels = decode(self.family, latents, batch.size, self._ladder)
+        return pixels, None if self.scorer is None else self._scores(batch, pixels)
+
+    def _scores(self, batch: Batch, pixels: Tensor) -> Sequence[Score]:
+        assert self.scorer is not None
+        with self._lock:
+            return self.scorer.score(pixels, batch.texts)
+
+    def _to_float32(self, batch: Batch) -> bool:
+        """Puts a half-precision model into float32 after it broke a picture; returns False if it was."""
+        with self._lock:
+            changed = self.family.denoiser_to_float32()
+            self._encode.cache_clear()
+        batch.notes += [IN_FLOAT32] * changed
+        return changed
+
+    def _results(
+        self,
+        batch: Batch,
+        pixels: Tensor,
+        scores: Sequence[Score] | None,
+        broken: Mapping[int, str],
+        seconds: float,
+    ) -> Iterator[Result]:
+        """Yields the pictures that are whole."""
+        memory = [Note("memory", None, line) for line in self._ladder.taken(batch.size)]
+        notes = (*batch.notes, *memory, *([NO_CLIP] if scores is None else []))
+        for row, picture in enumerate(batch.pictures):
+            if row not in broken:
+                yield Result(
+                    pixels=pixels[row],
+                    index=batch.first + row,
+                    seed=batch.seeds[row],
+                    settings=picture,
+                    clip=None if scores is None else scores[row],
+                    warnings=notes,
+                    seconds=seconds / len(batch.pictures),
+                    origin=self.origin,
+                )
+
+
+def generate(
+    prompt: str, *, device: str = "auto", dtype: str = "auto", offline: bool = False, **settings: Any
+) -> Result:
+    """Draws one picture; `settings` are Settings fields. Raises SettingsError for more: that is generate_many."""
+    if settings.get("images", 1) != 1:
+        raise SettingsError("generate draws one picture; generate_many draws more", field="images")
+    (result,) = generate_many([prompt], device=device, dtype=dtype, offline=offline, **settings)
+    return result
+
+
+def generate_many(
+    prompts: Iterable[str], *, device: str = "auto", dtype: str = "auto", offline: bool = False, **settings: Any
+) -> Iterator[Result]:
+    """Yields the pictures of each prompt as they get finished; the model is loaded once, at the first."""
+    pipe: Pipeline | None = None
+    for prompt in prompts:
+        wanted = Settings.from_dict({**settings, "prompt": prompt})
+        pipe = pipe or Pipeline.from_pretrained(wanted.model, device, dtype, offline)
+        yield from (event for event in pipe.generate(wanted) if isinstance(event, Result))
+
+
+def _scorer(found: Found, parts: Mapping[str, Any]) -> Scorer | None:
+    """Returns the scorer of the CLIP in the model's folder, None if it brings none."""
+    if "clip" not in parts:
+        return None
+    folder = found.path / "clip"
+    preprocessor = folder / "preprocessor_config.json"
+    known = read_json(preprocessor) if preprocessor.is_file() else {}
+    encoder = ClipEncoder(f"{Path(found.name).name}/clip", parts["clip"], parts["tokenizer"], known)
+    return Scorer(encoder, read_captions(), folder)
+
+
+def _stacked(told: Sequence[Conditioning]) -> Conditioning:
+    """Joins the conditionings of pictures, [1, ...] each, to one of [B, ...]."""
+    return {name: torch.cat([each[name] for each in told]) for name in told[0]}
+
+
+def _faults(batch: Batch, finite: Tensor, broken: Tensor) -> dict[int, str]:
+    """Says of each broken picture, by its row, which component broke it; finite [steps, B], broken [B]."""
+    faults: dict[int, str] = {}
+    for row in broken.nonzero().flatten().tolist():
+        bad = (~finite[:, row]).nonzero()
+        where = f"the denoiser at step {int(bad[0]) + 1} of {len(finite)}" if len(bad) else "the decoder"
+        faults[row] = f"The picture of seed {batch.seeds[row]} is broken (flat or not finite), by {where}."
+    return faults
