@@ -3,6 +3,7 @@
 from clipgen.image_file.block import parameters_block
 from clipgen.image_file.chunks import read_chunks
 from clipgen.image_file.names import FORMATS, format_of, output_path, slug
+from clipgen.image_file.paths import without_folders
 from clipgen.image_file.read import read_settings, settings_from_text
 from clipgen.image_file.record import digest_of, make_record
 from clipgen.image_file.restored import Restored
@@ -27,4 +28,5 @@ __all__ = [
     "save_bytes",
     "settings_from_text",
     "slug",
+    "without_folders",
 ]

@@ -8,12 +8,21 @@ from typing import Any
 from clipgen.errors import ImageFileError
 from clipgen.image_file.chunks import XMP
 from clipgen.image_file.record import SCHEMA
-from clipgen.image_file.restored import Found
+from clipgen.image_file.restored import Found, text_of
 from clipgen.image_file.strict_json import parse_object
 from clipgen.image_file.xmp import read_record
 from clipgen.settings import FIELDS, Note, shown
 
 SCHEMAS = "clipgen/"
+_SECTIONS: dict[str, type] = {
+    "seed": int,
+    "job": str,
+    "clip": dict,
+    "model": dict,
+    "runtime": dict,
+    "inputs": dict,
+    "warnings": list,
+}
 
 
 def read_png(chunks: Mapping[str, str]) -> Found | None:
@@ -40,4 +49,14 @@ def from_record(record: dict[str, Any]) -> Found:
         notes.append(Note("newer-record", None, message))
     if record.get("seed") is not None:
         fields["seed"] = record["seed"]
-    return Found("clipgen", fields, unknown=unknown, notes=notes, record=record)
+    return Found("clipgen", fields, unknown=unknown, notes=notes, record=_shaped(record))
+
+
+def _shaped(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record with every section there and of its own type, so that nobody trips over a stranger's."""
+    sections = {
+        name: value if isinstance(value := record.get(name), kind) else None for name, kind in _SECTIONS.items()
+    }
+    sections |= {name: sections[name] or _SECTIONS[name]() for name in ("model", "runtime", "inputs", "warnings")}
+    sections["model"] = {name: text_of(sections["model"].get(name)) or None for name in ("name", "hash", "family")}
+    return {**record, **sections}

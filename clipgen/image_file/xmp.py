@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 from clipgen.errors import ImageFileError
 
@@ -30,12 +30,12 @@ def build_xmp(tool: str, *, composite: bool, record: str | None) -> str:
     element = ""
     if record is not None:
         element = f'<clipgen:record xmlns:clipgen="{NAMESPACE}">{_xml_safe(record)}</clipgen:record>\n'
-    return _PACKET.format(tool=escape(tool), source=source, record=element)
+    return _PACKET.format(tool=escape(tool, quote=False), source=source, record=element)
 
 
 def _xml_safe(json_text: str) -> str:
     """Escapes JSON for XML; the two code points XML cannot hold only ever stand inside JSON strings."""
-    return escape(json_text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff"))
+    return escape(json_text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff"), quote=False)
 
 
 def read_record(packet: str) -> str | None:

@@ -483,6 +483,25 @@ def test_a_record_from_a_later_clipgen_is_read_as_far_as_it_is_known(tmp_path: P
     assert codes(restored) == ["newer-record", "value-dropped"]
 
 
+def test_a_record_has_its_sections_whoever_wrote_it(tmp_path: Path) -> None:
+    text = json.dumps(
+        {"schema": "clipgen/1", "settings": {"prompt": "fox"}, "clip": [], "model": {"hash": 1}, "seed": "x"}
+    )
+    restored = settings_from_text(text)
+    assert restored.settings == Settings(prompt="fox")
+    assert restored.record == {
+        "schema": "clipgen/1",
+        "settings": {"prompt": "fox"},
+        "seed": None,
+        "job": None,
+        "clip": None,
+        "model": {"name": None, "hash": None, "family": None},
+        "runtime": {},
+        "inputs": {},
+        "warnings": [],
+    }
+
+
 def test_a_record_alone_is_read_from_its_file_or_from_text(tmp_path: Path) -> None:
     text = json.dumps(record_of())
     (tmp_path / "fox.json").write_text(text, "utf-8")
