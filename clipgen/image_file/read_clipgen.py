@@ -14,15 +14,9 @@ from clipgen.image_file.xmp import read_record
 from clipgen.settings import FIELDS, Note, shown
 
 SCHEMAS = "clipgen/"
-_SECTIONS: dict[str, type] = {
-    "seed": int,
-    "job": str,
-    "clip": dict,
-    "model": dict,
-    "runtime": dict,
-    "inputs": dict,
-    "warnings": list,
-}
+_MODEL = ("name", "hash", "family")
+_MAY_BE_NONE: dict[str, type] = {"seed": int, "job": str, "clip": dict}
+_MAY_BE_EMPTY: dict[str, type] = {"model": dict, "runtime": dict, "inputs": dict, "warnings": list}
 
 
 def read_png(chunks: Mapping[str, str]) -> Found | None:
@@ -54,9 +48,9 @@ def from_record(record: dict[str, Any]) -> Found:
 
 def _shaped(record: dict[str, Any]) -> dict[str, Any]:
     """Returns a record with every section there and of its own type, so that nobody trips over a stranger's."""
-    sections = {
-        name: value if isinstance(value := record.get(name), kind) else None for name, kind in _SECTIONS.items()
-    }
-    sections |= {name: sections[name] or _SECTIONS[name]() for name in ("model", "runtime", "inputs", "warnings")}
-    sections["model"] = {name: text_of(sections["model"].get(name)) or None for name in ("name", "hash", "family")}
-    return {**record, **sections}
+    shaped = dict(record)
+    for name, kind in {**_MAY_BE_NONE, **_MAY_BE_EMPTY}.items():
+        if not isinstance(record.get(name), kind):
+            shaped[name] = kind() if name in _MAY_BE_EMPTY else None
+    model = shaped["model"]
+    return {**shaped, "model": {**model, **{name: text_of(model.get(name)) or None for name in _MODEL}}}

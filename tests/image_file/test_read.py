@@ -483,11 +483,9 @@ def test_a_record_from_a_later_clipgen_is_read_as_far_as_it_is_known(tmp_path: P
     assert codes(restored) == ["newer-record", "value-dropped"]
 
 
-def test_a_record_has_its_sections_whoever_wrote_it(tmp_path: Path) -> None:
-    text = json.dumps(
-        {"schema": "clipgen/1", "settings": {"prompt": "fox"}, "clip": [], "model": {"hash": 1}, "seed": "x"}
-    )
-    restored = settings_from_text(text)
+def test_a_record_has_its_sections_whoever_wrote_it() -> None:
+    record = {"schema": "clipgen/1", "settings": {"prompt": "fox"}, "clip": [], "model": {"hash": 1}, "seed": "x"}
+    restored = settings_from_text(json.dumps(record))
     assert restored.settings == Settings(prompt="fox")
     assert restored.record == {
         "schema": "clipgen/1",
