@@ -23,7 +23,7 @@ LAYERS = (
     {"batch", "bench"},
     {"train"},
     {"pipeline", "attach"},
-    {"result"},
+    {"result", "plan"},
     {"guidance"},
     {"denoise", "text", "decode"},
     {"families"},
