@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import IO, Annotated
 
 import typer
@@ -74,16 +75,23 @@ def _speak_utf8(*streams: IO[str]) -> None:
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[attr-defined]
 
 
+@cache
+def command() -> Root:
+    """Returns the command with everything under it; building it takes 30 ms."""
+    built = typer.main.get_command(app)
+    assert isinstance(built, Root)
+    return built
+
+
 def _run(words: list[str]) -> int:
-    command = typer.main.get_command(app)
     if "_CLIPGEN_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 
         completion_init()
-        command.main(words, prog_name="clipgen")
+        command().main(words, prog_name="clipgen")
     try:
-        with command.make_context("clipgen", words) as context:
-            command.invoke(context)
+        with command().make_context("clipgen", words) as context:
+            command().invoke(context)
     except typer.Exit as end:
         return end.exit_code
     except (ClipgenError, typer.TyperException) as error:

@@ -21,7 +21,7 @@ Key = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def config(context: typer.Context) -> None:
+def config(context: typer.Context, json: Json = False) -> None:
     """Read and change config.toml, the defaults of your own.
 
     clipgen config set steps 40
@@ -29,7 +29,7 @@ def config(context: typer.Context) -> None:
     clipgen config get steps
     """
     if context.invoked_subcommand is None:
-        show()
+        show(json=json)
 
 
 @app.command("show", cls=Command)

@@ -21,6 +21,10 @@ class Command(TyperCommand):
         """Prints the help page."""
         print_help(self, ctx)
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """Returns --help, off by default."""
+        return _off(super().get_help_option(ctx))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses as typer does; raises SettingsError for words that the command does not take."""
         ctx.allow_extra_args = True
@@ -36,6 +40,10 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Prints the help page."""
         print_help(self, ctx)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Returns --help, off by default."""
+        return _off(super().get_help_option(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Returns the command that the first word names; raises SettingsError, showing how to draw the words."""
@@ -74,6 +82,12 @@ class Root(Group):
             with command.make_context(DEFAULT, [], parent=ctx, resilient_parsing=True) as inner:
                 found += [item for item in command.shell_complete(inner, incomplete) if item.value != "--help"]
         return found
+
+
+def _off(option: Any) -> Any:
+    """Gives a switch the default False; None would make typer import pydantic, .15 s, to turn it into a bool."""
+    option.default = False
+    return option
 
 
 def surplus_words(ctx: typer.Context, words: list[str], known: tuple[str, ...] = ()) -> SettingsError:

@@ -22,7 +22,7 @@ Id = Annotated[int, typer.Argument(metavar="ID", help="The number in the list.",
 
 
 @app.callback(invoke_without_command=True)
-def history(context: typer.Context) -> None:
+def history(context: typer.Context, json: Json = False) -> None:
     """What was made: list, show, forget, on, off.
 
     clipgen history list fox
@@ -30,7 +30,7 @@ def history(context: typer.Context) -> None:
     clipgen again 12 --change steps=40
     """
     if context.invoked_subcommand is None:
-        list_()
+        list_(json=json)
 
 
 @app.command("list", cls=Command)

@@ -20,7 +20,7 @@ Name = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, json: Json = False) -> None:
     """Models: list, show, check, pull.
 
     clipgen models list
@@ -28,7 +28,7 @@ def models(context: typer.Context) -> None:
     clipgen "a fox in snow" --model ./my-model
     """
     if context.invoked_subcommand is None:
-        list_()
+        list_(json=json)
 
 
 @app.command("list", cls=Command)

@@ -17,14 +17,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset.", autocompl
 
 
 @app.callback(invoke_without_command=True)
-def presets(context: typer.Context) -> None:
+def presets(context: typer.Context, json: Json = False) -> None:
     """Named looks: list, show, check.
 
     clipgen presets list
     clipgen "a fox in snow" --preset NAME
     """
     if context.invoked_subcommand is None:
-        list_()
+        list_(json=json)
 
 
 @app.command("list", cls=Command)

@@ -18,17 +18,15 @@ RANGE = re.compile(r"(\d{1,19})-(\d{1,19})")
 def read_prompts(words: Sequence[str], flagged: Sequence[str]) -> tuple[list[str], list[Note]]:
     """Returns the prompts of positional words and of `--prompt`, and the notes about how they were read.
 
-    Words of which none holds a space are one unquoted prompt, else each is its own; `-` alone is stdin.
+    Words of which none holds a space are one unquoted prompt, else each is its own; the word `-` is stdin then, and
+    when it stands alone.
     """
-    notes: list[Note] = []
-    prompts = list(words)
     if len(words) > 1 and not any(re.search(r"\s", word) for word in words):
-        prompts = [" ".join(words)]
-        notes.append(Note("unquoted-prompt", "prompt", f'Read as one prompt: "{prompts[0]}"'))
-    prompts += flagged
-    if prompts.count(STDIN) > 1:
+        prompt = " ".join(words)
+        return [prompt, *flagged], [Note("unquoted-prompt", "prompt", f'Read as one prompt: "{prompt}"')]
+    if words.count(STDIN) > 1:
         raise SettingsError("stdin ('-') can be one prompt, got it twice", field="prompt")
-    return [_stdin() if prompt == STDIN else prompt for prompt in prompts], notes
+    return [*(_stdin() if word == STDIN else word for word in words), *flagged], []
 
 
 def _stdin() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +12,8 @@ WORDS = ((99.0, "strong"), (95.0, "good"), (80.0, "fair"), (0.0, "weak"))
 
 
 def percent(percentile: float) -> str:
-    """Returns `97 %`, with one decimal from 99 up, where whole numbers would all look the same."""
-    return f"{percentile:.1f} %" if percentile >= 99 else f"{percentile:.0f} %"
+    """Returns `97 %`, with one decimal, rounded down, from 99 up: only 100 itself reads 100."""
+    return f"{math.floor(percentile * 10) / 10:.1f} %" if percentile >= 99 else f"{percentile:.0f} %"
 
 
 def word(percentile: float) -> str:

@@ -1,0 +1,71 @@
+"""What tests of the terminal get: a folder of their own to work in, and `run`, which is main() and what it printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipgen.cli.app import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One command line that was run: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        assert self.events[-1]["type"] == "envelope"
+        return self.events[-1]["data"]  # type: ignore[no-any-return]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and none of the caller's own CLIPGEN_ variables but the home."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("CLIPGEN_") and name != "CLIPGEN_HOME"]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command line in this process."""
+
+    def ran(*words: str) -> Ran:
+        capsys.readouterr()
+        code = main(words)
+        return Ran(code, *capsys.readouterr())
+
+    return ran
+
+
+@pytest.fixture
+def light_model(tmp_path: Path) -> str:
+    """A model folder that can be found and asked for its defaults, and never loaded."""
+    folder = tmp_path / "light"
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    own = {"steps": 25, "width": 128, "height": 128, "scheduler": "ddim", "guidance_scale": 4.0, "eta": 0.0}
+    (folder / "clipgen.json").write_text(json.dumps({"settings": own}))
+    return "./light"

@@ -1,0 +1,200 @@
+"""The table of argument lists: what each one means, as a command and as Settings."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from clipgen.cli.app import command
+
+from .conftest import Run
+
+ROOT = command()
+FOX = {"prompt": "a fox in snow"}
+
+# arguments -> what they set; the command is generate
+DRAWN: list[tuple[list[str], dict[str, Any]]] = [
+    (["a fox in snow"], FOX),
+    (["a", "fox", "in", "snow"], FOX),
+    (["fox"], {"prompt": "fox"}),
+    (["generate", "a fox in snow"], FOX),
+    (["generate", "fox"], {"prompt": "fox"}),
+    (["-p", "a fox in snow"], FOX),
+    (["--prompt", "a fox in snow"], FOX),
+    (["--prompt=a fox in snow"], FOX),
+    (["-pa fox in snow"], FOX),
+    (["--", "ui"], {"prompt": "ui"}),
+    (["--", "doctor"], {"prompt": "doctor"}),
+    (["--", "--steps"], {"prompt": "--steps"}),
+    (["-p", "doctor"], {"prompt": "doctor"}),
+    (["-p", "-"], {"prompt": "-"}),
+    (["a", "-", "b"], {"prompt": "a - b"}),
+    (["-p", "--steps"], {"prompt": "--steps"}),
+    (["generate", "doctor"], {"prompt": "doctor"}),
+    (["generate", "train", "in", "the", "snow"], {"prompt": "train in the snow"}),
+    (["docto"], {"prompt": "docto"}),
+    (["ui"], {"prompt": "ui"}),
+    (["ein Fuchs im Schnee é 日本"], {"prompt": "ein Fuchs im Schnee é 日本"}),
+    (["a\nfox"], {"prompt": "a\nfox"}),
+    (["--steps", "20", "a fox in snow"], {**FOX, "steps": 20}),
+    (["a fox in snow", "--steps", "20"], {**FOX, "steps": 20}),
+    (["a", "fox", "--steps=20", "in", "snow"], {**FOX, "steps": 20}),
+    (["--steps", "20.0", "a fox in snow"], {**FOX, "steps": 20}),
+    (["a fox in snow", "--steps", "none"], {**FOX, "steps": 25}),
+    (["a fox in snow", "-s", "7"], {**FOX, "seed": 7}),
+    (["a fox in snow", "--seed", "random"], {**FOX, "seed": None}),
+    (["a fox in snow", "-s9223372036854775807"], {**FOX, "seed": 9223372036854775807}),
+    (["a fox in snow", "-n", "4"], {**FOX, "images": 4}),
+    (["a fox in snow", "--images", "4", "--keep", "2"], {**FOX, "images": 4}),
+    (["a fox in snow", "-W", "256", "-H", "64"], {**FOX, "width": 256, "height": 64}),
+    (["a fox in snow", "--size", "256x64"], {**FOX, "width": 256, "height": 64}),
+    (["a fox in snow", "--size", "256×64"], {**FOX, "width": 256, "height": 64}),
+    (["a fox in snow", "--width", "256"], {**FOX, "width": 256, "height": 128}),
+    (["a fox in snow", "--no", "blurry"], {**FOX, "negative_prompt": "blurry"}),
+    (["a fox in snow", "--negative-prompt", ""], {**FOX, "negative_prompt": ""}),
+    (["a fox in snow", "-g", "5"], {**FOX, "guidance_scale": 5.0}),
+    (["a fox in snow", "--cfg", "5"], {**FOX, "guidance_scale": 5.0}),
+    (["a fox in snow", "--guidance-scale", "0"], {**FOX, "guidance_scale": 0.0}),
+    (["a fox in snow", "--scheduler", "euler"], {**FOX, "scheduler": "euler"}),
+    (["a fox in snow", "--sampler", "Euler a"], {**FOX, "scheduler": "euler_ancestral"}),
+    (["a fox in snow", "--sampler", "DPM++ 2M Karras"], {**FOX, "scheduler": "dpm++_2m_karras"}),
+    (["a fox in snow", "--eta", "1"], {**FOX, "eta": 1.0}),
+    (["a fox in snow", "--cfg-start", ".1", "--cfg-stop", ".9"], {**FOX, "cfg_start": 0.1, "cfg_stop": 0.9}),
+    (["a fox in snow", "--guidance-rescale", "0.7"], {**FOX, "guidance_rescale": 0.7}),
+    (["a fox in snow", "--prompt-syntax", "plain"], {**FOX, "prompt_syntax": "plain"}),
+    (["a fox in snow", "--long-prompt", "error"], {**FOX, "long_prompt": "error"}),
+    (["a fox in snow", "--prompt-template", "a {fox|owl}"], {**FOX, "prompt_template": "a {fox|owl}"}),
+    (["a fox in snow", "--preset", "none"], {**FOX, "preset": None}),
+    (["a fox in snow", "--preset", "fast"], {**FOX, "preset": "fast", "steps": 8, "scheduler": "dpm++_2m"}),
+    (["a fox in snow", "--preset", "fast", "--steps", "9"], {**FOX, "preset": "fast", "steps": 9}),
+    (["a fox in snow", "--preset", "neon"], {"prompt": "a fox in snow, neon", "preset": "neon"}),
+    (["a fox in snow", "--model", "./light"], {**FOX, "model": "./light"}),
+    (["-v", "a fox in snow"], FOX),
+    (["--no-show", "a fox in snow", "--offline", "--exact", "--no-history", "--no-metadata"], FOX),
+    (["a fox in snow", "-o", "fox.jpg", "--quality", "80"], FOX),
+    (["-n", "2", "-s", "3", "-p", "a fox in snow", "-g", "3"], {**FOX, "images": 2, "seed": 3, "guidance_scale": 3.0}),
+]
+
+# arguments -> the prompts, or seeds, of several runs
+SEVERAL: list[tuple[list[str], str, list[Any]]] = [
+    (["a fox", "an owl"], "prompt", ["a fox", "an owl"]),
+    (["a fox", "owl"], "prompt", ["a fox", "owl"]),
+    (["fox", "owl", "-p", "a cat"], "prompt", ["fox owl", "a cat"]),
+    (["-p", "fox", "-p", "owl"], "prompt", ["fox", "owl"]),
+    (["a fox", "-s", "1,2,5-8"], "seed", [1, 2, 5, 6, 7, 8]),
+    (["a fox", "-s", "4,random"], "seed", [4, None]),
+    (["a fox", "an owl", "-s", "1,2"], "seed", [1, 2, 1, 2]),
+]
+
+# arguments -> the command that they are
+COMMANDS: list[tuple[list[str], str]] = [
+    ([], "--help"),
+    (["--help"], "--help"),
+    (["-h"], "-h"),
+    (["--version"], "--version"),
+    (["again"], "again"),
+    (["batch", "-"], "batch"),
+    (["info", "fox.png"], "info"),
+    (["history"], "history"),
+    (["doctor"], "doctor"),
+    (["config", "get", "steps"], "config"),
+    (["Doctor"], "generate"),
+    ([""], "generate"),
+    (["-"], "generate"),
+    (["--json"], "generate"),
+]
+
+
+def values(run: Run, words: list[str]) -> list[dict[str, Any]]:
+    """The values of every run that the words ask for, as --dry-run tells them."""
+    flags = ["--dry-run", "--json"]
+    ran = run(*(["generate", *flags, *words[1:]] if words[:1] == ["generate"] else [*flags, *words]))
+    assert ran.code == 0, ran.err
+    assert ran.events[-1]["ok"]
+    return [{name: cell["value"] for name, cell in one.items()} for one in ran.data["runs"]]
+
+
+@pytest.fixture(autouse=True)
+def model(light_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPGEN_MODEL", light_model)
+
+
+@pytest.mark.parametrize("words, expected", DRAWN)
+def test_one_run(run: Run, words: list[str], expected: dict[str, Any]) -> None:
+    [drawn] = values(run, words)
+    assert {name: drawn[name] for name in expected} == expected
+    assert ROOT.with_command(words)[0] == "generate"
+
+
+@pytest.mark.parametrize("words, field, expected", SEVERAL)
+def test_several_runs(run: Run, words: list[str], field: str, expected: list[Any]) -> None:
+    assert [one[field] for one in values(run, words)] == expected
+
+
+@pytest.mark.parametrize("words, expected", COMMANDS)
+def test_the_command(words: list[str], expected: str) -> None:
+    assert ROOT.with_command(words)[0] == expected
+
+
+def test_the_table_is_long_enough() -> None:
+    assert len(DRAWN) + len(SEVERAL) + len(COMMANDS) >= 60
+
+
+def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("ein Bär\nim Wald\n".encode())))
+    assert values(run, ["a fox"])[0]["prompt"] == "a fox"
+    assert values(run, ["a fox", "-"])[1]["prompt"] == "ein Bär\nim Wald"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["a fox", "--seed", "-1"], "seed must be random or 0 to 9223372036854775807, got '-1'"),
+        (["a fox", "--seed", "1,,2"], "seed must be random or 0 to 9223372036854775807, got ''"),
+        (["a fox", "--seed", "8-5"], "seed ranges go upwards, got '8-5'"),
+        (["a fox", "--seed", "0-99999"], "seed must be at most 1,000 seeds, got '0-99999'"),
+        (["a fox", "--steps", "0"], "steps must be 1 to 150, got '0'"),
+        (["a fox", "--steps", "nan"], "steps must be 1 to 150, got 'nan'"),
+        (["a fox", "--size", "100"], "size must be like 512x768, got '100'"),
+        (["a fox", "--size", "100x100"], "width must be 64 to 2048 and a multiple of 8, got '100'"),
+        (["a fox", "--size", "128x128", "-W", "64"], "--size and --width exclude each other"),
+        (["a fox", "--cfg", "nan"], "guidance_scale must be 0 to 50, got 'nan'"),
+        (["a fox", "--sampler", "eular"], "Unknown scheduler 'eular'. Did you mean euler?"),
+        (["a fox", "--preset", "fsat"], "Unknown preset 'fsat'. Presets: "),
+        (["a fox", "-m", "nothing/here"], "Model 'nothing/here' is not on this machine, and clipgen is offline."),
+        (["a fox", "-m", "./nothing"], "Model './nothing' is no diffusers model folder"),
+        (["a fox", "-m", "strybook"], "Unknown model 'strybook'. Did you mean storybook?"),
+        (["x" * 3000], "prompt must be at most 2,000 characters, got 3,000"),
+        (["a f\udcffx"], "prompt must be valid UTF-8 without control characters (character 4), got '\\udcff'"),
+        ([""], "prompt must not be empty"),
+        (["--steps", "3"], 'A prompt is missing. Say what to draw: clipgen "a fox in snow"'),
+        (["a fox", "--bogus"], "No such option: --bogus"),
+        (["a fox", "--format", "gif"], "format must be png, jpeg, webp, got 'gif'"),
+        (["a fox", "--show", "ascii"], "show must be auto, kitty, iterm2, sixel, blocks, off, got 'ascii'"),
+        (["a fox", "--show", "off", "--no-show"], "--show and --no-show exclude each other"),
+        (["a fox", "-q"], "--json and --quiet exclude each other"),
+        (["doctor", "in", "snow"], "'doctor' takes no 'in snow'. To draw these words: clipgen generate doctor in snow"),
+        (["models", "on", "a", "runway"], "To draw these words: clipgen generate models on a runway"),
+        (["history", "of", "it's"], "To draw these words: clipgen generate history of 'it'\"'\"'s'"),
+    ],
+)
+def test_a_bad_line_is_one_error_line_and_an_envelope(run: Run, words: list[str], message: str) -> None:
+    front = words[:1] if words[0] in ROOT.commands else []
+    ran = run(*front, "--json", *words[len(front) :])
+    assert ran.err.startswith("clipgen: ")
+    assert ran.err.count("\n") == 1
+    assert message in ran.err
+    assert ran.code == (3 if "Model" in message else 2)
+    last = ran.events[-1]
+    assert (last["ok"], last["exit"]) == (False, ran.code)
+    assert message in last["error"]["message"]
+
+
+def test_remarks_about_the_words(run: Run) -> None:
+    assert 'note: Read as one prompt: "a fox"' in run("--dry-run", "a", "fox").err
+    near = run("--dry-run", "docto").err
+    assert near == 'note: Drawing "docto". For the command: clipgen doctor\n'
+    assert run("--dry-run", "a docto").err == ""
+    assert run("--dry-run", "-q", "a", "fox").err == ""
