@@ -114,11 +114,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
-def check_memory(needed: int, device: torch.device, what: str) -> None:
-    """Raises OutOfMemory if `needed` bytes for `what` are more than the device has left."""
+def check_memory(needed: int, device: torch.device, model: str) -> None:
+    """Raises OutOfMemory if the `needed` bytes of a model are more than the device has left."""
     free = free_memory(device)
     if free is not None and needed > free:
-        raise OutOfMemory(f"{what} needs {_gib(needed)} of memory and {_gib(free)} are free on {device}.")
+        raise OutOfMemory(f"Model '{model}' needs {_gib(needed)} of memory, {_gib(free)} are free on {device}.")
 
 
 class Ladder:

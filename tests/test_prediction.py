@@ -94,9 +94,9 @@ def test_half_precision_outputs_are_recovered_in_float32():
 
 
 def test_an_unknown_scheduler_class_is_named():
+    scheduler = diffusers.EDMEulerScheduler()
+    scheduler.set_timesteps(3)
     with pytest.raises(ModelError, match="'EDMEulerScheduler' is not known"):
-        scheduler = diffusers.EDMEulerScheduler()
-        scheduler.set_timesteps(3)
         noise_level(scheduler, scheduler.timesteps[0])
 
 

@@ -64,7 +64,7 @@ LAYOUT = Layout(
         "unet": Part((("diffusers", "UNet2DConditionModel"),)),
         "vae": Part((("diffusers", "AutoencoderKL"), ("diffusers", "AutoencoderTiny")), _vae_name),
         "text_encoder": Part((("transformers", "CLIPTextModel"),), _text_name),
-        "clip": Part((("transformers", "CLIPModel"),), required=False),
+        "clip": Part((("transformers", "CLIPModel"),), required=False, full_precision=True),
     },
     tokenizers={"tokenizer": TOKENIZERS},
     schedulers=tuple({spec.class_name: None for spec in SCHEDULERS.values()} | OTHER_SCHEDULERS),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from clipgen.models.find import Found, ModelId, find_model, list_models, parse_id
 from clipgen.models.header import read_json
+from clipgen.models.layout import Checked, Layout, Network, Part
 from clipgen.models.load import load
-from clipgen.models.preflight import Checked, Layout, Network, Part, preflight, verify
+from clipgen.models.preflight import preflight, verify
 
 __all__ = [
     "Checked",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.models.preflight import Checked, Network
+from clipgen.models.layout import Checked, Network
 
 if TYPE_CHECKING:
     import torch
@@ -21,16 +21,27 @@ def load(checked: Checked, device: torch.device, dtype: torch.dtype) -> dict[str
     """
     from clipgen.device import check_memory
 
-    tensors = (tensor for network in checked.networks.values() for tensor in network.module.state_dict().values())
-    check_memory(sum(tensor.numel() for tensor in tensors) * dtype.itemsize, device, f"Model '{checked.found.name}'")
+    check_memory(sum(_bytes(network, dtype) for network in checked.networks.values()), device, checked.found.name)
     for name, network in checked.networks.items():
         _fill(name, network, device, dtype)
     networks = {name: network.module for name, network in checked.networks.items()}
     return {**networks, **{name: _tokenizer(checked, name) for name in checked.layout.tokenizers}}
 
 
+def _precision(network: Network, dtype: torch.dtype) -> torch.dtype:
+    import torch
+
+    return torch.float32 if network.part.full_precision else dtype
+
+
+def _bytes(network: Network, dtype: torch.dtype) -> int:
+    """Returns the memory that a network will take."""
+    numbers = sum(tensor.numel() for tensor in network.module.state_dict().values())
+    return int(numbers * _precision(network, dtype).itemsize)
+
+
 def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> None:
-    state = {key: tensor.to(device) for key, tensor in _tensors(name, network, dtype)}
+    state = {key: tensor.to(device) for key, tensor in _tensors(name, network, _precision(network, dtype))}
     network.module.load_state_dict(state, assign=True)
     _restore_positions(network.module, device)
 
@@ -52,7 +63,7 @@ def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[
             tensor = tensor.to(dtype, copy=True)
             if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
                 raise ModelError(f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {dtype}.")
-            yield network.rename(key), tensor
+            yield network.part.rename(key), tensor
 
 
 def _restore_positions(module: torch.nn.Module, device: torch.device) -> None:

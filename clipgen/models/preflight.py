@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,12 @@ from clipgen.errors import ModelError, SettingsError
 from clipgen.image_file import digest_of
 from clipgen.models.find import Found
 from clipgen.models.header import MAX_TOKENIZER, Entry, read_headers, read_json, weight_files
+from clipgen.models.layout import Checked, Files, Layout, Network, Pair, Part
 from clipgen.settings import MODEL_FIELDS, check_field
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-Pair = tuple[str, str]  # a library and a class of it, as model_index.json names them
 MAX_TIMESTEPS = 10_000
 MAX_SUMS = 2**20  # bytes
 DEPTHS = frozenset(
@@ -47,64 +46,6 @@ WIDTHS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Part:
-    """One network of a family: the classes it may be of, and how tensor names of older files map to today's."""
-
-    classes: tuple[Pair, ...]
-    rename: Callable[[str], str] = str
-    required: bool = True
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a family's folder may hold: networks, tokenizers, a scheduler; `unused` is known and never loaded.
-
-    A network that model_index.json does not name (`clip`) counts if its folder is there. `check` sees the networks,
-    not yet filled, and the tokenizers' configs, and raises ModelError if they do not belong together.
-    """
-
-    family: str
-    pipeline_classes: tuple[str, ...]
-    networks: Mapping[str, Part]
-    tokenizers: Mapping[str, tuple[Pair, ...]]
-    schedulers: tuple[str, ...]
-    unused: Mapping[str, tuple[Pair, ...]]
-    check: Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], None]
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one network, read as far as their headers."""
-
-    config: dict[str, Any]
-    paths: tuple[Path, ...]
-    header: dict[str, Entry]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network whose files have passed: its module on the meta device, and the files that will fill it."""
-
-    module: Module
-    paths: tuple[Path, ...]
-    rename: Callable[[str], str]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A model that has passed the preflight; nothing of its weights is in memory yet.
-
-    `scheduler` is the scheduler's config; `defaults` are the Settings fields that its clipgen.json recommends.
-    """
-
-    found: Found
-    layout: Layout
-    networks: Mapping[str, Network]
-    scheduler: dict[str, Any]
-    defaults: dict[str, Any]
-
-
 def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
     """Checks a model against the family that its model_index.json names; `layouts` is by pipeline class.
 
@@ -116,7 +57,7 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
         raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.")
     layout = layouts[name]
     _check_index(index, layout)
-    scheduler = _scheduler_config(found.path / "scheduler" / "scheduler_config.json")
+    scheduler = _scheduler_config(found.path / "scheduler" / "scheduler_config.json", index["scheduler"][1])
     tokenizers = {name: _tokenizer_config(found.path / name) for name in layout.tokenizers}
     defaults = _defaults(found.path / "clipgen.json")
     pairs = dict(_pairs(found.path, index, layout))
@@ -168,8 +109,9 @@ def _pairs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tupl
             yield name, part.classes[0]
 
 
-def _scheduler_config(path: Path) -> dict[str, Any]:
-    config = read_json(path)
+def _scheduler_config(path: Path, class_name: str) -> dict[str, Any]:
+    """Returns a scheduler's config, under the class that the index names, as diffusers reads it."""
+    config = {**read_json(path), "_class_name": class_name}
     steps, trained = config.get("num_train_timesteps", 1000), config.get("trained_betas") or []
     if type(steps) is not int or not 0 < steps <= MAX_TIMESTEPS or not isinstance(trained, list):
         raise ModelError(f"scheduler/{path.name}: num_train_timesteps must be 1 to {MAX_TIMESTEPS:,}.")
@@ -244,7 +186,7 @@ def _network(name: str, pair: Pair, files: Files, part: Part) -> Network:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(f"{name}/config.json describes no {pair[1]}: {reason}") from error
     _check_tensors(name, module, {part.rename(key): entry for key, entry in files.header.items()})
-    return Network(module, files.paths, part.rename)
+    return Network(module, files.paths, part)
 
 
 def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clipgen.errors import ModelError
+from clipgen.families import LAYOUTS, load_family
+from clipgen.families.stable_diffusion import own_scheduler
+from clipgen.models import Found, load, preflight
+from clipgen.schedulers import SCHEDULERS
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tiny_epsilon, tmp_path):
+    return shutil.copytree(tiny_epsilon, tmp_path / "model", copy_function=os.link)
+
+
+def check(folder):
+    return preflight(Found("./model", folder, "folder"), LAYOUTS)
+
+
+def rename(path, change):
+    tensors = {change(name): tensor.clone() for name, tensor in load_file(path).items()}
+    path.unlink()
+    save_file(tensors, path)
+    return tensors
+
+
+def test_files_of_older_libraries_load_the_same(folder):
+    """As Stable Diffusion 1.5 was published: text_model. in front, query key value, and a counted buffer."""
+    new = load(check(folder), CPU, torch.float32)
+    text = folder / "text_encoder" / "model.safetensors"
+    rename(text, lambda name: f"text_model.{name}")
+    tensors = {**load_file(text), "text_model.embeddings.position_ids": torch.arange(77)[None]}
+    text.unlink()
+    save_file(tensors, text)
+    old_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def older(name):
+        for today, then in old_names.items():
+            name = name.replace(f"attentions.0.{today}.", f"attentions.0.{then}.")
+        return name
+
+    renamed = rename(folder / "vae" / "diffusion_pytorch_model.safetensors", older)
+    assert any(".query." in name for name in renamed)
+    old = load(check(folder), CPU, torch.float32)
+    for part in ("text_encoder", "vae"):
+        assert all(torch.equal(tensor, old[part].state_dict()[key]) for key, tensor in new[part].state_dict().items())
+
+
+def edit(path, **changes):
+    values = json.loads(path.read_text()) | changes
+    path.unlink()
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [
+        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, "pndm"),
+        ({"_class_name": "DDIMScheduler", "clip_sample": False}, "ddim"),
+        ({"_class_name": "EulerDiscreteScheduler"}, "euler"),
+        ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, "euler_karras"),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, "dpm++_2m"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}, "dpm++_2m_karras"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}, "dpm++_2m_sde"),
+        ({"_class_name": "LMSDiscreteScheduler"}, "euler"),
+        ({"_class_name": "LCMScheduler"}, "lcm"),
+    ],
+)
+def test_the_models_own_scheduler_has_a_name(scheduler, name):
+    assert own_scheduler(scheduler) == name
+
+
+def test_every_scheduler_class_of_the_table_has_a_name():
+    for name in LAYOUTS["StableDiffusionPipeline"].schedulers:
+        assert own_scheduler({"_class_name": name}) in SCHEDULERS
+
+
+def test_the_defaults_are_the_folders_own(folder):
+    family, _ = load_family(check(folder), CPU, torch.float32)
+    assert family.defaults == {
+        "steps": 30,
+        "width": 32,
+        "height": 32,
+        "scheduler": "dpm++_2m_karras",
+        "guidance_scale": 7.5,
+        "eta": 0.0,
+    }
+    assert family.latent_shape(96, 64) == (4, 32, 48)
+    assert family.prediction == "epsilon"
+
+
+def test_the_index_names_the_schedulers_class(folder):
+    edit(folder / "scheduler" / "scheduler_config.json", _class_name="Evil")
+    assert load_family(check(folder), CPU, torch.float32)[0].defaults["scheduler"] == "dpm++_2m_karras"
+
+
+def test_unets_that_want_more_than_a_prompt_are_refused(folder):
+    import tiny
+
+    shutil.rmtree(folder / "unet")
+    tiny.unet(9).save_pretrained(folder / "unet")
+    with pytest.raises(ModelError, match="unet takes 9 channels and the vae gives 4: a model that needs an image"):
+        check(folder)
+
+
+def test_a_text_encoder_of_another_width_is_refused(folder):
+    import tiny
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    shutil.rmtree(folder / "text_encoder")
+    config = {**tiny._tower(tiny.tokenizer()), "hidden_size": 64}
+    CLIPTextModel(CLIPTextConfig(**config)).save_pretrained(folder / "text_encoder")
+    with pytest.raises(ModelError, match="unet reads embeddings of 32, text_encoder gives 64"):
+        check(folder)
+
+
+def test_an_unknown_prediction_type_is_refused(folder):
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="flow_prediction")
+    with pytest.raises(ModelError, match="'flow_prediction' is not known"):
+        load_family(check(folder), CPU, torch.float32)
+
+
+def test_the_decoder_runs_channels_last(folder):
+    family, _ = load_family(check(folder), CPU, torch.float32)
+    weights = family.vae.decoder.conv_in.weight
+    assert weights.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clipgen.errors import ModelError, OutOfMemory
+from clipgen.families import LAYOUTS
+from clipgen.models import Found, load, preflight, verify
+
+
+@pytest.fixture
+def folder(tiny_v, tmp_path):
+    """A copy of the tiny v model, to be spoiled; weights are linked until a test changes them."""
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_v, copy, copy_function=os.link)
+    return copy
+
+
+def check(folder):
+    return preflight(Found("./model", folder, "folder"), LAYOUTS)
+
+
+def edit(path, **changes):
+    """Changes keys of a JSON file; None drops one."""
+    values = json.loads(path.read_text()) | changes
+    path.unlink()
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def rewrite(path, change):
+    """Saves a weight file again after `change` has had its dict of tensors."""
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    change(tensors)
+    path.unlink()
+    save_file(tensors, path)
+
+
+def refused(folder, message):
+    with pytest.raises(ModelError, match=message) as error:
+        check(folder)
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 1
+
+
+def test_a_sound_model_passes_without_memory(folder):
+    checked = check(folder)
+    assert checked.layout.family == "stable_diffusion"
+    assert checked.networks.keys() == {"unet", "vae", "text_encoder", "clip"}
+    assert all(
+        tensor.is_meta for network in checked.networks.values() for tensor in network.module.state_dict().values()
+    )
+    assert checked.defaults == {"steps": 4, "guidance_scale": 4.0, "scheduler": "ddim", "width": 128, "height": 128}
+
+
+def test_clip_is_optional(folder):
+    shutil.rmtree(folder / "clip")
+    assert check(folder).networks.keys() == {"unet", "vae", "text_encoder"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_class_name": "FluxPipeline"}, "'FluxPipeline' is not supported. Works: StableDiffusionPipeline"),
+        ({"_class_name": ["os", "system"]}, "is not supported"),
+        ({"unet": ["os", "system"]}, r"'unet' is os.system; clipgen loads diffusers.UNet2DConditionModel there"),
+        ({"unet": ["my_module", "UNet2DConditionModel"]}, "'unet' is my_module"),
+        ({"scheduler": ["diffusers", "EDMEulerScheduler"]}, r"'scheduler' is diffusers.EDMEulerScheduler"),
+        ({"controlnet": ["diffusers", "ControlNetModel"]}, "'controlnet' is .* clipgen loads nothing there"),
+        ({"safety_checker": ["evil", "Checker"]}, "'safety_checker' is evil.Checker"),
+        ({"vae": ["diffusers"]}, "'vae' is diffusers"),
+        ({"vae": [["diffusers", "AutoencoderKL"], 3]}, "'vae' is"),
+        ({"text_encoder": None}, "names no text_encoder"),
+        ({"text_encoder": [None, None]}, "names no text_encoder"),
+        ({"auto_map": {"x": "y"}}, "would load foreign code"),
+    ],
+)
+def test_the_index_is_held_against_the_table(folder, changes, message):
+    edit(folder / "model_index.json", **changes)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("unet/config.json", {"layers_per_block": 3000}, "layers_per_block is 3000, but the weights reach"),
+        ("unet/config.json", {"block_out_channels": [32000, 64000]}, "block_out_channels is .*000, but the weights"),
+        ("unet/config.json", {"layers_per_block": -1}, "layers_per_block is -1"),
+        ("unet/config.json", {"block_out_channels": [32, 32]}, "unet: .* of its tensors are"),
+        ("unet/config.json", {"in_channels": 9}, "unet: 1 of its tensors are of another shape: conv_in.weight"),
+        ("unet/config.json", {"down_block_types": ["EvilBlock", "DownBlock2D"]}, "describes no UNet2DConditionModel"),
+        ("unet/config.json", {"attention_head_dim": "x"}, "describes no UNet2DConditionModel"),
+        ("unet/config.json", {"norm_num_groups": 0}, "describes no UNet2DConditionModel"),
+        ("unet/config.json", {"addition_embed_type": "image"}, "describes no|tensors are|addition_embed_type is set"),
+        ("text_encoder/config.json", {"num_hidden_layers": 3000}, "num_hidden_layers is 3000"),
+        ("text_encoder/config.json", {"num_hidden_layers": 1}, "tensors are unexpected"),
+        ("text_encoder/config.json", {"num_attention_heads": 5}, "describes no CLIPTextModel"),
+        ("text_encoder/config.json", {"hidden_size": "wide"}, "describes no CLIPTextModel"),
+        ("text_encoder/config.json", {"auto_map": {"AutoModel": "x.Y"}}, "'auto_map' would load foreign code"),
+        ("clip/config.json", {"_attn_implementation_internal": "x/y"}, "would load foreign code"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}, "num_train_timesteps must be"),
+        ("scheduler/scheduler_config.json", {"trained_betas": 5}, "num_train_timesteps must be"),
+        (
+            "tokenizer/tokenizer_config.json",
+            {"model_max_length": 10**30},
+            "more than 20 digits|model_max_length must be",
+        ),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": None}, "model_max_length must be"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 77}, "tokenizer gives 77 tokens, text_encoder has 32"),
+        ("tokenizer/tokenizer_config.json", {"auto_map": {}}, "would load foreign code"),
+        ("clipgen.json", {"settings": {"prompt": "x"}}, "'settings' may hold steps"),
+        ("clipgen.json", {"settings": {"steps": 0}}, "steps must be 1 to 150"),
+        ("clipgen.json", {"settings": [1]}, "'settings' may hold steps"),
+    ],
+)
+def test_configs_that_do_not_fit_are_refused(folder, file, changes, message):
+    edit(folder / file, **changes)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"],
+)
+def test_a_missing_file_is_named(folder, file):
+    (folder / file).unlink()
+    refused(folder, f"{file.rpartition('/')[2]} is missing")
+
+
+def test_a_pickle_is_never_opened(folder, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.with_name("diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    weights.unlink()
+    refused(folder, "is a pickle")
+    weights.write_bytes(pickle.dumps(Bomb()))
+    refused(folder, "no safetensors file")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_torn_weights_are_refused(folder):
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(data[: len(data) // 2])
+    refused(folder, "torn")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("conv_in.bias"), "1 of its tensors are missing: conv_in.bias"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "1 of its tensors are unexpected: extra"),
+        (lambda tensors: tensors.update({"conv_in.bias": torch.zeros(5)}), "1 of its tensors are of another shape"),
+    ],
+)
+def test_weights_that_are_not_the_networks_are_refused(folder, change, message):
+    rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", change)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_not_finite_are_refused_at_load(folder, number):
+    def spoil(tensors):
+        tensors["conv_in.bias"][3] = number
+
+    rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", spoil)
+    checked = check(folder)
+    with pytest.raises(ModelError, match=r"'conv_in.bias' holds numbers that are not finite"):
+        load(checked, torch.device("cpu"), torch.float32)
+
+
+def test_too_large_for_half_precision_is_said(folder):
+    rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", lambda tensors: tensors["conv_in.bias"].fill_(1e6))
+    with pytest.raises(ModelError, match=r"not finite in torch.float16"):
+        load(check(folder), torch.device("cpu"), torch.float16)
+
+
+def test_a_broken_tokenizer_is_one_line(folder):
+    path = folder / "tokenizer" / "tokenizer.json"
+    path.unlink()
+    path.write_text('{"version": "1.0", "model": {"type": "Evil"}}')
+    with pytest.raises(ModelError, match="tokenizer cannot be read") as error:
+        load(check(folder), torch.device("cpu"), torch.float32)
+    assert "\n" not in str(error.value)
+
+
+def test_too_little_memory_is_known_before_loading(folder):
+    """A config may describe more than the machine has; the meta device does not mind, the check does."""
+    checked = check(folder)
+    checked.networks["unet"].module.register_parameter(
+        "huge", torch.nn.Parameter(torch.empty(2**50, device="meta"), requires_grad=False)
+    )
+    with pytest.raises(OutOfMemory, match=r"Model './model' needs .* GiB of memory"):
+        load(checked, torch.device("cpu"), torch.float32)
+
+
+def test_loaded_networks_are_what_the_libraries_load(folder):
+    from diffusers import AutoencoderTiny, UNet2DConditionModel
+    from transformers import CLIPModel, CLIPTextModel
+
+    parts = load(check(folder), torch.device("cpu"), torch.float32)
+    classes = {"unet": UNet2DConditionModel, "vae": AutoencoderTiny, "text_encoder": CLIPTextModel, "clip": CLIPModel}
+    for name, network in classes.items():
+        theirs = network.from_pretrained(folder / name, local_files_only=True)
+        ours = dict(parts[name].named_parameters()) | dict(parts[name].named_buffers())
+        expected = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
+        assert ours.keys() == expected.keys()
+        assert all(torch.equal(ours[key], expected[key]) for key in ours)
+        assert not parts[name].training
+        assert not any(parameter.requires_grad for parameter in parts[name].parameters())
+    assert parts["tokenizer"]("a fox").input_ids[0] == parts["tokenizer"].bos_token_id
+
+
+def test_the_precision_is_the_one_asked_for_but_clips(folder):
+    parts = load(check(folder), torch.device("cpu"), torch.bfloat16)
+    assert {name: parts[name].dtype for name in ("unet", "vae", "text_encoder")} == dict.fromkeys(
+        ("unet", "vae", "text_encoder"), torch.bfloat16
+    )
+    assert parts["clip"].dtype == torch.float32
+
+
+def test_shards_load_as_one(folder):
+    parts = load(check(folder), torch.device("cpu"), torch.float32)
+    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, keys in halves.items():
+        save_file({key: tensors[key].clone() for key in keys}, folder / "unet" / file)
+    where = {key: file for file, keys in halves.items() for key in keys}
+    whole.with_name("diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    whole.unlink()
+    again = load(check(folder), torch.device("cpu"), torch.float32)
+    assert all(
+        torch.equal(tensor, again["unet"].state_dict()[key]) for key, tensor in parts["unet"].state_dict().items()
+    )
+
+
+def test_verify_finds_a_flipped_bit(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = Found("./model", folder, "folder")
+    with pytest.raises(ModelError, match="no SHA256SUMS"):
+        verify(found)
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}" for path in files]
+    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    assert verify(found) == len(files)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.unlink()
+    weights.write_bytes(data)
+    check(folder)
+    with pytest.raises(ModelError, match=r"diffusion_pytorch_model.safetensors .* is not the file"):
+        verify(found)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+
+from clipgen.decode import decode, is_broken, look, to_image
+from clipgen.device import Ladder
+from clipgen.families import LAYOUTS, load_family
+from clipgen.models import Found, preflight
+
+CPU = torch.device("cpu")
+
+
+def family_of(folder, dtype=torch.float32):
+    return load_family(preflight(Found("./x", folder, "folder"), LAYOUTS), CPU, dtype)[0]
+
+
+def latents(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def sd(tiny_epsilon):
+    return family_of(tiny_epsilon)
+
+
+@pytest.fixture(scope="module")
+def book(tiny_v):
+    return family_of(tiny_v)
+
+
+def test_pictures_lie_in_the_unit_interval(book):
+    pixels = decode(book, latents(2, 8, 16, 16) * 9, (128, 128), Ladder(CPU))
+    assert pixels.shape == (2, 3, 128, 128)
+    assert pixels.dtype == torch.float32
+    assert 0 <= pixels.min() < pixels.max() <= 1
+
+
+def test_broken_is_flat_or_not_finite():
+    pixels = latents(4, 3, 8, 8)
+    pixels[1] = 0.5
+    pixels[2, 0, 0, 0] = torch.nan
+    assert is_broken(pixels).tolist() == [False, True, True, False]
+
+
+def test_a_decoder_that_breaks_in_half_precision_is_put_into_float32(tiny_v):
+    family = family_of(tiny_v, torch.bfloat16)
+    family.vae.decoder.register_forward_hook(
+        lambda module, args, output: output * (torch.nan if output.dtype == torch.bfloat16 else 1)
+    )
+    assert decode(family, latents(1, 8, 16, 16), (128, 128), Ladder(CPU)).isfinite().all()
+    assert family.vae.dtype == torch.float32
+    assert not family.decoder_to_float32()
+
+
+def test_a_small_picture_is_looked_at_by_its_decoder(book):
+    x0 = latents(1, 8, 16, 16)
+    assert torch.equal(look(book, x0, (128, 128)), decode(book, x0, (128, 128), Ladder(CPU)))
+
+
+def test_a_big_one_by_a_matrix(sd):
+    """In Stable Diffusion's latent space red, say, is a place; the first channel is roughly brightness."""
+    x0 = torch.zeros(1, 4, 160, 160)
+    assert torch.allclose(look(sd, x0, (320, 320)), torch.full((1, 3, 320, 320), 0.5))
+    x0[:, 0] = 2.0
+    assert look(sd, x0, (320, 320)).mean() > 0.6
+    assert not sd.decodes_fast(320, 320)
+    assert sd.decodes_fast(256, 256)
+
+
+def test_pixels_are_rounded_as_diffusers_rounds_them():
+    pixels = torch.tensor([0.0, 0.1, 0.5, 0.9999, 1.0, 1.2]).repeat(3, 2, 1)
+    image = to_image(pixels)
+    assert image.size == (6, 2)
+    assert numpy.asarray(image)[0, :, 0].tolist() == [0, 26, 128, 255, 255, 255]

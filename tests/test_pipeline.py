@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import threading
+
+import diffusers
+import numpy
+import pytest
+import torch
+
+from clipgen import (
+    BrokenImage,
+    Cancelled,
+    OutOfMemory,
+    Pipeline,
+    PromptError,
+    Result,
+    Settings,
+    SettingsError,
+    Step,
+    generate,
+    generate_many,
+)
+from clipgen.image_file import encode_image
+from clipgen.models.find import BUNDLED
+
+PLAIN = {"use_karras_sigmas": False}
+PEERS = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "euler": ("EulerDiscreteScheduler", PLAIN),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "dpm++_2m": ("DPMSolverMultistepScheduler", PLAIN),
+    "unipc": ("UniPCMultistepScheduler", PLAIN),
+}
+STORYBOOK = BUNDLED["storybook"]
+MODELS = ["tiny_epsilon", "tiny_v", *(["storybook"] if STORYBOOK.is_dir() else [])]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_epsilon, tiny_v):
+    return {"tiny_epsilon": tiny_epsilon, "tiny_v": tiny_v, "storybook": STORYBOOK}
+
+
+@pytest.fixture(scope="module")
+def pipes(folders):
+    return {name: Pipeline.from_pretrained(str(folders[name])) for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def peers(folders):
+    """diffusers' own pipeline on the same folders."""
+    options = {"dtype": torch.float32, "local_files_only": True}
+    return {name: diffusers.StableDiffusionPipeline.from_pretrained(folders[name], **options) for name in MODELS}
+
+
+@pytest.fixture
+def pipe(tiny_v):
+    """A pipeline of its own, for tests that break it."""
+    return Pipeline.from_pretrained(str(tiny_v))
+
+
+def draw(pipe, prompt="a fox in snow", **settings):
+    return [
+        event
+        for event in pipe.generate(Settings(prompt=prompt, **{"seed": 7, **settings}))
+        if isinstance(event, Result)
+    ]
+
+
+def peer_pictures(peer, scheduler, seeds, *, steps, guidance_scale, prompt="a fox in snow", negative="", **options):
+    """[B, 3, H, W] in [0, 1], drawn by diffusers."""
+    name, config = PEERS[scheduler]
+    peer.scheduler = getattr(diffusers, name).from_config(peer.scheduler.config, **config)
+    peer.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    count = len(seeds)
+    options |= {"prompt": [prompt] * count, "negative_prompt": [negative] * count, "generator": generators}
+    images = peer(num_inference_steps=steps, guidance_scale=guidance_scale, output_type="np", **options).images
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("scheduler", PEERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_picture_is_diffusers_own(pipes, peers, model, scheduler):
+    pipe = pipes[model]
+    size = {side: pipe.defaults[side] for side in ("width", "height")}
+    ours = torch.stack([r.pixels for r in draw(pipe, images=2, steps=6, scheduler=scheduler, guidance_scale=5.0)])
+    theirs = peer_pictures(peers[model], scheduler, (7, 8), steps=6, guidance_scale=5.0, **size)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ({"guidance_scale": 1.0}, {"guidance_scale": 1.0}),
+        ({"guidance_scale": 9.0, "guidance_rescale": 0.7}, {"guidance_scale": 9.0, "guidance_rescale": 0.7}),
+        ({"guidance_scale": 5.0, "eta": 1.0}, {"guidance_scale": 5.0, "eta": 1.0}),
+        ({"guidance_scale": 5.0, "negative_prompt": "rain"}, {"guidance_scale": 5.0, "negative": "rain"}),
+        ({"guidance_scale": 5.0, "width": 192}, {"guidance_scale": 5.0, "width": 192}),
+    ],
+)
+def test_the_options_are_diffusers_own(pipes, peers, mine, theirs):
+    ours = draw(pipes["tiny_v"], steps=4, **mine)[0].pixels
+    size = {"width": 128, "height": 128}
+    reference = peer_pictures(peers["tiny_v"], "ddim", (7,), steps=4, **{**size, **theirs})[0]
+    assert (ours - reference).abs().max() <= 1e-4
+
+
+def nearly_equal(a, b):
+    """Within 1/255, and that on at most one sub-pixel of a thousand."""
+    apart = ((a * 255).round() - (b * 255).round()).abs()
+    return bool(apart.max() <= 1 and (apart > 0).float().mean() <= 0.001)
+
+
+@pytest.mark.parametrize("scheduler", ["euler_ancestral", "dpm++_2m_sde", "ddim"])
+@pytest.mark.parametrize("model", MODELS)
+def test_picture_k_of_a_run_is_that_seed_alone(pipes, model, scheduler):
+    together = draw(pipes[model], images=4, steps=4, scheduler=scheduler)
+    alone = [draw(pipes[model], seed=7 + k, steps=4, scheduler=scheduler)[0] for k in (0, 3)]
+    assert [result.seed for result in together] == [7, 8, 9, 10]
+    assert nearly_equal(together[0].pixels, alone[0].pixels)
+    assert nearly_equal(together[3].pixels, alone[1].pixels)
+    assert not nearly_equal(together[0].pixels, together[3].pixels)
+
+
+def test_the_same_call_twice_gives_the_same_bytes(pipes):
+    files = [encode_image(r.image, r.metadata, format="png") for _ in range(2) for r in draw(pipes["tiny_v"], eta=0.5)]
+    assert files[0] == files[1]
+
+
+def test_a_result_draws_itself_again(pipes):
+    first = draw(pipes["tiny_v"], "a {red|blue|green|big} fox", images=3)[2]
+    again = draw(pipes["tiny_v"], **first.settings.to_dict())[0]
+    assert again.settings == first.settings
+    assert torch.equal(again.pixels, first.pixels) or nearly_equal(again.pixels, first.pixels)
+
+
+def test_no_global_random_state_is_touched(tiny_v):
+    before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tobytes()
+    pipe = Pipeline.from_pretrained(str(tiny_v))
+    draw(pipe, scheduler="euler_ancestral", seed=None)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), numpy.random.get_state()[1].tobytes()) == before[1:]
+
+
+def test_events_come_as_steps_then_results(pipes):
+    events = list(pipes["tiny_v"].generate(Settings(prompt="a fox", images=2, steps=3, seed=1)))
+    kinds = [(type(e).__name__, e.image if isinstance(e, Step) else e.index) for e in events]
+    assert kinds == [("Step", 0), ("Step", 1)] * 3 + [("Result", 0), ("Result", 1)]
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [step.index for step in steps[::2]] == [0, 1, 2]
+    assert {step.steps for step in steps} == {3}
+    assert steps[0].eta is None
+    assert steps[-1].eta > 0
+    assert steps[0].latents.shape == steps[0].x0.shape == (8, 16, 16)
+
+
+def test_a_step_shows_and_scores_what_it_heads_for(pipes):
+    """The last x0 of DDIM is the picture: its preview and score are the result's."""
+    events = list(pipes["tiny_v"].generate(Settings(prompt="a fox", steps=4, seed=1)))
+    last, result = events[-2:]
+    assert last.preview().size == result.image.size == (128, 128)
+    assert numpy.abs(numpy.asarray(last.preview(), int) - numpy.asarray(result.image, int)).max() <= 1
+    assert last.similarity == pytest.approx(result.clip.similarity, abs=1e-4)
+    assert last.percentile == pytest.approx(result.clip.percentile, abs=0.5)
+
+
+def test_clip_is_asked_at_a_few_steps_only(pipes):
+    steps = [e for e in pipes["tiny_v"].generate(Settings(prompt="a fox", steps=20, seed=1)) if isinstance(e, Step)]
+    scored = [step.index for step in steps if step.similarity is not None]
+    assert scored == [0, 3, 6, 9, 12, 15, 18, 19]
+
+
+def test_settings_are_resolved_and_recorded(pipes, tiny_v):
+    result = draw(pipes["tiny_v"], seed=None)[0]
+    assert result.settings.replace(seed=0) == Settings(
+        prompt="a fox in snow", model=str(tiny_v), seed=0, steps=4, width=128, height=128, scheduler="ddim",
+        guidance_scale=4.0, eta=0.0,
+    )  # fmt: skip
+    assert 0 <= result.settings.seed < 2**32
+    assert result.metadata["seed"] == result.seed == result.settings.seed
+    assert result.metadata["model"] == {
+        "name": "./tiny-v",
+        "hash": result.origin.hash(),
+        "family": "stable_diffusion",
+    }
+    assert result.metadata["runtime"].keys() == {"clipgen", "torch", "diffusers", "device", "dtype", "rng"}
+    assert str(tiny_v.parent) not in json.dumps(result.metadata)
+    assert result.path is None
+
+
+def test_the_score_is_calibrated_and_without_a_clip_absent(pipes):
+    scored = draw(pipes["tiny_v"])[0]
+    assert scored.clip.model == "tiny-v/clip"
+    assert 0 <= scored.clip.percentile <= 100
+    assert scored.clip.captions > 500
+    assert scored.metadata["clip"] == scored.clip.to_dict()
+    bare = draw(pipes["tiny_epsilon"])[0]
+    assert bare.clip is bare.metadata["clip"] is None
+    assert [note.code for note in bare.warnings] == ["no-clip"]
+
+
+def test_wildcards_follow_each_pictures_seed(pipes):
+    template = "a {red|blue|green|small|big|happy} fox"
+    together = draw(pipes["tiny_v"], template, images=4)
+    alone = [draw(pipes["tiny_v"], template, seed=7 + k)[0] for k in range(4)]
+    assert [r.settings.prompt for r in together] == [r.settings.prompt for r in alone]
+    assert len({r.settings.prompt for r in together}) > 1
+    assert {r.settings.prompt_template for r in together} == {template}
+
+
+def test_a_long_prompt_is_cut_aloud(pipes):
+    words = " ".join(["word"] * 12)
+    result = draw(pipes["tiny_v"], f"a fox {words}", negative_prompt=f"rain {words}")[0]
+    assert [(note.code, note.field) for note in result.warnings] == [
+        ("prompt-cut", "prompt"),
+        ("prompt-cut", "negative_prompt"),
+    ]
+    with pytest.raises(PromptError, match="longer than the 30 tokens"):
+        draw(pipes["tiny_v"], f"a fox {words}", long_prompt="error")
+
+
+def test_texts_are_encoded_once(pipe):
+    calls = []
+    pipe.family.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    draw(pipe, images=3)
+    draw(pipe, seed=50)
+    assert len(calls) == 2
+
+
+def test_closing_stops_the_run(pipe):
+    calls = []
+    pipe.family.unet.register_forward_hook(lambda *_: calls.append(1))
+    events = pipe.generate(Settings(prompt="a fox", steps=50, seed=1))
+    next(events)
+    next(events)
+    events.close()
+    assert len(calls) == 2
+    assert draw(pipe)
+
+
+def test_cancelled_carries_what_is_finished(pipe):
+    def show(step):
+        if step.image == 8:
+            raise Cancelled
+
+    with pytest.raises(Cancelled) as stopped:
+        pipe.run(Settings(prompt="a fox", images=9, steps=2, seed=1), on_step=show)
+    assert [result.seed for result in stopped.value.results] == list(range(1, 9))
+
+
+def test_run_is_generate_as_a_list(pipes):
+    seen = []
+    results = pipes["tiny_v"].run(Settings(prompt="a fox", seed=1, images=2), on_step=seen.append)
+    assert [result.index for result in results] == [0, 1]
+    assert len(seen) == 8
+
+
+def test_an_error_in_a_step_leaves_the_pipeline_usable(pipe):
+    expected = draw(pipe)[0].pixels
+
+    def fail(*_):
+        raise KeyError("cable")
+
+    handle = pipe.family.unet.register_forward_hook(fail)
+    with pytest.raises(KeyError):
+        draw(pipe)
+    handle.remove()
+    assert torch.equal(draw(pipe)[0].pixels, expected)
+
+
+def test_threads_take_turns(pipe):
+    expected = {seed: draw(pipe, seed=seed)[0].pixels for seed in (1, 2, 3)}
+    found = {}
+    threads = [
+        threading.Thread(target=lambda seed=seed: found.update({seed: draw(pipe, seed=seed)[0].pixels}))
+        for seed in expected
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[seed], expected[seed]) for seed in expected)
+
+
+def test_two_runs_of_one_thread_interleave(pipes):
+    pairs = list(zip(*(pipes["tiny_v"].generate(Settings(prompt="a fox", seed=seed)) for seed in (1, 2)), strict=True))
+    assert [result.seed for result in pairs[-1]] == [1, 2]
+
+
+def break_row(row, at_step):
+    """Returns a hook that makes the denoiser's output for one picture NaN from one of its calls on."""
+    calls = []
+
+    def hook(module, args, output):
+        calls.append(1)
+        sample = output[0].clone()
+        if len(calls) > at_step:
+            sample[row :: len(sample) // 2] = torch.nan
+        return (sample,)
+
+    return hook
+
+
+def test_a_broken_picture_is_named_and_the_others_are_kept(pipe):
+    pipe.family.unet.register_forward_hook(break_row(1, at_step=2))
+    seeds = []
+
+    def collect():
+        for event in pipe.generate(Settings(prompt="a fox", seed=7, images=3)):
+            seeds.extend([event.seed] if isinstance(event, Result) else [])
+
+    with pytest.raises(BrokenImage, match=r"seed 8 is broken .* by the denoiser at step 3 of 4") as error:
+        collect()
+    assert seeds == [7, 9]
+    assert error.value.exit_code == 5
+
+
+def test_a_flat_picture_is_broken_by_the_decoder(pipe):
+    with torch.no_grad():
+        for weights in pipe.family.vae.decoder.parameters():
+            weights.zero_()
+    with pytest.raises(BrokenImage, match=r"2 pictures are broken. .*seed 7 .* by the decoder"):
+        draw(pipe, images=2)
+
+
+def test_half_precision_that_breaks_is_redone_in_float32(tiny_v):
+    expected = draw(Pipeline.from_pretrained(str(tiny_v)))[0]
+    pipe = Pipeline.from_pretrained(str(tiny_v), dtype="bfloat16")
+    assert draw(pipe)[0].settings == expected.settings
+    pipe.family.unet.register_forward_hook(
+        lambda module, args, output: (output[0] * (torch.nan if module.dtype == torch.bfloat16 else 1),)
+    )
+    result = draw(pipe)[0]
+    assert [note.code for note in result.warnings] == ["float32-retry"]
+    assert (result.pixels - expected.pixels).abs().mean() <= 2 / 255
+
+
+def refuse_rows(most):
+    """Returns a hook that lets a network run out of memory above so many rows."""
+
+    def hook(module, args):
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError(f"Tried to allocate {len(args[0])}.00 GiB")
+
+    return hook
+
+
+def test_short_memory_draws_the_same_in_pieces(pipe):
+    expected = draw(pipe, images=2)
+    pipe.family.unet.register_forward_pre_hook(refuse_rows(1))
+    pipe.family.vae.decoder.register_forward_pre_hook(refuse_rows(1))
+    found = draw(pipe, images=2)
+    assert all(nearly_equal(a.pixels, b.pixels) for a, b in zip(expected, found, strict=True))
+    assert {note.code for note in found[0].warnings} == {"memory"}
+    assert "denoising ran 1 at a time" in found[0].metadata["warnings"][0]["message"]
+
+
+def test_no_memory_at_all_is_one_line(pipe):
+    pipe.family.unet.register_forward_pre_hook(refuse_rows(0))
+    with pytest.raises(OutOfMemory, match=r"denoising of 128 x 128 does not fit .* Try 64 x 64") as error:
+        draw(pipe)
+    assert "\n" not in str(error.value)
+
+
+def test_generate_is_one_picture(tiny_v, tmp_path):
+    result = generate("a fox", model=str(tiny_v), seed=1, steps=2)
+    assert result.save(tmp_path / "fox.png") == tmp_path / "fox.png" == result.path
+    with pytest.raises(SettingsError, match="generate_many"):
+        generate("a fox", model=str(tiny_v), images=2)
+
+
+def test_generate_many_is_lazy_and_loads_once(tiny_v, tmp_path):
+    folder = shutil.copytree(tiny_v, tmp_path / "model")
+    results = generate_many(["a fox", "an owl"], model=str(folder), seed=1, steps=2)
+    first = next(results)
+    shutil.rmtree(folder)
+    second = next(results)
+    assert (first.settings.prompt, second.settings.prompt) == ("a fox", "an owl")
