@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from clipgen.train.data import Renders
@@ -27,8 +27,8 @@ T = TypeVar("T")
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
 
 
-def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Builds the untrained CLIP for 128-px pictures: features of 256 numbers."""
+def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
+    """Builds the untrained CLIP for pictures of `side` pixels in an 8 x 8 grid of patches: features of 256 numbers."""
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
         "num_attention_heads": 4, "max_position_embeddings": tokenizer.model_max_length, "hidden_act": "gelu",
@@ -37,7 +37,7 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     }  # fmt: skip
     vision = {
         "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
-        "image_size": 128, "patch_size": 16, "hidden_act": "gelu",
+        "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
     }  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=256))
 
@@ -49,43 +49,46 @@ class ClipPart:
         self.model, self.tokenizer, self.renders, self.batch = clip, tokenizer, renders, batch
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
 
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def to(self, device: torch.device) -> None:
+        """Moves both encoders to a device."""
+        self.model.to(device)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the symmetric contrastive loss of one batch."""
         indices = self.numbers.integers(0, len(self.renders) - HELD_BACK, self.batch)
         pairs = [caption_pair(self.renders.scene(int(i)), self.words) for i in indices]
         texts = [true for true, _ in pairs] + [false or true for true, false in pairs]
-        spare = torch.tensor([false is None for _, false in pairs])
-        output = model(pixel_values=self.renders.images(indices), **tokenized(self.tokenizer, texts))
+        spare = torch.tensor([false is None for _, false in pairs], device=self.model.device)
+        output = self.model(self._ids(texts), self.renders.images(indices).to(self.model.device))
         images, words = output.image_embeds.float(), output.text_embeds.float()
         scale = self.model.logit_scale.exp().clamp(max=100)
         logits = scale * images @ words.T  # [B, 2B]
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
-        target = torch.arange(self.batch)
+        target = torch.arange(self.batch, device=logits.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : self.batch].T, target)) / 2
         right = (logits.argmax(1) == target).float().mean()
         return loss, {"r@1": right.item(), "scale": scale.item()}
 
-    def show(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def show(self, folder: Path) -> dict[str, float]:
         """Measures retrieval and hard-negative accuracy on the pictures held back."""
         count, rng = 512, random.Random(0)
         indices = np.arange(len(self.renders) - count, len(self.renders))
         pairs = [caption_pair(self.renders.scene(int(i)), rng) for i in indices]
-        images = F.normalize(model.get_image_features(self.renders.images(indices)).pooler_output, dim=-1)
-        true, false = (self._texts(model, [pair[k] or pair[0] for pair in pairs]) for k in (0, 1))
+        images = F.normalize(self.model.get_image_features(self.renders.images(indices).to(self.model.device)).pooler_output, dim=-1)
+        true, false = (self._texts([pair[k] or pair[0] for pair in pairs]) for k in (0, 1))
         similarity = images @ true.T
         hard = torch.tensor([pair[1] is not None for pair in pairs])
-        wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard].float().mean()
-        found = (similarity.argmax(1) == torch.arange(count)).float().mean()
+        wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard.to(images.device)].float().mean()
+        found = (similarity.argmax(1) == torch.arange(count, device=similarity.device)).float().mean()
         return {"val_r@1": float(found), "val_hard": float(wins)}
 
-    def _texts(self, model: nn.Module, texts: list[str]) -> Tensor:
-        return F.normalize(model.get_text_features(**tokenized(self.tokenizer, texts)).pooler_output, dim=-1)
+    def _texts(self, texts: list[str]) -> Tensor:
+        return F.normalize(self.model.get_text_features(self._ids(texts)).pooler_output, dim=-1)
 
-
-def tokenized(tokenizer: CLIPTokenizer, texts: list[str]) -> dict[str, Tensor]:
-    """Returns input_ids [B, T], padded to the longest: the text encoder is causal, so padding changes nothing before it."""
-    found = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-    return {"input_ids": found["input_ids"]}
+    def _ids(self, texts: list[str]) -> Tensor:
+        """Returns input_ids [B, T] padded to the longest: the text encoder is causal, padding changes nothing before it."""
+        found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return found["input_ids"].to(self.model.device)  # type: ignore[no-any-return]
 
 
 def caption_pair(scene: Scene, rng: random.Random) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -29,17 +29,17 @@ PROMPTS = (
 )  # fmt: skip
 
 
-def build_unet(text_width: int) -> UNet2DConditionModel:
-    """Builds the untrained denoiser of latents [B, 8, 16, 16] for text states [B, T, text_width]."""
+def build_unet(text_width: int, channels: tuple[int, ...], side: int) -> UNet2DConditionModel:
+    """Builds the untrained denoiser of latents [B, 8, side, side] for text states [B, T, text_width]."""
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=side,
         in_channels=8,
         out_channels=8,
-        block_out_channels=(96, 256, 320),
+        block_out_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
-        attention_head_dim=(2, 4, 5),
+        attention_head_dim=tuple(max(2, c // 64) for c in channels),
         cross_attention_dim=text_width,
         norm_num_groups=16,
     )
@@ -50,13 +50,14 @@ def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
         rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
+        steps_offset=1,
     )  # fmt: skip
 
 
 class LatentStore:
     """Latents of renders, encoded when first asked for and kept: each batch takes some new ones and repeats the rest."""
 
-    def __init__(self, vae: AutoencoderKL, renders: Renders, scaling_factor: float, rng: np.random.Generator) -> None:
+    def __init__(self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator) -> None:
         self.vae, self.renders, self.scale, self.rng = vae.eval(), renders, scaling_factor, rng
         self.order = rng.permutation(len(renders))
         self.latents = torch.empty(0)
@@ -72,12 +73,12 @@ class LatentStore:
         return self.order[places], self.latents[places].float()
 
     def _encode(self, count: int) -> None:
-        pictures = self.renders.images(self.order[self.filled : self.filled + count])
+        pictures = self.renders.images(self.order[self.filled : self.filled + count]).to(self.vae.device)
         with torch.no_grad():
-            new = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mode() * self.scale
+            new = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latents * self.scale
         if not self.filled:
             self.latents = torch.empty(len(self.order), *new.shape[1:], dtype=torch.float16)
-        self.latents[self.filled : self.filled + count] = new.half()
+        self.latents[self.filled : self.filled + count] = new.half().cpu()
         self.filled += count
 
 
@@ -85,29 +86,35 @@ class UnetPart:
     """Trains the denoiser on latents of renders and their captions."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+        self, unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
         renders: Renders, batch: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        self.model = unet.to(memory_format=torch.channels_last)
+        self.model = unet
         self.vae, self.text_encoder, self.tokenizer, self.batch = vae, text_encoder.eval(), tokenizer, batch
         self.words = random.Random(seed)
         self.renders, self.scheduler = renders, build_scheduler()
         self.store = LatentStore(vae, renders, vae.config.scaling_factor, np.random.default_rng(seed))
         self.alphas = self.scheduler.alphas_cumprod
 
-    def loss(self, model: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def to(self, device: torch.device) -> None:
+        """Moves the denoiser, and the frozen parts that feed it, to a device."""
+        for module in (self.model, self.vae, self.text_encoder):
+            module.to(device)
+        self.alphas = self.alphas.to(device)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the weighted v-prediction loss of one batch."""
         indices, latents = self.store.batch(self.batch)
         texts = ["" if self.words.random() < EMPTY_SHARE else self.renders.caption(int(i), self.words) for i in indices]
-        states = self.states(texts)
-        even = (torch.arange(self.batch) + torch.rand(self.batch)) / self.batch
+        states, device = self.states(texts), self.model.device
+        latents = latents.to(device)
+        even = (torch.arange(self.batch, device=device) + torch.rand(self.batch, device=device)) / self.batch
         timesteps = (even * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
         noise = torch.randn_like(latents)
         a = self.alphas[timesteps]
-        noisy = a.sqrt()[:, None, None, None] * latents + (1 - a).sqrt()[:, None, None, None] * noise
-        target = a.sqrt()[:, None, None, None] * noise - (1 - a).sqrt()[:, None, None, None] * latents
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
-        predicted = model(noisy, timesteps, encoder_hidden_states=states).sample.float()
+        signal, spread = a.sqrt()[:, None, None, None], (1 - a).sqrt()[:, None, None, None]
+        noisy, target = signal * latents + spread * noise, signal * noise - spread * latents
+        predicted = self.model(noisy, timesteps, encoder_hidden_states=states).sample.float()
         snr = a / (1 - a)
         weight = snr.clamp(max=MIN_SNR) / (snr + 1)
         error = (predicted - target).square().mean((1, 2, 3))
@@ -117,24 +124,24 @@ class UnetPart:
         """Returns text states [B, T, D] of prompts, padded to the tokenizer's length as the pipeline pads them."""
         ids = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
         with torch.no_grad():
-            return self.text_encoder(ids).last_hidden_state.float()
+            return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
 
-    def show(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def show(self, folder: Path) -> dict[str, float]:
         """Draws four seeds of each fixed prompt."""
         texts = [prompt for prompt in PROMPTS for _ in range(4)]
-        pictures = sample(model, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
+        pictures = sample(self.model, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
         contact_sheet([to_image(p) for p in pictures], texts).save(folder / "unet.png")
         return {}
 
 
 def sample(
-    unet: nn.Module, vae: AutoencoderKL, scheduler: DDIMScheduler, states: Tensor, empty: Tensor,
+    unet: nn.Module, vae: AutoencoderTiny, scheduler: DDIMScheduler, states: Tensor, empty: Tensor,
     *, steps: int = 20, guidance_scale: float = 4.0, seed: int = 1,
 ) -> Tensor:  # fmt: skip
     """Draws one picture [B, 3, H, W] in [-1, 1] for each text state by DDIM."""
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(len(states), unet.config.in_channels, 16, 16, generator=generator)
+    latents = torch.randn(len(states), unet.config.in_channels, *[unet.config.sample_size] * 2, generator=generator).to(states.device)
     both = torch.cat([empty, states])
     for t in scheduler.timesteps:
         uncond, cond = unet(torch.cat([latents, latents]), t, encoder_hidden_states=both).sample.float().chunk(2)

@@ -91,7 +91,8 @@ def captions(scene: Scene, count: int) -> list[str]:
 
 def indefinite(word: str) -> str:
     """Puts a or an before a phrase."""
-    return ("an " if word[0] in "aeiou" and not word.startswith(("unicorn", "ufo", "one", "euro")) else "a ") + word
+    vowel = word.startswith("hour") or (word[0] in "aeiou" and not word.startswith(("unicorn", "ufo", "one", "euro")))
+    return ("an " if vowel else "a ") + word
 
 
 def _phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
@@ -104,6 +105,8 @@ def _phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
     name = rng.choice(concept.synonyms) if concept.synonyms and rng.random() < 0.15 else concept.name
     phrase = " ".join([*words, name])
     if not article or (concept.name == concept.plural and name.endswith("s") and " of " not in name):
+        return phrase
+    if concept.plural.endswith(f" of {name}"):  # bread, jeans: a mass or a pair takes no article
         return phrase
     if name == concept.plural:  # fish, deer, sushi: one of them still takes an article where it can be counted
         return phrase if name in ("sushi", "broccoli") else indefinite(phrase)
@@ -125,7 +128,7 @@ def _joined(rng: random.Random, scene: Scene, said: list[str]) -> str:
 
 def _place(rng: random.Random, scene: Scene) -> str:
     if scene.is_plain:
-        return f"on a {scene.place} background"
+        return f"on {indefinite(scene.place)} background"
     phrase = rng.choice(PLACE_PHRASES[scene.place])
     time = rng.choice(TIME_PHRASES[scene.time]) if rng.random() < 0.8 else ""
     return f"{phrase} {time}".strip()

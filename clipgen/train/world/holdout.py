@@ -6,11 +6,6 @@ Everything that is trained obeys them (generator, CLIPs, captioner, autoencoder)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from clipgen.train.world.scene import Scene
 
 SHARE = 0.10
 VERSION = "clipgen-holdout-v1"
@@ -36,21 +31,4 @@ def held_out(*key: str) -> bool:
 
 def pair(a: str, b: str) -> tuple[str, str, str]:
     """Names the cell of two concepts seen together, in code-point order."""
-    return ("pair", *sorted((a, b)))  # type: ignore[return-value]
-
-
-def cells(scene: Scene) -> Iterator[tuple[str, ...]]:
-    """Yields every cell that a scene realises, read off its layout and not its caption."""
-    for thing in scene.things:
-        if thing.count > 1:
-            yield ("count", thing.concept, str(thing.count))
-        if thing.colour:
-            yield ("colour", thing.concept, thing.colour)
-        if not scene.is_plain:
-            yield ("scene", thing.concept, scene.place)
-        if scene.style != "picture book":
-            yield ("style", thing.concept, scene.style)
-    names = [thing.concept for thing in scene.things]
-    for i, a in enumerate(names):
-        yield from (pair(a, b) for b in names[i + 1 :])
-    yield from (("role", *role) for role in scene.roles())
+    return ("pair", a, b) if a < b else ("pair", b, a)

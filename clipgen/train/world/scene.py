@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, TIMES, Concept, concepts
-from clipgen.train.world.holdout import cells, held_out
+from clipgen.train.world.holdout import held_out, pair
 
 Role = tuple[str, str, str]
 TIMED_PLACES = frozenset({"snow", "forest", "beach", "desert", "meadow", "mountains", "city street"})
@@ -60,6 +60,23 @@ class Scene:
                 yield (BESIDE, *((a.concept, b.concept) if ax < bx else (b.concept, a.concept)))
             elif abs(ay - by) > 0.1:
                 yield (ABOVE, *((a.concept, b.concept) if ay < by else (b.concept, a.concept)))
+
+
+def cells(scene: Scene) -> Iterator[tuple[str, ...]]:
+    """Yields every cell that a scene realises, read off its layout and not its caption."""
+    for thing in scene.things:
+        if thing.count > 1:
+            yield ("count", thing.concept, str(thing.count))
+        if thing.colour:
+            yield ("colour", thing.concept, thing.colour)
+        if not scene.is_plain:
+            yield ("scene", thing.concept, scene.place)
+        if scene.style != "picture book":
+            yield ("style", thing.concept, scene.style)
+    names = [thing.concept for thing in scene.things]
+    for i, a in enumerate(names):
+        yield from (pair(a, b) for b in names[i + 1 :])
+    yield from (("role", *role) for role in scene.roles())
 
 
 @dataclass(frozen=True)

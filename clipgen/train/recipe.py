@@ -1,0 +1,156 @@
+"""The recipe of storybook: renders -> tokenizer -> CLIP -> autoencoder -> denoiser -> folder, every stage resumable."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPModel, CLIPTokenizer
+
+from clipgen.errors import ClipgenError
+from clipgen.models import STORYBOOK
+from clipgen.train.clip import ClipPart, build_clip
+from clipgen.train.curves import draw_curves
+from clipgen.train.data import Renders, rendered
+from clipgen.train.loop import fit
+from clipgen.train.storybook import assemble, text_encoder_of
+from clipgen.train.tiers import STAGES, TIERS, Tier
+from clipgen.train.tokenizer import corpus, train_tokenizer
+from clipgen.train.unet import UnetPart, build_scheduler, build_unet
+from clipgen.train.vae import VaePart, build_vae, latent_scale
+from clipgen.train.world.concepts import vocabulary_hash
+
+NARROW_SEED = 1_000_000  # the first seed of the denoiser's scenes, far from those of CLIP and autoencoder
+
+
+class Recipe:
+    """One training in one folder: out/renders-*, tokenizer, clip, vae, unet, and storybook at the end."""
+
+    def __init__(self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print) -> None:
+        if tier not in TIERS:
+            raise ClipgenError(f"Unknown tier '{tier}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
+        self.out, self.tier, self.warm_start, self.say = out, TIERS[tier], warm_start, say
+        self.accelerator = Accelerator(mixed_precision="bf16" if bf16_is_fast() else "no")
+        out.mkdir(parents=True, exist_ok=True)
+
+    def run(self, minutes: float) -> Path:
+        """Runs every stage for its share of the minutes and returns the assembled folder."""
+        for stage in STAGES:
+            self.stage(stage, minutes * self.tier.shares[stage])
+        return self.assemble()
+
+    def stage(self, name: str, minutes: float) -> None:
+        """Trains one stage until it has had `minutes` in all, and writes its model beside its state."""
+        folder = self.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        part = {"clip": self._clip, "vae": self._vae, "unet": self._unet}[name]()
+        self._warm(name, part.model)
+        if self.accelerator.is_main_process:
+            (folder / "run.json").write_text(json.dumps(self._facts(name, minutes), indent=2) + "\n")
+        model = fit(part, self.tier.budget(name, minutes), folder, self.accelerator, self.say)
+        if self.accelerator.is_main_process:
+            model.save_pretrained(folder / "model")  # type: ignore[operator]
+            draw_curves(folder / "log.jsonl", folder / "curves.png")
+
+    def assemble(self) -> Path:
+        """Writes the storybook folder from the trained parts."""
+        folder = self.out / "storybook"
+        assemble(
+            folder, clip=self._trained(CLIPModel, "clip"), tokenizer=self.tokenizer(), vae=self._scaled_vae(),
+            unet=self._trained(UNet2DConditionModel, "unet"), scheduler=build_scheduler(), side=self.tier.side,
+        )  # fmt: skip
+        return folder
+
+    def tokenizer(self) -> CLIPTokenizer:
+        """Returns the tokenizer, trained when it is not there; a warm start keeps the shipped one."""
+        folder = self.out / "tokenizer"
+        if not folder.exists():
+            shipped = self.warm_start and CLIPTokenizer.from_pretrained(self.warm_start / "tokenizer")
+            (shipped or train_tokenizer(corpus(60_000))).save_pretrained(folder)
+        return CLIPTokenizer.from_pretrained(folder)  # type: ignore[no-any-return]
+
+    def renders(self, name: str) -> Renders:
+        """Opens the renders "wide" or "narrow", drawing them when they are not there."""
+        mix, first = (self.tier.wide, 0) if name == "wide" else (self.tier.narrow, NARROW_SEED)
+        with self.accelerator.main_process_first():
+            return rendered(
+                self.out / f"renders-{name}", self.tier.renders, mix=mix, size=self.tier.side, first_seed=first,
+                processes=torch.multiprocessing.cpu_count(),
+            )  # fmt: skip
+
+    def _clip(self) -> ClipPart:
+        tokenizer = self.tokenizer()
+        clip = build_clip(tokenizer, self.tier.side)
+        return ClipPart(clip, tokenizer, self.renders("wide"), self.tier.budgets["clip"].batch, self._seed())
+
+    def _vae(self) -> VaePart:
+        return VaePart(build_vae(), self.renders("wide"), self.tier.budgets["vae"].batch, self._seed())
+
+    def _unet(self) -> UnetPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        unet = build_unet(clip.config.text_config.hidden_size, self.tier.unet_channels, self.tier.side // 8)
+        batch = self.tier.budgets["unet"].batch
+        text_encoder = text_encoder_of(clip)
+        return UnetPart(unet, self._scaled_vae(), text_encoder, tokenizer, self.renders("narrow"), batch, self._seed())
+
+    def _scaled_vae(self) -> AutoencoderTiny:
+        """Returns the trained autoencoder; its scaling factor is measured once, then kept: the denoiser depends on it."""
+        vae = self._trained(AutoencoderTiny, "vae")
+        if vae.config.scaling_factor == 1.0:
+            vae.register_to_config(scaling_factor=latent_scale(vae, self.renders("narrow")))
+            vae.save_pretrained(self.out / "vae" / "model")
+        return vae.requires_grad_(False)  # type: ignore[no-any-return]
+
+    def _trained(self, kind: type, stage: str) -> nn.Module:
+        folder = self.out / stage / "model"
+        if not folder.exists():
+            raise ClipgenError(f"Stage '{stage}' has not been trained in '{self.out}'. Run: clipgen train {stage}")
+        return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
+
+    def _warm(self, stage: str, model: nn.Module) -> None:
+        """Loads shipped weights into a fresh stage."""
+        if self.warm_start is None or (self.out / stage / "state.safetensors").exists():
+            return
+        shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
+        model.load_state_dict(shipped.float().state_dict())
+
+    def _seed(self) -> int:
+        """Differs between processes and between resumed runs, so that no data order repeats."""
+        return self.accelerator.process_index + int(datetime.now(UTC).timestamp()) * 64
+
+    def _facts(self, stage: str, minutes: float) -> dict[str, object]:
+        names = ("torch", "diffusers", "transformers", "accelerate", "pillow")
+        return {
+            "stage": stage, "minutes": minutes, "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": _commit(), "vocabulary": vocabulary_hash(), "python": platform.python_version(),
+            "versions": {name: version(name) for name in names}, "device": str(self.accelerator.device),
+            "processes": self.accelerator.num_processes,
+        }  # fmt: skip
+
+
+def bf16_is_fast() -> bool:
+    """Tells whether this machine multiplies bf16 natively: any CUDA GPU of today, or a CPU with AMX or AVX512-BF16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def shipped() -> Path:
+    """Returns the folder of the bundled weights. Raises ClipgenError if this installation carries none."""
+    if not (STORYBOOK / "unet").exists():
+        raise ClipgenError("This installation carries no storybook weights to start from.")
+    return STORYBOOK
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,61 @@
+"""Trained parts -> the storybook folder, in the layout that plain diffusers loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0}
+
+
+def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
+    """Returns CLIP's text tower as a model of its own, sharing no weights."""
+    tower = CLIPTextModel(clip.config.text_config)
+    missing, unexpected = tower.load_state_dict(clip.text_model.state_dict(), strict=False)
+    if missing or unexpected:
+        raise RuntimeError(f"text tower does not fit: missing {missing}, unexpected {unexpected}")
+    return tower.eval()
+
+
+def assemble(
+    folder: Path, *, clip: CLIPModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny, unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler, side: int,
+) -> None:  # fmt: skip
+    """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
+    pipeline = StableDiffusionPipeline(
+        vae=_half(vae), text_encoder=_half(text_encoder_of(clip)), tokenizer=tokenizer, unet=_half(unet),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    _half(clip).save_pretrained(folder / "clip")
+    tokenizer.save_pretrained(folder / "clip")
+    _drop_unexpected(folder / "vae" / "config.json", "block_out_channels")
+    edge = {"shortest_edge": side}
+    CLIPImageProcessorPil(size=edge, crop_size={"height": side, "width": side}).save_pretrained(folder / "clip")
+    settings = {**DEFAULTS, "width": side, "height": side}
+    (folder / "clipgen.json").write_text(json.dumps({"settings": settings}, indent=2) + "\n")
+    write_checksums(folder)
+
+
+def _drop_unexpected(config: Path, key: str) -> None:
+    """Removes a key that AutoencoderTiny writes for itself and then warns about when it is read back."""
+    values = json.loads(config.read_text())
+    values.pop(key, None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes SHA256SUMS over every weight and configuration file."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json", ".txt"})
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+def _half(module: nn.Module) -> nn.Module:
+    return module.to(torch.float16)

@@ -1,0 +1,66 @@
+"""The two settings files of the one recipe: what a 2-core machine can do in hours, and one GPU in half an hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from clipgen.train.loop import Budget
+from clipgen.train.world.scene import Mix
+
+STAGES = ("clip", "vae", "unet")
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Sizes and shares of a training: `side` in pixels, `renders` pictures of each of the two worlds, a budget a stage.
+
+    `shares` splits the minutes of `clipgen train storybook` over the stages. CLIP and autoencoder learn from `wide`,
+    the full mix of scenes; the denoiser from `narrow`, where single large things prevail.
+    """
+
+    side: int
+    renders: int
+    wide: Mix
+    narrow: Mix
+    shares: dict[str, float]
+    budgets: dict[str, Budget]
+    unet_channels: tuple[int, ...]
+
+    def budget(self, stage: str, minutes: float) -> Budget:
+        """Returns the budget of a stage with the minutes it may take."""
+        return replace(self.budgets[stage], minutes=minutes)
+
+
+NARROW = Mix(
+    tier=2, favourites=5.0, kinds=(0.68, 0.28, 0.04), several=0.2, coloured=0.2, plain=0.07, styled=0.1, timed=0.12,
+    sized=0.08,
+)  # fmt: skip
+
+TIERS = {
+    "cpu": Tier(
+        side=128,
+        renders=60_000,
+        wide=Mix(tier=2),
+        narrow=NARROW,
+        shares={"clip": 0.2, "vae": 0.15, "unet": 0.65},
+        budgets={
+            "clip": Budget(1, 64, 1e-3, warmup=150, average=0.995, weight_decay=0.05, betas=(0.9, 0.98)),
+            "vae": Budget(1, 16, 1e-3, warmup=100, average=0.995),
+            "unet": Budget(1, 32, 6e-4, warmup=300, average=0.9985, decay=0.35, show_minutes=12),
+        },
+        unet_channels=(96, 192, 256),
+    ),
+    "gpu": Tier(
+        side=256,
+        renders=100_000,
+        wide=Mix(tier=3),
+        narrow=replace(NARROW, tier=3, favourites=2.0, styled=0.2),
+        shares={"clip": 0.15, "vae": 0.15, "unet": 0.7},
+        budgets={
+            "clip": Budget(1, 1024, 8e-4, warmup=300, average=0.998, weight_decay=0.05, betas=(0.9, 0.98)),
+            "vae": Budget(1, 64, 8e-4, warmup=200, average=0.998),
+            "unet": Budget(1, 256, 5e-4, warmup=500, average=0.9995),
+        },
+        unet_channels=(96, 192, 256),
+    ),
+}
