@@ -52,7 +52,6 @@ LIGHT_ROOMS = {
     "errors",
 }
 DISTRIBUTIONS = {"PIL": "pillow"}
-ONLY_IN = {"emoji": "train"}
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
@@ -130,10 +129,13 @@ def foreign(module: str, *, top_only: bool = False) -> set[str]:
     return {name.split(".")[0] for name in imports(module, top_only=top_only)} - {"clipgen"} - sys.stdlib_module_names
 
 
-def declared() -> dict[str, set[str]]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    lists = {"": project["dependencies"], **project["optional-dependencies"]}
-    return {extra: {re.split(r"[\[<>=!~; ]", line)[0] for line in lines} for extra, lines in lists.items()}
+def declared() -> set[str]:
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    return {re.split(r"[<>=!~; ]", line)[0] for line in lines}
+
+
+def distributions(module: str) -> set[str]:
+    return {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in foreign(module)}
 
 
 def test_every_module_has_a_layer() -> None:
@@ -185,17 +187,12 @@ def test_light_modules_leave_torch_out_of_a_fresh_process() -> None:
 
 
 def test_third_party_imports_are_declared() -> None:
-    known = declared()
-    for module in SOURCES:
-        names = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in foreign(module)}
-        extra = {name for name in names if ONLY_IN.get(name) == room(module)}
-        assert names <= known[""] | extra, module
-        assert extra <= known["train"], module
+    undeclared = {module: distributions(module) - declared() for module in SOURCES}
+    assert not {module: names for module, names in undeclared.items() if names}
 
 
 def test_every_declared_dependency_is_imported() -> None:
-    used = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for module in SOURCES for name in foreign(module)}
-    assert declared()[""] | declared()["train"] <= used
+    assert declared() == set().union(*(distributions(module) for module in SOURCES))
 
 
 def dangers(tree: ast.Module) -> Iterator[str]:
