@@ -121,6 +121,17 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
         raise OutOfMemory(f"Model '{model}' needs {_gib(needed)} of memory, {_gib(free)} are free on {device}.")
 
 
+@contextmanager
+def memory_told(what: str, device: torch.device) -> Iterator[None]:
+    """Turns a lack of memory inside into OutOfMemory that names what did not fit."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{what} does not fit into the memory of {device}.") from error
+
+
 class Ladder:
     """Runs a batch whole if it fits, else in ever smaller pieces, and remembers what fitted for each size.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -12,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.score import Score, Scorer, read_captions
+from clipgen.clip.score import Score, Scorer
 from clipgen.decode import decode, is_broken, look
 from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
-from clipgen.device import Ladder, pick_device, pick_dtype
+from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled, SettingsError
-from clipgen.families import LAYOUTS, Conditioning, Family, load_family
+from clipgen.families import LAYOUTS, Conditioning, Family, adopt, load_family, stacked
 from clipgen.guidance.classifier_free import classifier_free
-from clipgen.models import Found, find_model, preflight, read_json
+from clipgen.models import find_model, preflight
 from clipgen.plan import Batch, plan
 from clipgen.result import Look, Origin, Pace, Result, Step
 from clipgen.settings import Note, Settings
@@ -59,9 +57,21 @@ class Pipeline:
         precision = pick_dtype(dtype, place)
         found = find_model(model, offline=offline)
         checked = preflight(found, LAYOUTS)
-        family, parts = load_family(checked, place, precision)
+        with memory_told(f"Model '{model}'", place):
+            family, scorer = load_family(checked, place, precision)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
-        return cls(family, origin, place, checked.defaults, _scorer(found, parts))
+        return cls(family, origin, place, checked.defaults, scorer)
+
+    @classmethod
+    def from_diffusers(cls, pipeline: Any) -> Pipeline:
+        """Takes over a loaded diffusers pipeline as it is; without a CLIP its pictures have no score.
+
+        Raises ModelError for a class that no family of clipgen fits.
+        """
+        family = adopt(pipeline)
+        name, dtype = str(pipeline.name_or_path or "from-diffusers"), str(pipeline.dtype).removeprefix("torch.")
+        origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
+        return cls(family, origin, pipeline.device, {}, None)
 
     def generate(self, settings: Settings) -> Iterator[Step | Result]:
         """Yields a Step for each picture at each step, and each picture's Result; closing the iterator stops the run.
@@ -115,13 +125,13 @@ class Pipeline:
     def _texts(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
         """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture."""
         told: dict[str, list[Conditioning]] = {"prompt": [], "negative_prompt": []}
-        with self._lock:
+        with self._lock, memory_told("The text encoder", self.device):
             for picture in batch.pictures:
                 for name, rows in told.items():
                     row, notes = self._encode(name, getattr(picture, name), picture.prompt_syntax, picture.long_prompt)
                     rows.append(row)
                     batch.notes += [note for note in notes if note not in batch.notes]
-        return _stacked(told["prompt"]), _stacked(told["negative_prompt"])
+        return stacked(told["prompt"]), stacked(told["negative_prompt"])
 
     def _encode_text(
         self, name: str, text: str, syntax: str, long_prompt: str
@@ -189,7 +199,7 @@ class Pipeline:
             )
 
     def _look(self, batch: Batch, x0: Tensor) -> Tensor:
-        with self._lock:
+        with self._lock, memory_told("A preview", self.device):
             return look(self.family, x0, batch.size)
 
     def _pictures(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Sequence[Score] | None]:
@@ -200,7 +210,7 @@ class Pipeline:
 
     def _scores(self, batch: Batch, pixels: Tensor) -> Sequence[Score]:
         assert self.scorer is not None
-        with self._lock:
+        with self._lock, memory_told("CLIP", self.device):
             return self.scorer.score(pixels, batch.texts)
 
     def _to_float32(self, batch: Batch) -> bool:
@@ -255,22 +265,6 @@ def generate_many(
         wanted = Settings.from_dict({**settings, "prompt": prompt})
         pipe = pipe or Pipeline.from_pretrained(wanted.model, device, dtype, offline)
         yield from (event for event in pipe.generate(wanted) if isinstance(event, Result))
-
-
-def _scorer(found: Found, parts: Mapping[str, Any]) -> Scorer | None:
-    """Returns the scorer of the CLIP in the model's folder, None if it brings none."""
-    if "clip" not in parts:
-        return None
-    folder = found.path / "clip"
-    preprocessor = folder / "preprocessor_config.json"
-    known = read_json(preprocessor) if preprocessor.is_file() else {}
-    encoder = ClipEncoder(f"{Path(found.name).name}/clip", parts["clip"], parts["tokenizer"], known)
-    return Scorer(encoder, read_captions(), folder)
-
-
-def _stacked(told: Sequence[Conditioning]) -> Conditioning:
-    """Joins the conditionings of pictures, [1, ...] each, to one of [B, ...]."""
-    return {name: torch.cat([each[name] for each in told]) for name in told[0]}
 
 
 def _faults(batch: Batch, finite: Tensor, broken: Tensor) -> dict[int, str]:

@@ -13,6 +13,7 @@ import torch
 from clipgen import (
     BrokenImage,
     Cancelled,
+    ModelError,
     OutOfMemory,
     Pipeline,
     PromptError,
@@ -364,6 +365,29 @@ def test_no_memory_at_all_is_one_line(pipe):
     with pytest.raises(OutOfMemory, match=r"denoising of 128 x 128 does not fit .* Try 64 x 64") as error:
         draw(pipe)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("part", "message"), [("text_encoder", "The text encoder"), ("clip", "CLIP")])
+def test_no_memory_for_the_rest_is_one_line_too(pipe, part, message):
+    network = pipe.scorer.encoder.model.vision_model if part == "clip" else pipe.family.text_encoder
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("Tried to allocate 1.00 GiB")
+
+    network.register_forward_pre_hook(refuse)
+    with pytest.raises(OutOfMemory, match=f"{message} does not fit into the memory of cpu"):
+        draw(pipe)
+
+
+def test_a_loaded_diffusers_pipeline_is_taken_over(pipes, peers):
+    pipe = Pipeline.from_diffusers(peers["tiny_v"])
+    settings = {**pipes["tiny_v"].defaults, "steps": 3}
+    ours, expected = draw(pipe, **settings)[0], draw(pipes["tiny_v"], **settings)[0]
+    assert torch.equal(ours.pixels, expected.pixels)
+    assert ours.metadata["model"]["hash"] is None
+    assert ours.clip is None
+    with pytest.raises(ModelError, match="'object' is not supported"):
+        Pipeline.from_diffusers(object())
 
 
 def test_generate_is_one_picture(tiny_v, tmp_path):

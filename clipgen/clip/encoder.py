@@ -46,11 +46,11 @@ class ClipEncoder:
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Returns the unit vectors [I, D] of pictures [I, 3, H, W] in [0, 1]."""
-        features = self.model.get_image_features(pixel_values=self.see(pixels).to(self.model.dtype))
+        features = self.model.get_image_features(pixel_values=self.see(pixels.to(self.model.device)))
         return F.normalize(features.pooler_output.float(), dim=-1)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """Returns pictures as the vision tower takes them: short side to its side, centre square, normalised."""
+        """Returns pictures on its device as the vision tower takes them: short side to its side, centre, normalised."""
         height, width = pixels.shape[-2:]
         scale = self.side / min(height, width)
         size = (max(self.side, int(height * scale)), max(self.side, int(width * scale)))
