@@ -163,7 +163,7 @@ class Journal:
         done = {job for job, path in noted.items() if path is None or (self.folder / path).is_file()}
         known = {(self.folder / path).resolve() for path in noted.values() if path}
         wanted = {job.id for job in jobs} - done
-        return done | (self._unnoted(known) & wanted if wanted else set())
+        return (done | self._unnoted(known) if wanted else done) & {job.id for job in jobs}
 
     def _unnoted(self, known: set[Path]) -> set[str]:
         """Returns the ids inside pictures that no line tells of: the process died between picture and line."""

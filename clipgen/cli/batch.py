@@ -22,7 +22,7 @@ from clipgen.errors import ClipgenError, SettingsError
 from clipgen.settings import MAX_DRAWN_SEED, Note, Settings, coerce
 
 if TYPE_CHECKING:
-    from clipgen.batch import Job, Journal, Line, Share
+    from clipgen.batch import Journal, Line, Share
 
 
 @takes_flags(without=("prompt", "prompt_template"))
@@ -98,7 +98,12 @@ def _draw(lines: list[tuple[int, Settings]], flags: Flags, report: Report, share
     share.wait()
     if share.rank:
         lines = same_lines(journal.lines() or [], lines)
-    todo = _todo(journal, make_jobs(lines), share, report)
+    jobs = make_jobs(lines)
+    done = journal.done(jobs) if resume else set()
+    if done:
+        report.say(f"{sum(job.id in done for job in jobs)} of {len(jobs)} pictures are there already.")
+    mine = set(share.of(list(dict.fromkeys(job.line for job in jobs))))  # whole lines, for --keep
+    todo = [job for job in jobs if job.id not in done and job.line in mine]
     options = flags.options if share.device is None else replace(flags.options, device=share.device)
     if todo:
         runs = [Run(job.settings, job.line, job.id) for job in todo]
@@ -125,12 +130,3 @@ def _begin(
 
 def _with_seed(settings: Settings) -> Settings:
     return settings if settings.seed is not None else settings.replace(seed=secrets.randbelow(MAX_DRAWN_SEED + 1))
-
-
-def _todo(journal: Journal, jobs: list[Job], share: Share, report: Report) -> list[Job]:
-    """Returns this process's jobs, whole lines at a time, without the finished ones."""
-    done = journal.done(jobs)
-    if done & {job.id for job in jobs}:
-        report.say(f"{sum(job.id in done for job in jobs)} of {len(jobs)} pictures are there already.")
-    mine = set(share.of(list(dict.fromkeys(job.line for job in jobs))))
-    return [job for job in jobs if job.id not in done and job.line in mine]

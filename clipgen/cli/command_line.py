@@ -18,5 +18,10 @@ def command_line(settings: Settings) -> str:
     words += [settings.prompt] if plain else ["-p", settings.prompt]
     for name, value in settings.to_dict().items():
         if name not in LABELS and name != "prompt" and value is not None and value != DEFAULTS[name]:
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [f"--{name.replace('_', '-')}", _short(value) if isinstance(value, float) else str(value)]
     return shlex.join(words)
+
+
+def _short(number: float) -> str:
+    """Returns a number without needless digits, and with all it needs."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)

@@ -17,7 +17,7 @@ import typer
 from clipgen.cli import config_file, layers, show
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError
-from clipgen.home import config_dir, config_path, data_dir, history_path
+from clipgen.home import config_dir, config_path, data_dir
 
 MINIMUM_FREE = 1_000_000_000  # bytes on the disk
 TORCHVISION_OFFSET = 15  # torchvision 0.28 belongs to torch 2.13
@@ -177,7 +177,6 @@ def configuration() -> Iterator[Finding]:
     yield Finding("config", ", ".join(names) or f"nothing set; {config_dir()}")
     for note in notes:
         yield Finding("config", note.message, "unset it, or spell it as the flag with _ for -")
-    yield Finding("history", f"{history_path()}")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

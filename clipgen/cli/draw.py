@@ -49,6 +49,7 @@ def draw(
     total = sum(run.settings.images for run in runs)
     if options.keep and options.keep > total:
         raise SettingsError(f"keep must be at most the {total} pictures asked for, got '{options.keep}'", field="keep")
+    find_models([run.settings.model for run in runs], options.offline, report)
     report.event("start", schema=EVENTS, clipgen=_version(), settings=runs[0].settings.to_dict(), images=total)
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
     with Interrupt() as interrupt, Bar(total, shown=shown) as bar:
@@ -61,6 +62,16 @@ def draw(
         if interrupt.stopped:
             raise interrupt.cancelled(studio.written, f"Stopped after {len(studio.written)} of {total} pictures.")
     check_scores(studio.written, options.min_score, report)
+
+
+def find_models(names: Sequence[str], offline: bool, report: Report) -> None:
+    """Finds every model before anything heavy is imported, fetching what is not here; raises ModelNotFound."""
+    if report.json or report.quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's own bar, read when it is imported
+    from clipgen.models import find_model
+
+    for name in dict.fromkeys(names):
+        find_model(name, offline=offline)
 
 
 def _single(runs: Sequence[Run]) -> Iterator[Run]:

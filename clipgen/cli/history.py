@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,11 +56,17 @@ def list_(
                 e.settings.seed,
                 _percent(e),
                 e.settings.prompt,
-                e.path,
+                _short(e.path),
             )
             for e in entries
         ]
         report.table(("id", "when", "seed", "CLIP", "prompt", "path"), rows)
+
+
+def _short(path: Path) -> Path:
+    """Returns a path as people in this folder would type it; in full where a program reads it."""
+    here = Path.cwd()
+    return path.relative_to(here) if sys.stdout.isatty() and path.is_relative_to(here) else path
 
 
 def _percent(entry: Entry) -> str:
@@ -133,4 +141,4 @@ def forget(
             raise SettingsError("Say which: clipgen history forget ID..., or clipgen history forget --all")
         count = store.forget_all() if everything else store.forget(numbers or [])
         report.data = {"forgotten": count}
-        report.say(f"Forgot {count} of them; the files stay.")
+        report.say(f"Forgot {count}; the files stay.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipgen.cli import complete
+from clipgen.cli.draw import find_models
 from clipgen.cli.group import Command, Group
 from clipgen.cli.report import Report
 
@@ -85,10 +86,11 @@ def check(
 @app.command("pull", cls=Command)
 def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
     """Fetch a model from the hub, so that it works offline from then on."""
-    from clipgen.models import find_model
-
     with Report(json=json) as report:
-        found = find_model(name, offline=offline)
+        find_models([name], offline, report)
+        from clipgen.models import find_model
+
+        found = find_model(name, offline=True)
         report.data = {"name": found.name, "path": str(found.path), "bytes": _size(found.path)}
         report.result(found.path)
 

@@ -93,7 +93,10 @@ def print_plan(runs: Sequence[Resolved], report: Report) -> None:
     for number, rows in enumerate(shown):
         if number:
             report.result("")
-        report.table(("field", "value", "from"), [(name, row["value"], row["from"]) for name, row in rows.items()])
+        cells = {
+            name: "random" if name == "seed" and row["value"] is None else row["value"] for name, row in rows.items()
+        }
+        report.table(("field", "value", "from"), [(name, cells[name], row["from"]) for name, row in rows.items()])
 
 
 def own_defaults(model: str) -> dict[str, Any]:

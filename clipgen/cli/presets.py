@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipgen.cli import complete
 from clipgen.cli.group import Command, Group
 from clipgen.cli.report import Report
+
+if TYPE_CHECKING:
+    from clipgen.preset import Preset
 
 app = typer.Typer(cls=Group)
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
@@ -33,11 +36,14 @@ def list_(json: Json = False) -> None:
     from clipgen.preset import list_presets
 
     with Report(json=json) as report:
-        found = list_presets()
-        report.data = {
-            "presets": [{"name": p.name, "title": p.title, "about": p.about, "source": p.source} for p in found]
-        }
-        report.table(("name", "from", "about"), [(p.name, p.source, p.about) for p in found])
+        rows = [(preset.name, _source(preset), preset.about) for preset in list_presets()]
+        report.data = {"presets": [{"name": name, "from": source, "about": about} for name, source, about in rows]}
+        report.table(("name", "from", "about"), rows)
+
+
+def _source(preset: Preset) -> str:
+    yours = "yours, instead of the bundled one" if preset.overrides else "yours"
+    return yours if preset.source == "user" else preset.source
 
 
 @app.command("show", cls=Command)

@@ -238,6 +238,7 @@ def _rank(result: Result) -> tuple[float, float]:
 
 
 def _from_pretrained(model: str, options: Options) -> Pipeline:
+    """Loads a model that has been found on this machine before."""
     from clipgen.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(model, device=options.device, dtype=options.dtype, offline=options.offline)
+    return Pipeline.from_pretrained(model, device=options.device, dtype=options.dtype, offline=True)

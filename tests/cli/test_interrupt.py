@@ -1,0 +1,99 @@
+"""Ctrl-C and SIGTERM: finished pictures stay, the exit code says which signal, a second one kills."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clipgen.cli.interrupt import Interrupt
+from clipgen.errors import Cancelled
+
+from .conftest import Run
+
+
+def test_a_signal_in_the_loop_is_noted() -> None:
+    with Interrupt() as interrupt:
+        assert not interrupt.stopped
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.stopped
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert interrupt.cancelled([1], "x").exit_code == 130
+        assert interrupt.cancelled([1], "x").results == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_while_loading_breaks_off() -> None:
+    with pytest.raises(Cancelled) as caught, Interrupt() as interrupt, interrupt.waiting():
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@contextmanager
+def signal_after(seconds: float, number: signal.Signals) -> Iterator[None]:
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
+    """A signal at random times: every path printed is a whole picture, and no other file is there."""
+    for delay in random.Random(0).choices([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], k=5):
+        folder = f"made-{delay}-{number}"
+        words = ("a fox", "-s", "1-60", "--steps", "4", "-m", str(tiny_epsilon), "-o", f"{folder}/")
+        try:
+            with signal_after(delay, number):
+                ran = run(*words)
+        except KeyboardInterrupt:
+            continue  # before the command had taken over
+        assert ran.code == 128 + number
+        assert {Path(line).name for line in ran.lines} == {path.name for path in Path(folder).glob("*")}
+        for line in ran.lines:
+            with Image.open(line) as image:
+                image.load()
+        assert "clipgen: Stopped" in ran.err.splitlines()[-1]
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "clipgen", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_process_of_its_own(tiny_epsilon: Path) -> None:
+    """SIGTERM after the first path: the exit code, one envelope, and every announced picture on the disk."""
+    process = start("a fox", "-s", "1-900", "-m", str(tiny_epsilon), "-o", "made/")
+    assert process.stdout is not None
+    first = process.stdout.readline().strip()
+    process.send_signal(signal.SIGTERM)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    paths = [first, *rest.split()]
+    assert {Path(path).name for path in paths} == {path.name for path in Path("made").iterdir()}
+    assert err.splitlines()[-1] == f"clipgen: Stopped after {len(paths)} of 900 pictures."
+
+
+def test_two_signals_kill(tiny_epsilon: Path) -> None:
+    process = start("a fox", "-s", "1-900", "--steps", "150", "-m", str(tiny_epsilon), "--json")
+    assert process.stdout is not None
+    while '"step"' not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
