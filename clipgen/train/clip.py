@@ -21,14 +21,14 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from clipgen.train.data import Renders
 from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
 from clipgen.train.world.grammar import caption
-from clipgen.train.world.scene import COLOURLESS, Scene, Thing
+from clipgen.train.world.scene import Scene, Thing
 
 T = TypeVar("T")
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
 
 
 def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
-    """Builds the untrained CLIP for pictures of `side` pixels in an 8 x 8 grid of patches: features of 256 numbers."""
+    """Builds the untrained CLIP for pictures of `side` pixels, 8 x 8 patches each; its features have 256 numbers."""
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
         "num_attention_heads": 4, "max_position_embeddings": tokenizer.model_max_length, "hidden_act": "gelu",
@@ -74,7 +74,9 @@ class ClipPart:
         count, rng = 512, random.Random(0)
         indices = np.arange(len(self.renders) - count, len(self.renders))
         pairs = [caption_pair(self.renders.scene(int(i)), rng) for i in indices]
-        images = F.normalize(self.model.get_image_features(self.renders.images(indices).to(self.model.device)).pooler_output, dim=-1)
+        images = F.normalize(
+            self.model.get_image_features(self.renders.images(indices).to(self.model.device)).pooler_output, dim=-1
+        )
         true, false = (self._texts([pair[k] or pair[0] for pair in pairs]) for k in (0, 1))
         similarity = images @ true.T
         hard = torch.tensor([pair[1] is not None for pair in pairs])
@@ -86,7 +88,7 @@ class ClipPart:
         return F.normalize(self.model.get_text_features(self._ids(texts)).pooler_output, dim=-1)
 
     def _ids(self, texts: list[str]) -> Tensor:
-        """Returns input_ids [B, T] padded to the longest: the text encoder is causal, padding changes nothing before it."""
+        """Returns input_ids [B, T] padded to the longest; the text encoder is causal, so padding changes nothing."""
         found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         return found["input_ids"].to(self.model.device)  # type: ignore[no-any-return]
 

@@ -41,9 +41,10 @@ def _panel(name: str, points: Series) -> Image.Image:
     smooth = _smoothed(points)
     low, high = min(v for _, v in smooth), max(v for _, v in smooth)
     last = max(points[-1][0], 1e-9)
-    place = lambda t, v: (  # noqa: E731
-        left + (right - left) * t / last, bottom - (bottom - top) * (v - low) / ((high - low) or 1)
-    )  # fmt: skip
+
+    def place(t: float, v: float) -> tuple[float, float]:
+        return left + (right - left) * t / last, bottom - (bottom - top) * (v - low) / ((high - low) or 1)
+
     draw.rectangle((left, top, right, bottom), outline=(206, 200, 190))
     if len(smooth) > 1:
         draw.line([place(t, v) for t, v in smooth], fill=LINE, width=2)

@@ -57,7 +57,9 @@ def _picture(seed: int, mix: Mix, size: int) -> Bytes:
     return np.asarray(render(sample_scene(seed, mix), size))
 
 
-def rendered(folder: Path, count: int, *, mix: Mix, size: int = 128, first_seed: int = 0, processes: int = 1) -> Renders:
+def rendered(
+    folder: Path, count: int, *, mix: Mix, size: int = 128, first_seed: int = 0, processes: int = 1
+) -> Renders:
     """Opens the renders of a folder, drawing them first when they are not there or of another world."""
     facts = {
         "count": count, "size": size, "first_seed": first_seed, "mix": asdict(mix), "vocabulary": vocabulary_hash(),

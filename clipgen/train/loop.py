@@ -39,7 +39,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """How long and how fast: `minutes` of training in all, resumed runs added up; the rate decays over the last share."""
+    """How long and how fast: `minutes` in all, resumed runs added up; the rate decays over the last share."""
 
     minutes: float
     batch: int
@@ -118,7 +118,9 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
     return model.eval()
 
 
-def _step(part: Part, optimizer: torch.optim.Optimizer, accelerator: Accelerator, step: int) -> tuple[float, dict[str, float]]:
+def _step(
+    part: Part, optimizer: torch.optim.Optimizer, accelerator: Accelerator, step: int
+) -> tuple[float, dict[str, float]]:
     """Takes one optimiser step; a step with gradients that are not finite is left out."""
     with accelerator.autocast():
         loss, figures = part.loss(step)
@@ -163,4 +165,6 @@ def _log(folder: Path, state: State, figures: dict[str, Any], say: Say) -> None:
     line = {"step": state.step, "minutes": state.seconds / 60, **figures}
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-    say("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()))
+    say(
+        "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items())
+    )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,25 +18,28 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from clipgen.errors import ClipgenError
-from clipgen.models import STORYBOOK
+from clipgen.models.find import BUNDLED
 from clipgen.train.clip import ClipPart, build_clip
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
-from clipgen.train.loop import fit
+from clipgen.train.loop import Part, fit
 from clipgen.train.storybook import assemble, text_encoder_of
-from clipgen.train.tiers import STAGES, TIERS, Tier
+from clipgen.train.tiers import STAGES, TIERS
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import UnetPart, build_scheduler, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
+Model = TypeVar("Model", bound=nn.Module)
 NARROW_SEED = 1_000_000  # the first seed of the denoiser's scenes, far from those of CLIP and autoencoder
 
 
 class Recipe:
     """One training in one folder: out/renders-*, tokenizer, clip, vae, unet, and storybook at the end."""
 
-    def __init__(self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print
+    ) -> None:
         if tier not in TIERS:
             raise ClipgenError(f"Unknown tier '{tier}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
         self.out, self.tier, self.warm_start, self.say = out, TIERS[tier], warm_start, say
@@ -52,7 +56,8 @@ class Recipe:
         """Trains one stage until it has had `minutes` in all, and writes its model beside its state."""
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
-        part = {"clip": self._clip, "vae": self._vae, "unet": self._unet}[name]()
+        parts: dict[str, Callable[[], Part]] = {"clip": self._clip, "vae": self._vae, "unet": self._unet}
+        part = parts[name]()
         self._warm(name, part.model)
         if self.accelerator.is_main_process:
             (folder / "run.json").write_text(json.dumps(self._facts(name, minutes), indent=2) + "\n")
@@ -76,7 +81,7 @@ class Recipe:
         if not folder.exists():
             shipped = self.warm_start and CLIPTokenizer.from_pretrained(self.warm_start / "tokenizer")
             (shipped or train_tokenizer(corpus(60_000))).save_pretrained(folder)
-        return CLIPTokenizer.from_pretrained(folder)  # type: ignore[no-any-return]
+        return CLIPTokenizer.from_pretrained(folder)
 
     def renders(self, name: str) -> Renders:
         """Opens the renders "wide" or "narrow", drawing them when they are not there."""
@@ -103,14 +108,14 @@ class Recipe:
         return UnetPart(unet, self._scaled_vae(), text_encoder, tokenizer, self.renders("narrow"), batch, self._seed())
 
     def _scaled_vae(self) -> AutoencoderTiny:
-        """Returns the trained autoencoder; its scaling factor is measured once, then kept: the denoiser depends on it."""
+        """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""
         vae = self._trained(AutoencoderTiny, "vae")
         if vae.config.scaling_factor == 1.0:
             vae.register_to_config(scaling_factor=latent_scale(vae, self.renders("narrow")))
             vae.save_pretrained(self.out / "vae" / "model")
-        return vae.requires_grad_(False)  # type: ignore[no-any-return]
+        return vae.requires_grad_(False)
 
-    def _trained(self, kind: type, stage: str) -> nn.Module:
+    def _trained(self, kind: type[Model], stage: str) -> Model:
         folder = self.out / stage / "model"
         if not folder.exists():
             raise ClipgenError(f"Stage '{stage}' has not been trained in '{self.out}'. Run: clipgen train {stage}")
@@ -125,7 +130,8 @@ class Recipe:
 
     def _seed(self) -> int:
         """Differs between processes and between resumed runs, so that no data order repeats."""
-        return self.accelerator.process_index + int(datetime.now(UTC).timestamp()) * 64
+        index: int = self.accelerator.process_index
+        return index + int(datetime.now(UTC).timestamp()) * 64
 
     def _facts(self, stage: str, minutes: float) -> dict[str, object]:
         names = ("torch", "diffusers", "transformers", "accelerate", "pillow")
@@ -140,17 +146,20 @@ class Recipe:
 def bf16_is_fast() -> bool:
     """Tells whether this machine multiplies bf16 natively: any CUDA GPU of today, or a CPU with AMX or AVX512-BF16."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def shipped() -> Path:
     """Returns the folder of the bundled weights. Raises ClipgenError if this installation carries none."""
-    if not (STORYBOOK / "unet").exists():
+    folder = BUNDLED["storybook"]
+    if not (folder / "unet").exists():
         raise ClipgenError("This installation carries no storybook weights to start from.")
-    return STORYBOOK
+    return folder
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
     return done.stdout.strip() or "unknown"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+Part = TypeVar("Part", bound=nn.Module)
 DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0}
 
 
@@ -57,5 +59,5 @@ def write_checksums(folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
-def _half(module: nn.Module) -> nn.Module:
+def _half(module: Part) -> Part:
     return module.to(torch.float16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 
@@ -40,10 +41,8 @@ def train_tokenizer(texts: Iterable[str], size: int = 4096, length: int = LENGTH
 
 
 def _merges(serialised: str) -> list[tuple[str, str]]:
-    import json
-
     merges = json.loads(serialised)["model"]["merges"]
-    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]  # type: ignore[misc]
+    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
 
 
 def corpus(count: int, seed: int = 0) -> Iterator[str]:

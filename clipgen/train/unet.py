@@ -1,7 +1,7 @@
-"""The denoiser of storybook: diffusers' UNet2DConditionModel on latents, conditioned on the states of our CLIP's text encoder.
+"""The denoiser of storybook: diffusers' UNet2DConditionModel on latents, told the prompt by our CLIP's text states.
 
-v-prediction (Salimans & Ho 2022) with zero terminal SNR (Lin et al. 2023), min-SNR weights (Hang et al. 2023), timesteps
-drawn evenly over each batch, 10 % empty captions for classifier-free guidance.
+v-prediction (Salimans & Ho 2022) with zero terminal SNR (Lin et al. 2023), min-SNR weights (Hang et al. 2023),
+timesteps drawn evenly over each batch, 10 % empty captions for classifier-free guidance.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from clipgen.train.data import Renders
@@ -55,7 +56,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class LatentStore:
-    """Latents of renders, encoded when first asked for and kept: each batch takes some new ones and repeats the rest."""
+    """Latents of renders, encoded when first asked for and kept; a batch takes some new ones and repeats others."""
 
     def __init__(self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator) -> None:
         self.vae, self.renders, self.scale, self.rng = vae.eval(), renders, scaling_factor, rng
@@ -63,11 +64,13 @@ class LatentStore:
         self.latents = torch.empty(0)
         self.filled = 0
 
-    def batch(self, size: int) -> tuple[np.ndarray, Tensor]:  # type: ignore[type-arg]
+    def batch(self, size: int) -> tuple[npt.NDArray[np.int64], Tensor]:
         """Returns indices into the renders and their latents [size, C, h, w]."""
         fresh = size if self.filled < 4 * size else max(1, round(FRESH_SHARE * size))
         fresh = min(fresh, len(self.order) - self.filled)
-        places = np.concatenate([np.arange(self.filled, self.filled + fresh), self.rng.integers(0, max(self.filled, 1), size - fresh)])
+        places = np.concatenate(
+            [np.arange(self.filled, self.filled + fresh), self.rng.integers(0, max(self.filled, 1), size - fresh)]
+        )
         if fresh:
             self._encode(fresh)
         return self.order[places], self.latents[places].float()
@@ -124,7 +127,8 @@ class UnetPart:
         """Returns text states [B, T, D] of prompts, padded to the tokenizer's length as the pipeline pads them."""
         ids = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
         with torch.no_grad():
-            return self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state.float()
+            states: Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
+        return states.float()
 
     def show(self, folder: Path) -> dict[str, float]:
         """Draws four seeds of each fixed prompt."""
@@ -135,13 +139,14 @@ class UnetPart:
 
 
 def sample(
-    unet: nn.Module, vae: AutoencoderTiny, scheduler: DDIMScheduler, states: Tensor, empty: Tensor,
+    unet: UNet2DConditionModel, vae: AutoencoderTiny, scheduler: DDIMScheduler, states: Tensor, empty: Tensor,
     *, steps: int = 20, guidance_scale: float = 4.0, seed: int = 1,
 ) -> Tensor:  # fmt: skip
     """Draws one picture [B, 3, H, W] in [-1, 1] for each text state by DDIM."""
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
-    latents = torch.randn(len(states), unet.config.in_channels, *[unet.config.sample_size] * 2, generator=generator).to(states.device)
+    side: int = unet.config.sample_size
+    latents = torch.randn(len(states), unet.config.in_channels, side, side, generator=generator).to(states.device)
     both = torch.cat([empty, states])
     for t in scheduler.timesteps:
         uncond, cond = unet(torch.cat([latents, latents]), t, encoder_hidden_states=both).sample.float().chunk(2)

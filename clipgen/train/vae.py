@@ -1,9 +1,9 @@
-"""The autoencoder of storybook: diffusers' AutoencoderTiny, 8-fold, 8 latent channels, almost all work at half size and below.
+"""The autoencoder of storybook: diffusers' AutoencoderTiny, 8-fold, 8 latent channels, little work at full size.
 
 Losses: L1 at three scales, L1 of edges, a light pull of the latents' mean square towards one, and scale equivariance:
 halved latents must decode to the halved picture, which makes latents smooth and easier to denoise (Skorokhodov et al.
-2025, arXiv 2502.14831). A little noise is added to the latents. No normalisation anywhere: with group norm the colours of
-flat areas were still unlearnt after 500 steps, and half of a step on a CPU went into its gradient (LOG.md).
+2025, arXiv 2502.14831). A little noise is added to the latents. No normalisation anywhere: with group norm the colours
+of flat areas were still unlearnt after 500 steps, and a third of a step on a CPU went into its gradient (LOG.md).
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class VaePart:
     def show(self, folder: Path) -> dict[str, float]:
         """Writes pictures above their reconstructions; measures PSNR in dB on the last 64 pictures."""
         pictures = self.renders.images(np.arange(len(self.renders) - 64, len(self.renders))).to(self.model.device)
-        decoded = torch.cat([self.model.decode(self.model.encode(p).latents).sample.clamp(-1, 1) for p in pictures.split(8)])
+        decoded = torch.cat(
+            [self.model.decode(self.model.encode(p).latents).sample.clamp(-1, 1) for p in pictures.split(8)]
+        )
         mse = ((decoded - pictures) / 2).square().mean((1, 2, 3))
         rows = [x for k in range(0, 32, 8) for x in (*pictures[k : k + 8], *decoded[k : k + 8])]
         contact_sheet([to_image(x) for x in rows]).save(folder / "vae.png")

@@ -10,7 +10,8 @@ from clipgen.train.world.scene import Mix, cells, sample_scene
 
 KNOWN = {
     ("pair", "cat", "rabbit"): 0.051386, ("scene", "fox", "beach"): 0.007790, ("colour", "penguin", "red"): 0.045787,
-    ("count", "lion", "4"): 0.006305, ("role", "left", "fox", "rabbit"): 0.088748, ("style", "cat", "pixel art"): 0.030344,
+    ("count", "lion", "4"): 0.006305, ("role", "left", "fox", "rabbit"): 0.088748,
+    ("style", "cat", "pixel art"): 0.030344,
     ("pair", "cat", "fox"): 0.572882, ("scene", "fox", "snow"): 0.695693, ("role", "left", "rabbit", "fox"): 0.824403,
 }  # fmt: skip
 

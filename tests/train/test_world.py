@@ -25,8 +25,10 @@ def test_every_thing_lies_inside_the_picture() -> None:
     for scene in SCENES:
         for thing in scene.things:
             for x, foot, height in thing.boxes:
-                assert 0 <= x - height / 2 and x + height / 2 <= 1
-                assert 0 <= foot - height and foot <= 1
+                assert x - height / 2 >= 0
+                assert x + height / 2 <= 1
+                assert foot - height >= 0
+                assert foot <= 1
 
 
 def test_a_thing_has_as_many_boxes_as_it_counts() -> None:
@@ -51,7 +53,9 @@ def test_captions_say_nothing_that_is_not_in_the_scene() -> None:
     rng = random.Random(0)
     for scene in SCENES:
         text = caption(scene, rng)
-        places = [p for p, phrases in PLACE_PHRASES.items() if p != scene.place and any(f" {x}" in text for x in phrases)]
+        places = [
+            p for p, phrases in PLACE_PHRASES.items() if p != scene.place and any(f" {x}" in text for x in phrases)
+        ]
         allowed = {"night sky"} if scene.time == "night" else {"sunset"} if scene.time == "sunset" else set()
         assert not set(places) - allowed - {"beach", "outer space", "night sky", "table", "room"}, (text, scene)
         styles = [s for s, phrases in STYLE_PHRASES.items() if s != scene.style and any(x in text for x in phrases)]
@@ -69,7 +73,8 @@ def test_swapping_a_relation_twice_changes_nothing() -> None:
 
 
 def test_every_place_and_style_has_its_words() -> None:
-    assert set(PLACE_PHRASES) == set(PLACES) and set(STYLE_PHRASES) == set(STYLES)
+    assert set(PLACE_PHRASES) == set(PLACES)
+    assert set(STYLE_PHRASES) == set(STYLES)
 
 
 def _font_is_missing() -> bool:
@@ -91,7 +96,9 @@ def test_a_scene_is_painted_the_same_each_time(place: str) -> None:
     thing = Thing("fox", "🦊", 1, "", "", False, ((0.5, 0.9, 0.6),))
     scene = Scene(7, (thing,), place, "day", "picture book", "")
     first, second = np.asarray(render(scene, 64)), np.asarray(render(scene, 64))
-    assert first.shape == (64, 64, 3) and (first == second).all() and first.std() > 10
+    assert first.shape == (64, 64, 3)
+    assert (first == second).all()
+    assert first.std() > 10
 
 
 @needs_font

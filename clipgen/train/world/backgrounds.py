@@ -124,7 +124,10 @@ def conifer(canvas: Canvas, x: float, foot: float, height: float, fill: RGB, sno
         top, half = foot - height * (0.45 + 0.275 * tier), height * (0.24 - 0.05 * tier)
         canvas.polygon([(x - half, top + height * 0.36), (x + half, top + height * 0.36), (x, top)], fill)
         if snowy:
-            canvas.polygon([(x - half * 0.4, top + height * 0.14), (x + half * 0.4, top + height * 0.14), (x, top)], (250, 252, 255))
+            canvas.polygon(
+                [(x - half * 0.4, top + height * 0.14), (x + half * 0.4, top + height * 0.14), (x, top)],
+                (250, 252, 255),
+            )
 
 
 def lit(colour: RGB, time: str) -> RGB:
@@ -186,7 +189,9 @@ def beach(canvas: Canvas, time: str) -> None:
 
 def palm(canvas: Canvas, x: float, foot: float, fill: RGB) -> None:
     """Paints a palm with seven leaves."""
-    canvas.polygon([(x - 0.02, foot), (x + 0.02, foot), (x + 0.035, foot - 0.44), (x + 0.012, foot - 0.44)], (138, 104, 70))
+    canvas.polygon(
+        [(x - 0.02, foot), (x + 0.02, foot), (x + 0.035, foot - 0.44), (x + 0.012, foot - 0.44)], (138, 104, 70)
+    )
     for k in range(7):
         angle = math.pi * (k / 6) + 0.05
         tip = (x + 0.02 + 0.2 * math.cos(angle), foot - 0.44 - 0.08 * math.sin(angle) + 0.05 * abs(math.cos(angle)))
@@ -299,7 +304,9 @@ def rain(canvas: Canvas, time: str) -> None:
     grey = varied(rng, (132, 146, 164))
     canvas.gradient([(0, shade(grey, 0.72)), (1, shade(grey, 1.2))], 0, 0.66)
     for _ in range(5):
-        cloud(canvas, rng.random(), rng.uniform(0.02, 0.13), rng.uniform(0.1, 0.15), shade(grey, rng.uniform(0.62, 0.8)))
+        cloud(
+            canvas, rng.random(), rng.uniform(0.02, 0.13), rng.uniform(0.1, 0.15), shade(grey, rng.uniform(0.62, 0.8))
+        )
     canvas.hills(0.62, 0.02, varied(rng, (110, 136, 110)))
     canvas.hills(0.74, 0.02, varied(rng, (122, 148, 116)))
     for _ in range(3):
@@ -321,10 +328,9 @@ def mountains(canvas: Canvas, time: str) -> None:
             slope = (horizon + 0.03 - top) / half
             canvas.polygon([(x - half, horizon + 0.03), (x + half, horizon + 0.03), (x, top)], rock)
             canvas.polygon([(x, top), (x + half, horizon + 0.03), (x + 0.05, horizon + 0.03)], shade(rock, 0.88))
-            cap = 0.3 * half
-            canvas.polygon(
-                [(x, top), (x - cap, top + cap * slope), (x - cap * 0.3, top + cap * slope * 0.7),
-                 (x + cap * 0.2, top + cap * slope), (x + cap, top + cap * slope)], lit((246, 249, 253), time))  # fmt: skip
+            edge = ((-0.3, 0.3), (-0.09, 0.21), (0.06, 0.3), (0.3, 0.3))  # of the snow cap, in units of `half`
+            cap = [(x, top), *((x + dx * half, top + dy * half * slope) for dx, dy in edge)]
+            canvas.polygon(cap, lit((246, 249, 253), time))
     grass = lit(varied(rng, (116, 166, 98)), time)
     canvas.hills(horizon + 0.02, 0.02, shade(grass, 0.88))
     canvas.hills(horizon + 0.18, 0.02, grass)
@@ -337,14 +343,21 @@ def city_street(canvas: Canvas, time: str) -> None:
     x = -0.04
     while x < 1:
         width, top = rng.uniform(0.12, 0.22), rng.uniform(0.1, 0.36)
-        wall = lit(varied(rng, rng.choice([(198, 132, 112), (170, 160, 176), (210, 184, 140), (136, 156, 180), (186, 150, 170)])), time)
+        wall = lit(
+            varied(
+                rng, rng.choice([(198, 132, 112), (170, 160, 176), (210, 184, 140), (136, 156, 180), (186, 150, 170)])
+            ),
+            time,
+        )
         canvas.box(x, top, x + width - 0.006, 0.7, wall)
         pane = (255, 224, 130) if time == "night" else shade(wall, 1.5)
         columns = max(2, round(width / 0.06))
         for row in range(round((0.64 - top) / 0.08)):
             for column in range(columns):
                 wx, wy = x + width * (column + 0.28) / columns, top + 0.035 + 0.08 * row
-                canvas.box(wx, wy, wx + width * 0.4 / columns, wy + 0.042, pane if rng.random() < 0.8 else shade(wall, 0.7))
+                canvas.box(
+                    wx, wy, wx + width * 0.4 / columns, wy + 0.042, pane if rng.random() < 0.8 else shade(wall, 0.7)
+                )
         x += width
     canvas.box(0, 0.69, 1, 0.77, lit((196, 196, 196), time))
     canvas.gradient([(0, lit((112, 116, 124), time)), (1, lit((92, 96, 104), time))], 0.765, 1)
@@ -355,7 +368,9 @@ def city_street(canvas: Canvas, time: str) -> None:
 def room(canvas: Canvas, time: str) -> None:
     """Paints a wall with a window or a frame, a skirting board and a wooden floor."""
     rng = canvas.rng
-    wall = varied(rng, rng.choice([(236, 220, 192), (206, 222, 214), (222, 206, 222), (240, 208, 190), (196, 212, 230)]))
+    wall = varied(
+        rng, rng.choice([(236, 220, 192), (206, 222, 214), (222, 206, 222), (240, 208, 190), (196, 212, 230)])
+    )
     canvas.gradient([(0, shade(wall, 0.97)), (1, shade(wall, 1.1))], 0, 0.7)
     x = rng.choice((0.06, 0.64))
     if rng.random() < 0.7:

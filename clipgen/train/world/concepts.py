@@ -68,9 +68,7 @@ def concepts() -> dict[str, Concept]:
             continue
         name, drawings, plural, synonyms, tier, stance, hue = line.split("|")
         others = tuple(word for word in synonyms.split(",") if word)
-        found[name] = Concept(
-            name, _split_drawings(drawings), plural or _plural(name), others, int(tier), stance, hue
-        )
+        found[name] = Concept(name, _split_drawings(drawings), plural or _plural(name), others, int(tier), stance, hue)
     return found
 
 

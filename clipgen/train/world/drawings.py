@@ -94,8 +94,8 @@ def _mean_hue(hues: Array) -> float:
 
 def _hsva(image: Image.Image) -> tuple[Array, Array, Array, Array]:
     """Splits RGBA into hue, saturation, value and alpha, each [H, W] in [0, 1]."""
-    rgba = np.asarray(image, np.float32) / 255
-    hsv = np.asarray(image.convert("RGB").convert("HSV"), np.float32) / 255
+    rgba = np.asarray(image, np.float32) / np.float32(255)
+    hsv = np.asarray(image.convert("RGB").convert("HSV"), np.float32) / np.float32(255)
     return hsv[..., 0], hsv[..., 1], hsv[..., 2], rgba[..., 3]
 
 
@@ -103,7 +103,7 @@ def _rgb(hue: Array, saturation: Array, value: Array) -> Array:
     """Turns HSV planes in [0, 1] into RGB [H, W, 3] in [0, 1]."""
     stacked = np.dstack([hue % 1.0, saturation, value])
     image = Image.fromarray((stacked * 255).round().astype(np.uint8), "HSV")
-    return np.asarray(image.convert("RGB"), np.float32) / 255
+    return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
 
 
 def rgb_of(colour: str) -> tuple[int, int, int]:

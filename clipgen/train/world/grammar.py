@@ -49,7 +49,9 @@ RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     "in front of": ("in front of",),
     "behind": ("behind",),
 }
-Parts = dict[str, str]  # phrases of a sentence: things ("a fox"), place ("in snow"), style ("watercolour"); empty if unsaid
+Parts = dict[
+    str, str
+]  # phrases of a sentence: things ("a fox"), place ("in snow"), style ("watercolour"); empty if unsaid
 TEMPLATES: tuple[Callable[[Parts], str], ...] = (
     lambda p: f"{p['things']} {p['place']}, {p['style']}",
     lambda p: f"{p['things']} {p['place']}, {p['style']}",
@@ -57,7 +59,9 @@ TEMPLATES: tuple[Callable[[Parts], str], ...] = (
     lambda p: f"a picture of {p['things']} {p['place']}, {p['style']}",
     lambda p: f"an illustration of {p['things']} {p['place']}, {p['style']}",
     lambda p: f"{p['style']}, {p['things']} {p['place']}",
-    lambda p: f"{p['style']} of {p['things']} {p['place']}" if p["style"] else f"an image of {p['things']} {p['place']}",
+    lambda p: (
+        f"{p['style']} of {p['things']} {p['place']}" if p["style"] else f"an image of {p['things']} {p['place']}"
+    ),
     lambda p: f"{p['place']}, {p['things']}, {p['style']}",
     lambda p: f"{p['things']}, {p['place']}, {p['style']}",
     lambda p: f"{'there are' if p['several'] else 'there is'} {p['things']} {p['place']}, {p['style']}",

@@ -19,9 +19,7 @@ def render(scene: Scene, size: int = 128) -> Image.Image:
     """Paints a scene as an RGB picture of `size` x `size` pixels; the same scene gives the same picture."""
     rng = random.Random(scene.seed ^ 0x5EED)
     canvas = _background(scene, size * OVERSAMPLING, rng)
-    behind_first = sorted(
-        ((box, thing) for thing in scene.things for box in thing.boxes), key=lambda pair: pair[0][1]
-    )
+    behind_first = sorted(((box, thing) for thing in scene.things for box in thing.boxes), key=lambda pair: pair[0][1])
     for box, thing in behind_first:
         _place(canvas, scene, thing, box, rng)
     picture = canvas.resize((size, size), Image.Resampling.BOX)

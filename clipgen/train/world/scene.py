@@ -38,7 +38,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; `place` is one of PLACES or a plain colour, `relation` holds between the first two things."""
+    """What a picture shows; `place` is one of PLACES or a plain colour, `relation` joins the first two things."""
 
     seed: int
     things: tuple[Thing, ...]
@@ -159,7 +159,7 @@ def _layout(
 ) -> tuple[str, list[Thing]]:
     """Places every thing: one in the middle, two by a relation, three in a row."""
     sizes = [rng.choice(("big", "small")) if rng.random() < sized else "" for _ in chosen]
-    relation = rng.choice(tuple(OPPOSITE) + ("next to", "next to")) if len(chosen) == 2 else ""
+    relation = rng.choice((*tuple(OPPOSITE), "next to", "next to")) if len(chosen) == 2 else ""
     things = []
     for concept, count, size, (x, foot, room) in zip(
         chosen, counts, sizes, _centres(rng, len(chosen), relation), strict=True
@@ -199,7 +199,10 @@ FLOATING = frozenset({"outer space", "under the sea", *COLOURS})
 
 def _centres(rng: random.Random, kinds: int, relation: str) -> list[tuple[float, float, float]]:
     """Returns (x, foot y, room) for each thing, in units of the picture's side."""
-    jitter = lambda spread: rng.uniform(-spread, spread)  # noqa: E731
+
+    def jitter(spread: float) -> float:
+        return rng.uniform(-spread, spread)
+
     if kinds == 1:
         return [(0.5 + jitter(0.1), 0.88 + jitter(0.05), rng.uniform(0.58, 0.74))]
     if kinds == 3:
