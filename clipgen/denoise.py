@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipgen.errors import SettingsError
-from clipgen.prediction import NO_SAMPLE_PREDICTION, check_prediction, noise_level, recover_x0
+from clipgen.prediction import NO_SAMPLE_PREDICTION, VARIANCE_PRESERVING, check_prediction, noise_level, recover_x0
 from clipgen.schedulers import SCHEDULERS
 
 # (scaled latents [B, C, h, w], timestep, progress 0..1) -> the model's output [B, C, h, w], guided or not
@@ -43,6 +43,8 @@ def make_scheduler(name: str, config: Mapping[str, Any], steps: int, device: tor
         )
     scheduler = getattr(diffusers, spec.class_name).from_config({**config, **spec.options})
     scheduler.set_timesteps(steps, device=device)
+    if spec.class_name not in VARIANCE_PRESERVING:
+        scheduler.set_begin_index(0)  # its own search by timestep starts too late where rounding makes two alike
     return scheduler
 
 

@@ -36,8 +36,10 @@ class Look:
 
     @cached_property
     def scores(self) -> Sequence[Score] | None:
-        """A score a picture, None where this step is not scored."""
-        return None if self._score is None else self._score(self.pixels)
+        """A score a picture, None where this step is not scored or has broken."""
+        if self._score is None or not self.pixels.isfinite().all():
+            return None
+        return self._score(self.pixels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,18 @@ def test_every_scheduler_runs_each_picture_by_itself(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("config", [CONFIG, tiny.ZERO_TERMINAL], ids=["epsilon", "zero-terminal"])
+def test_every_scheduler_runs_few_steps_and_many(name, config):
+    """Karras levels from zero terminal SNR round to equal timesteps, on which diffusers' own search goes astray."""
+    for steps in (1, 2, 3, 50):
+        generators = generators_of([3])
+        scheduler = make_scheduler(name, config, steps, CPU)
+        found = list(denoise(towards_noise, scheduler, start_noise(generators, SHAPE), generators))
+        assert found[-1].latents.isfinite().all()
+        assert found[-1].x0.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
 def test_the_loop_draws_from_no_global_generator(name):
     torch.manual_seed(0)
     first = states(name, [3], eta=1.0)

@@ -66,6 +66,10 @@ class Scorer:
         features = self.encoder.text_features(self.captions) if stored is None else stored
         return features.to(self.encoder.model.device)
 
+    def store(self, folder: Path) -> Path:
+        """Writes the captions' vectors beside this CLIP's weights, so that nobody computes them again."""
+        return store_features(folder, self.caption_features, self.captions)
+
     @torch.no_grad()
     def score(self, pixels: Tensor, texts: Sequence[str]) -> list[Score]:
         """Scores pictures [I, 3, H, W] in [0, 1], each by its own text."""

@@ -95,6 +95,13 @@ def test_stored_features_are_used_and_bound_to_weights_and_list(encoder, folder)
     assert stored_features(folder, captions) is None
 
 
+def test_a_scorer_stores_what_it_computed(encoder, folder):
+    captions = read_captions()
+    assert Scorer(encoder, captions).store(folder) == folder / "caption_features.safetensors"
+    stored = Scorer(encoder, captions, folder).caption_features
+    assert torch.equal(stored, encoder.text_features(captions))
+
+
 def test_stored_features_that_cannot_be_read_are_an_error(folder):
     (folder / "caption_features.safetensors").write_bytes(b"x")
     with pytest.raises(ModelError, match=r"clip/caption_features.safetensors cannot be read"):
