@@ -104,8 +104,9 @@ class StableDiffusion:
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the UNet's output [B, C, h, w] in float32 for scaled latents [B, C, h, w]."""
-        told = {name: tensor.to(self.unet.dtype) for name, tensor in conditioning.items()}
-        output: Tensor = self.unet(latents.to(self.unet.dtype), timestep, **told, return_dict=False)[0]
+        dtype = self.unet.conv_in.weight.dtype  # the property `unet.dtype` walks through every tensor
+        told = {name: tensor.to(dtype) for name, tensor in conditioning.items()}
+        output: Tensor = self.unet(latents.to(dtype), timestep, **told, return_dict=False)[0]
         return output.float()
 
     def decode(self, latents: Tensor) -> Tensor:
