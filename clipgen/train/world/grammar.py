@@ -72,19 +72,23 @@ TEMPLATES: tuple[Callable[[Parts], str], ...] = (
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """Draws one caption of a scene; it is always true, and may leave out colours, places, styles and relations."""
-    said = [_phrase(rng, thing, article=True) for thing in scene.things]
-    bare = [_phrase(rng, thing, article=False) for thing in scene.things]
-    place = _place(rng, scene) if rng.random() < 0.85 else ""
+    """Draws one caption of a scene; it is always true, and may leave out colours, places, styles and relations.
+
+    Each part draws from numbers of its own, so that a scene with one thing changed gets the same wording otherwise.
+    """
+    of_things, of_place, of_style, of_whole = (random.Random(rng.random()) for _ in range(4))
+    said = [_phrase(of_things, thing, article=True) for thing in scene.things]
+    bare = [_phrase(of_things, thing, article=False) for thing in scene.things]
+    place = _place(of_place, scene) if of_place.random() < 0.85 else ""
     parts = {
-        "things": _joined(rng, scene, said),
+        "things": _joined(of_whole, scene, said),
         "several": "yes" if scene.things[0].count > 1 else "",
         "bare": " and ".join(bare),
         "place": place,
         "tag": TAGS.get(scene.place, f"{scene.place} background") if place else "",
-        "style": _style(rng, scene),
+        "style": _style(of_style, scene),
     }
-    return _tidy(rng.choice(TEMPLATES)(parts))
+    return _tidy(of_whole.choice(TEMPLATES)(parts))
 
 
 def captions(scene: Scene, count: int) -> list[str]:

@@ -1,0 +1,84 @@
+"""Tokenizer, CLIP pairs and the storybook folder: every part is a standard class that loads back."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from clipgen.train.clip import build_clip, caption_pair
+from clipgen.train.storybook import assemble, text_encoder_of
+from clipgen.train.tokenizer import corpus, train_tokenizer
+from clipgen.train.unet import build_scheduler, build_unet
+from clipgen.train.vae import build_vae
+from clipgen.train.world.scene import Mix, sample_scene
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return train_tokenizer(corpus(3_000), size=4_096)
+
+
+def test_words_of_the_world_are_single_tokens(tokenizer: CLIPTokenizer) -> None:
+    assert tokenizer.tokenize("a picture of a fox in snow") == [
+        f"{word}</w>" for word in ("a", "picture", "of", "a", "fox", "in", "snow")
+    ]
+    assert len(tokenizer) <= 4_096
+    assert tokenizer.model_max_length == 32
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40))
+def test_no_text_meets_an_unknown_token(tokenizer: CLIPTokenizer, text: str) -> None:
+    ids = tokenizer(text).input_ids
+    assert ids[0] == tokenizer.bos_token_id
+    assert all(0 <= i < len(tokenizer) for i in ids)
+    assert tokenizer.eos_token_id not in tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_ids_survive_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["a fox in snow", "café 日本 🦊", "zwölf foxes"]
+    assert CLIPTokenizer.from_pretrained(tmp_path)(texts).input_ids == tokenizer(texts).input_ids
+
+
+def test_a_hard_negative_has_the_wording_of_its_caption() -> None:
+    rng, differing = random.Random(0), 0
+    for seed in range(300):
+        true, false = caption_pair(sample_scene(seed, Mix(tier=2)), rng)
+        assert true != false
+        differing += false is not None
+        if false is not None:
+            assert abs(len(true.split()) - len(false.split())) <= 3
+    assert differing > 150
+
+
+def test_the_text_encoder_is_the_tower_of_clip(tokenizer: CLIPTokenizer) -> None:
+    torch.manual_seed(0)
+    clip = build_clip(tokenizer).eval()
+    ids = tokenizer(["a fox"], padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        ours = text_encoder_of(clip)(ids).last_hidden_state
+        theirs = clip.text_model(ids).last_hidden_state
+    assert torch.equal(ours, theirs)
+
+
+def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    unet = build_unet(256, (16, 32, 32), 16)
+    assemble(
+        tmp_path, clip=build_clip(tokenizer), tokenizer=tokenizer, vae=build_vae(), unet=unet,
+        scheduler=build_scheduler(), side=128,
+    )  # fmt: skip
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (128, 128)
+    listed = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
+    assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= listed
