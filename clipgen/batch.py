@@ -220,11 +220,11 @@ def same_lines(before: Sequence[Mapping[str, Any]], now: Sequence[tuple[int, Set
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes does: its rank, how many there are, its device (None = as asked for)."""
+    """What one of several processes does: its rank, how many there are, its device."""
 
     rank: int = 0
     processes: int = 1
-    device: str | None = None
+    device: str = "auto"
 
     def of(self, items: Sequence[Item]) -> list[Item]:
         """Returns this process's part of a list that all of them have."""

@@ -211,7 +211,7 @@ def test_no_place_to_write(tmp_path: Path) -> None:
 
 def test_alone_without_accelerate() -> None:
     with sharing() as share:
-        assert share == Share(0, 1, None)
+        assert share == Share(0, 1, "auto")
         assert share.of([1, 2, 3]) == [1, 2, 3]
         share.wait()
 

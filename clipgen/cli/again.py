@@ -11,7 +11,7 @@ from clipgen.cli import complete, draw
 from clipgen.cli.command_line import command_line
 from clipgen.cli.flags import WHICH, Flags, takes_flags
 from clipgen.cli.layers import Layer
-from clipgen.cli.plan import from_file, plan
+from clipgen.cli.plan import check_flags, from_file, plan
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.settings import FIELDS, coerce, unknown_name
@@ -47,6 +47,7 @@ def again(
     """
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
+        check_flags(flags)
         changes = _changes(change or [])
         if picture is not None and back is not None:
             raise SettingsError("A picture and --back exclude each other", field="back")

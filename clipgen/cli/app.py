@@ -10,7 +10,7 @@ from typing import IO, Annotated
 
 import typer
 
-from clipgen.cli import again, batch, completion, config, doctor, generate, history, info, models, presets
+from clipgen.cli import again, batch, completion, config, doctor, generate, history, info, models, presets, train
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
@@ -31,6 +31,7 @@ app.add_typer(models.app, name="models", rich_help_panel=LOOK_UP)
 app.command("doctor", cls=Command, rich_help_panel=SET_UP)(doctor.doctor)
 app.add_typer(config.app, name="config", rich_help_panel=SET_UP)
 app.command("completion", cls=Command, rich_help_panel=SET_UP)(completion.completion)
+app.add_typer(train.app, name="train", rich_help_panel=SET_UP)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,7 +48,7 @@ def root(
         bool, typer.Option("--version", metavar="", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Clipgen draws what you type, on this machine, without the network.
+    """Draw what you type, on this machine, without the network.
 
     clipgen "a fox in snow"                    one picture, its path on stdout
     clipgen "a fox in snow" -n 4 -s 7          four, seeds 7 to 10

@@ -57,6 +57,9 @@ def batch(
             print_plan([run for _, run in lines], report)
             return
         with jobs.sharing() as share:
+            if share.processes > 1 and options.json:
+                raise SettingsError("--json takes one process, and there are several", field="json")
+            report.quiet = report.quiet or share.rank > 0
             _draw([(number, run.settings()) for number, run in lines], flags, report, share, resume=resume)
 
 
@@ -104,7 +107,9 @@ def _draw(lines: list[tuple[int, Settings]], flags: Flags, report: Report, share
         report.say(f"{sum(job.id in done for job in jobs)} of {len(jobs)} pictures are there already.")
     mine = set(share.of(list(dict.fromkeys(job.line for job in jobs))))  # whole lines, for --keep
     todo = [job for job in jobs if job.id not in done and job.line in mine]
-    options = flags.options if share.device is None else replace(flags.options, device=share.device)
+    options = flags.options
+    if share.processes > 1:
+        options = replace(options, device=share.device, quiet=options.quiet or share.rank > 0)
     if todo:
         runs = [Run(job.settings, job.line, job.id) for job in todo]
         draw.draw(runs, options, report, on_saved=journal.add)

@@ -6,6 +6,8 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from clipgen.cli import files
 from clipgen.cli.flags import Options
@@ -15,8 +17,11 @@ from clipgen.cli.plan import print_plan
 from clipgen.cli.progress import Bar
 from clipgen.cli.report import Report
 from clipgen.cli.studio import Run, Saved, Studio, check_scores
-from clipgen.errors import SettingsError
+from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED
+
+if TYPE_CHECKING:
+    from clipgen.models import Found
 
 EVENTS = "clipgen-events/1"
 
@@ -26,8 +31,11 @@ def draw_plan(plan: Sequence[Resolved], options: Options, report: Report, *, par
     if options.dry_run:
         print_plan(plan, report)
         return
-    settings = [resolved.settings() for resolved in plan]
-    draw([Run(each, each.prompt) for each in settings], options, report, parent=parent)
+    runs = []
+    for resolved in plan:
+        settings = resolved.settings()
+        runs.append(Run(settings, settings.prompt, replayed="model" in resolved.replayed))
+    draw(runs, options, report, parent=parent)
 
 
 def draw(
@@ -49,7 +57,9 @@ def draw(
     total = sum(run.settings.images for run in runs)
     if options.keep and options.keep > total:
         raise SettingsError(f"keep must be at most the {total} pictures asked for, got '{options.keep}'", field="keep")
-    find_models([run.settings.model for run in runs], options.offline, report)
+    quiet_hub(report)
+    for model, replayed in dict.fromkeys((run.settings.model, run.replayed) for run in runs):
+        find(model, offline=options.offline, replayed=replayed)
     report.event("start", schema=EVENTS, clipgen=_version(), settings=runs[0].settings.to_dict(), images=total)
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
     with Interrupt() as interrupt, Bar(total, shown=shown) as bar:
@@ -64,14 +74,26 @@ def draw(
     check_scores(studio.written, options.min_score, report)
 
 
-def find_models(names: Sequence[str], offline: bool, report: Report) -> None:
-    """Finds every model before anything heavy is imported, fetching what is not here; raises ModelNotFound."""
+def quiet_hub(report: Report) -> None:
+    """Keeps the hub's own download bar away from where nobody looks; it reads this when it is imported."""
     if report.json or report.quiet or not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the hub's own bar, read when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def find(model: str, *, offline: bool, replayed: bool = False) -> Found:
+    """Finds a model before anything heavy is imported; one that only a picture names is never fetched.
+
+    Raises ModelNotFound, SettingsError.
+    """
     from clipgen.models import find_model
 
-    for name in dict.fromkeys(names):
-        find_model(name, offline=offline)
+    try:
+        return find_model(model, offline=offline or replayed)
+    except ModelNotFound as error:
+        if not replayed:
+            raise
+        advice = f"The picture names it: fetch it with clipgen models pull {model}, or choose another with --model."
+        raise ModelNotFound(f"{error} {advice}", field="model") from error
 
 
 def _single(runs: Sequence[Run]) -> Iterator[Run]:
@@ -79,7 +101,7 @@ def _single(runs: Sequence[Run]) -> Iterator[Run]:
     for run in runs:
         seed = run.settings.seed if run.settings.seed is not None else secrets.randbelow(MAX_DRAWN_SEED + 1)
         for k in range(run.settings.images):
-            yield Run(run.settings.replace(seed=(seed + k) % (MAX_SEED + 1), images=1), run.group, run.job)
+            yield replace(run, settings=run.settings.replace(seed=(seed + k) % (MAX_SEED + 1), images=1))
 
 
 def _version() -> str:

@@ -9,7 +9,7 @@ import typer
 
 from clipgen.cli import draw
 from clipgen.cli.flags import LOOK, PICTURE, Flags, takes_flags
-from clipgen.cli.plan import from_file, plan
+from clipgen.cli.plan import check_flags, from_file, plan
 from clipgen.cli.prompts import near_command, read_prompts
 from clipgen.cli.report import Report
 
@@ -38,7 +38,7 @@ def generate(
     clipgen "a fox in snow" -n 4 --keep 1          the best of four
     clipgen "a fox" "an owl" --seed 1,2,5-8        each prompt with each seed
     clipgen "a (red:1.3) {fox|owl}" --no blurry    weights, choices, what to avoid
-    clipgen "a fox in snow" -o fox.jpg --size 256x128
+    clipgen "a fox" -o fox.jpg --size 256x128      one file, another shape
     """
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
@@ -46,6 +46,7 @@ def generate(
         root = context.find_root().command
         for note in [*near_command(words or (), root.commands), *notes]:  # type: ignore[attr-defined]
             report.note(note)
+        check_flags(flags)
         restored, parent = from_file(Path(from_), report) if from_ else (None, None)
         runs = plan(flags, prompts, [restored] if restored else [], report)
         draw.draw_plan(runs, options, report, parent=parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +22,19 @@ def print_help(command: Any, ctx: Any) -> None:
     console = Console(highlight=False)
     console.width = min(console.width, WIDEST)
     with console.capture() as captured:
-        for part in _page(command, ctx):
+        for part in _page(command, ctx, console.width):
             console.print(part)
     print(captured.get(), end="", flush=True)
 
 
-def _page(command: Any, ctx: Any) -> Iterable[RenderableType]:
+def _page(command: Any, ctx: Any, width: int) -> Iterable[RenderableType]:
     from rich.padding import Padding
     from rich.text import Text
 
     purpose, _, rest = (command.help or "").partition("\n\n")
     yield Padding(Text(f"{_usage(command, ctx)}", style="bold"), (1, 1, 0, 1))
     yield Padding(Text(" ".join(purpose.split())), (1, 1))
-    yield from (Padding(_examples(block), (0, 1, 1, 1)) for block in filter(None, rest.split("\n\n")))
+    yield from (Padding(_examples(block, width - 2), (0, 1, 1, 1)) for block in filter(None, rest.split("\n\n")))
     rows = [*_command_rows(command, ctx), *_parameter_rows(command, ctx)]
     wide = max((len(left) for _, left, _ in rows), default=0)
     for title in dict.fromkeys(panel for panel, _, _ in rows):
@@ -47,18 +48,24 @@ def _usage(command: Any, ctx: Any) -> str:
     return " ".join(["Usage:", ctx.command_path, *words, "[OPTIONS]"])
 
 
-def _examples(block: str) -> RenderableType:
-    """Returns a block of help text; in lines such as `clipgen ...   what it does` the first column is cyan."""
+def _examples(block: str, width: int) -> RenderableType:
+    """Returns a block of help text: `clipgen ...   what it does` in two columns, or one below the other if too wide."""
     from rich.table import Table
     from rich.text import Text
 
+    rows = [re.split(r"\s{3,}", line.strip(), maxsplit=1) for line in block.splitlines()]
+    pairs = [(row[0], row[1] if len(row) > 1 else "") for row in rows]
+    left, right = (max(len(pair[side]) for pair in pairs) for side in (0, 1))
+    styles = ["cyan" if re.match("clipgen|accelerate", words) else "" for words, _ in pairs]
+    if left + 3 + right > width:
+        lines = [
+            Text(words, style) + Text(f"\n    {why}" * bool(why), "dim")
+            for (words, why), style in zip(pairs, styles, strict=True)
+        ]
+        return Text("\n").join(lines)
     table = Table.grid(padding=(0, 3))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    for line in block.splitlines():
-        left, _, right = line.strip().partition("   ")
-        is_example = left.startswith("clipgen")
-        table.add_row(Text(left, style="cyan" if is_example else ""), Text(right.strip(), style="dim"))
+    for (words, why), style in zip(pairs, styles, strict=True):
+        table.add_row(Text(words, style=style), Text(why, style="dim"))
     return table
 
 

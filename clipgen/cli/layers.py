@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,7 @@ from clipgen.settings import FIELDS, MODEL_FIELDS, Note, Settings, coerce, unkno
 
 ENVIRONMENT = "CLIPGEN_"
 NO_FIELDS = ("CLIPGEN_HOME",)
-DEFAULTS = {
-    field.name: field.default for field in dataclasses.fields(Settings) if field.default is not dataclasses.MISSING
-}
+DEFAULTS = {knob.name: knob.default for knob in dataclasses.fields(Settings) if knob.default is not dataclasses.MISSING}
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The values that won, each with the name of its layer."""
+    """The values that won, each with the name of its layer; `replayed` are the fields that a picture decided."""
 
     values: dict[str, Any]
     origins: dict[str, str]
+    replayed: set[str] = field(default_factory=set)
 
     def settings(self) -> Settings:
         """Returns the values as Settings; raises SettingsError, also for fields that do not fit together."""
@@ -73,6 +72,7 @@ def _merge(layers: Sequence[Layer]) -> Resolved:
         for name in layer.values.keys() - merged.values.keys():
             merged.values[name] = layer.values[name]
             merged.origins[name] = layer.name
+            merged.replayed.update({name} if layer.replay else ())
     return merged
 
 
@@ -89,7 +89,7 @@ def with_model(resolved: Resolved, defaults: Mapping[str, Any], model: str) -> R
     own = {n: defaults[n] for n in MODEL_FIELDS if resolved.values.get(n) is None and defaults.get(n) is not None}
     values = {**DEFAULTS, **resolved.values, **own}
     origins = {**dict.fromkeys(DEFAULTS, "default"), **resolved.origins, **dict.fromkeys(own, f"model {model}")}
-    return Resolved({name: values[name] for name in FIELDS if name in values}, origins)
+    return Resolved({name: values[name] for name in FIELDS if name in values}, origins, resolved.replayed)
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> tuple[Layer, list[Note]]:

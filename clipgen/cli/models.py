@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipgen.cli import complete
-from clipgen.cli.draw import find_models
+from clipgen.cli.draw import find, quiet_hub
 from clipgen.cli.group import Command, Group
 from clipgen.cli.report import Report
 
@@ -87,10 +87,8 @@ def check(
 def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
     """Fetch a model from the hub, so that it works offline from then on."""
     with Report(json=json) as report:
-        find_models([name], offline, report)
-        from clipgen.models import find_model
-
-        found = find_model(name, offline=True)
+        quiet_hub(report)
+        found = find(name, offline=offline)
         report.data = {"name": found.name, "path": str(found.path), "bytes": _size(found.path)}
         report.result(found.path)
 

@@ -33,6 +33,15 @@ def plan(flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report
     ]
 
 
+def check_flags(flags: Flags) -> None:
+    """Raises SettingsError or PresetError for a flag, before any file is opened."""
+    from clipgen.preset import load_preset
+
+    parse_seeds(flags.fields.get("seed", "random"))
+    if preset := typed(flags).get("preset"):
+        load_preset(preset)
+
+
 def typed(flags: Flags) -> dict[str, Any]:
     """Returns the values of the flags, all but prompts and seeds; raises SettingsError."""
     return {**flags.values(), **_size(flags)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -114,7 +115,7 @@ class Report:
 
     @staticmethod
     def _stderr(line: str, style: str) -> None:
-        if not style or not sys.stderr.isatty():
+        if not style or not (sys.stderr.isatty() or os.environ.get("FORCE_COLOR")):
             print(line, file=sys.stderr, flush=True)
             return
         from rich.console import Console

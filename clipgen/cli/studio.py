@@ -35,11 +35,15 @@ Saved = Callable[[str, Path | None], None]  # hears of each job's file, None for
 
 @dataclass(frozen=True)
 class Run:
-    """One Settings to draw; --keep chooses among a `group`; `job` is a batch's id of its one picture."""
+    """One Settings to draw; --keep chooses among a `group`; `job` is a batch's id of its one picture.
+
+    `replayed` = a picture named the model, not a person.
+    """
 
     settings: Settings
     group: Hashable
     job: str | None = None
+    replayed: bool = False
 
 
 class Throttle:

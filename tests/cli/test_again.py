@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -118,6 +119,24 @@ def test_a_command_line_says_all(
     [drawn] = values(run, shlex.split(command_line(settings))[1:])
     light = {"steps": 25, "width": 128, "height": 128, "scheduler": "ddim", "guidance_scale": 4.0, "eta": 0.0}
     assert drawn == settings.with_defaults(light).to_dict()
+
+
+def test_a_picture_never_fetches_its_model(run: Run) -> None:
+    """A record names a hub model: it is used if it is here, fetched only when a person says so."""
+    record = {"schema": "clipgen/1", "settings": {"prompt": "a fox", "model": "org/name"}, "seed": 1, "clip": None}
+    Path("fox.json").write_text(json.dumps(record))
+    for words in (["again", "fox.json"], ["generate", "--from", "fox.json"]):
+        ran = run(*words)
+        assert ran.code == 3
+        assert "fetch it with clipgen models pull org/name, or choose another with --model." in ran.err
+    assert run("again", "fox.json", "--model", "./light", "--dry-run").code == 3
+    assert "The picture names it" not in run("again", "fox.json", "--model", "org/name").err
+
+
+def test_flags_are_checked_before_files_are_opened(run: Run) -> None:
+    for words in (["--steps", "0"], ["--preset", "fsat"], ["--seed", "-1"]):
+        assert run("again", "nothing.png", *words).code == 2
+        assert run("a fox", "--from", "nothing.png", *words).code == 2
 
 
 def test_labels_are_not_said_again() -> None:

@@ -211,7 +211,9 @@ class TestStreams:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("KITTY_WINDOW_ID", "1")
         ran = run("a", "fox", "-s", "1", "--show", "kitty")
-        assert "\x1b" not in ran.out + ran.err
+        assert "\x1b" not in ran.out
+        assert "\x1b[2mseed 1" in ran.err
+        assert "\x1b_G" not in ran.err
         assert run("a", "fox", "-s", "1", "--json").err == ""
 
     def test_quiet_and_verbose(self, run: Run) -> None:

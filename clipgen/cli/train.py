@@ -1,0 +1,100 @@
+"""`clipgen train`: hands over to the recipe that made storybook, stage by stage or all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipgen.cli.group import Command, Group
+from clipgen.cli.report import Report
+from clipgen.errors import Cancelled, SettingsError
+
+if TYPE_CHECKING:
+    from clipgen.train.recipe import Recipe
+
+app = typer.Typer(cls=Group)
+Minutes = Annotated[
+    float, typer.Option("--minutes", metavar="N", help="Time to train; a resumed run counts it in all.")
+]
+Tier = Annotated[str, typer.Option("--tier", metavar="NAME", help="cpu, or gpu: bigger and longer; cpu.")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Renders, states, curves; runs/storybook.")]
+Warm = Annotated[bool, typer.Option("--warm-start", metavar="", help="Start from the weights in the box.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
+OUT = "runs/storybook"
+
+
+@app.callback()
+def train() -> None:
+    """Train storybook yourself, resumable.
+
+    clipgen train storybook --minutes 300     all stages, in shares of the time
+    clipgen train unet --minutes 120          more of one stage
+    accelerate launch -m clipgen train ...    on every GPU at once
+    """
+
+
+@app.command("storybook", cls=Command)
+def storybook(
+    minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
+) -> None:
+    """Train every stage and put the model folder together."""
+    with _resumable(json) as report:
+        _tell(report, _recipe(report, out, tier, minutes, warm_start).run(minutes))
+
+
+def _stage(name: str, minutes: float, tier: str, out: str, warm_start: bool, json: bool) -> None:
+    with _resumable(json) as report:
+        _recipe(report, out, tier, minutes, warm_start).stage(name, minutes)
+        _tell(report, Path(out) / name / "model")
+
+
+@app.command("clip", cls=Command)
+def clip(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+    """Train CLIP on pictures and their captions."""
+    _stage("clip", minutes, tier, out, warm_start, json)
+
+
+@app.command("vae", cls=Command)
+def vae(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+    """Train the autoencoder between pixels and latents."""
+    _stage("vae", minutes, tier, out, warm_start, json)
+
+
+@app.command("unet", cls=Command)
+def unet(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+    """Train the denoiser; it needs a trained clip and vae."""
+    _stage("unet", minutes, tier, out, warm_start, json)
+
+
+@app.command("assemble", cls=Command)
+def assemble(tier: Tier = "cpu", out: Out = OUT, json: Json = False) -> None:
+    """Put the trained stages together as a model folder."""
+    with Report(json=json) as report:
+        _tell(report, _recipe(report, out, tier, 1, warm_start=False).assemble())
+
+
+@contextmanager
+def _resumable(json: bool) -> Iterator[Report]:
+    """Yields the command's report; Ctrl-C tells how to go on."""
+    with Report(json=json) as report:
+        try:
+            yield report
+        except KeyboardInterrupt:
+            raise Cancelled("Stopped; the same command goes on from the last saved state.") from None
+
+
+def _recipe(report: Report, out: str, tier: str, minutes: float, warm_start: bool) -> Recipe:
+    if not 0 < minutes < float("inf"):
+        raise SettingsError(f"minutes must be above 0, got '{minutes:g}'", field="minutes")
+    from clipgen.train.recipe import Recipe, shipped
+
+    return Recipe(Path(out), tier, warm_start=shipped() if warm_start else None, say=report.say)
+
+
+def _tell(report: Report, folder: Path) -> None:
+    report.data = {"path": str(folder)}
+    report.result(folder)

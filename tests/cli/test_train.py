@@ -1,0 +1,24 @@
+"""`clipgen train`: the flags, and the recipe's own errors as one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Run
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["in", "the", "snow"], 2, "To draw these words: clipgen generate train in the snow"),
+        (["unet"], 2, "Missing option '--minutes'"),
+        (["unet", "--minutes", "nan"], 2, "minutes must be above 0, got 'nan'"),
+        (["vae", "--minutes", "0"], 2, "minutes must be above 0, got '0'"),
+        (["assemble", "--tier", "tpu"], 1, "Unknown tier 'tpu'. Tiers: cpu, gpu."),
+        (["assemble"], 1, "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen train clip"),
+    ],
+)
+def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
+    ran = run("train", *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err
