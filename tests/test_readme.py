@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clipgen.cli import main
+from clipgen.cli.app import app
 from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +116,10 @@ def test_links_and_pictures_lead_somewhere() -> None:
 
 
 def test_every_flag_of_the_prose_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    helps = [output_of(f"clipgen {command} --help", capsys) for command in ("generate", "again", "batch", "info")]
+    helps = [
+        output_of(f"clipgen {command} --help", capsys)
+        for command in ("generate", "again", "batch", "info", "train storybook")
+    ]
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", " ".join(re.findall(r"`([^`\n]*)`", README))))
     assert flags - set(re.findall(r"--[a-z][a-z-]+", " ".join(helps))) == set()
 
@@ -128,3 +132,10 @@ def test_storybook_is_as_large_as_it_says() -> None:
     things, *rest = map(int, told.groups())
     assert things in {sum(concept.tier <= tier for concept in concepts().values()) for tier in (1, 2, 3)}
     assert rest == [len(PLACES), len(COLOURS), len(STYLES)]
+
+
+def test_every_command_of_the_prose_exists() -> None:
+    words = set(re.findall(r"`clipgen ([a-z]+)", README))
+    assert words <= {command.name or command.callback.__name__ for command in app.registered_commands} | {
+        group.name for group in app.registered_groups
+    }
