@@ -20,7 +20,7 @@ from clipgen.families import LAYOUTS, Conditioning, Family, adopt, load_family, 
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.models import find_model, preflight
 from clipgen.plan import Batch, plan
-from clipgen.result import Look, Origin, Pace, Result, Step
+from clipgen.result import Look, Origin, Pace, Result, Step, faults_of, steps_of
 from clipgen.settings import Note, Settings
 from clipgen.text import encode_prompt
 
@@ -118,19 +118,20 @@ class Pipeline:
         denoised = monotonic()
         pixels, scores = self._pictures(batch, state.latents)
         pace.batch(monotonic() - denoised)
-        broken = _faults(batch, torch.stack(finite), is_broken(pixels))
+        broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
         faults += broken.values()
         yield from self._results(batch, pixels, scores, broken, monotonic() - began)
 
     def _texts(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
         """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture."""
         told: dict[str, list[Conditioning]] = {"prompt": [], "negative_prompt": []}
+        batch.text_notes = [[] for _ in batch.pictures]
         with self._lock, memory_told("The text encoder", self.device):
-            for picture in batch.pictures:
+            for picture, own_notes in zip(batch.pictures, batch.text_notes, strict=True):
                 for name, rows in told.items():
                     row, notes = self._encode(name, getattr(picture, name), picture.prompt_syntax, picture.long_prompt)
                     rows.append(row)
-                    batch.notes += [note for note in notes if note not in batch.notes]
+                    own_notes.extend(notes)
         return stacked(told["prompt"]), stacked(told["negative_prompt"])
 
     def _encode_text(
@@ -179,24 +180,12 @@ class Pipeline:
             yield state, monotonic() - began
 
     def _steps(self, batch: Batch, state: State, pace: Pace, seconds: float) -> Iterator[Step]:
-        """Yields one Step a picture; nothing is decoded or scored until somebody asks."""
+        """Returns one Step a picture; nothing is decoded or scored until somebody asks."""
         eta = pace.step(seconds, state.index, state.steps)
         at_a_point = state.index % -(-state.steps // CURVE_POINTS) == 0 or state.index == state.steps - 1
         scored = at_a_point and self.scorer is not None and self.family.decodes_fast(*batch.size)
         shared = Look(partial(self._look, batch, state.x0), partial(self._scores, batch) if scored else None)
-        for row in range(len(batch.pictures)):
-            yield Step(
-                image=batch.first + row,
-                index=state.index,
-                steps=state.steps,
-                timestep=state.timestep,
-                latents=state.latents[row],
-                x0=state.x0[row],
-                seconds=seconds,
-                eta=eta,
-                look=shared,
-                row=row,
-            )
+        return steps_of(state, batch.first, seconds, eta, shared)
 
     def _look(self, batch: Batch, x0: Tensor) -> Tensor:
         with self._lock, memory_told("A preview", self.device):
@@ -231,7 +220,7 @@ class Pipeline:
     ) -> Iterator[Result]:
         """Yields the pictures that are whole."""
         memory = [Note("memory", None, line) for line in self._ladder.taken(batch.size)]
-        notes = (*batch.notes, *memory, *([NO_CLIP] if scores is None else []))
+        shared = (*batch.notes, *memory, *([NO_CLIP] if scores is None else []))
         for row, picture in enumerate(batch.pictures):
             if row not in broken:
                 yield Result(
@@ -240,7 +229,7 @@ class Pipeline:
                     seed=batch.seeds[row],
                     settings=picture,
                     clip=None if scores is None else scores[row],
-                    warnings=notes,
+                    warnings=(*batch.text_notes[row], *shared),
                     seconds=seconds / len(batch.pictures),
                     origin=self.origin,
                 )
@@ -265,13 +254,3 @@ def generate_many(
         wanted = Settings.from_dict({**settings, "prompt": prompt})
         pipe = pipe or Pipeline.from_pretrained(wanted.model, device, dtype, offline)
         yield from (event for event in pipe.generate(wanted) if isinstance(event, Result))
-
-
-def _faults(batch: Batch, finite: Tensor, broken: Tensor) -> dict[int, str]:
-    """Says of each broken picture, by its row, which component broke it; finite [steps, B], broken [B]."""
-    faults: dict[int, str] = {}
-    for row in broken.nonzero().flatten().tolist():
-        bad = (~finite[:, row]).nonzero()
-        where = f"the denoiser at step {int(bad[0]) + 1} of {len(finite)}" if len(bad) else "the decoder"
-        faults[row] = f"The picture of seed {batch.seeds[row]} is broken (flat or not finite), by {where}."
-    return faults

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clipgen.clip.score import Score
 from clipgen.decode import to_image
+from clipgen.denoise import State
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
 from clipgen.settings import Note, Settings
 
@@ -74,6 +75,12 @@ class Step:
     def percentile(self) -> float | None:
         """The percentage of captions that fit the preview worse; None where `similarity` is, or uncalibrated."""
         return None if self.look.scores is None else self.look.scores[self.row].percentile
+
+
+def steps_of(state: State, first: int, seconds: float, eta: float | None, look: Look) -> Iterator[Step]:
+    """Yields a batch's state as one Step a picture; `first` is the number of its first picture."""
+    for row, (latents, x0) in enumerate(zip(state.latents, state.x0, strict=True)):
+        yield Step(first + row, state.index, state.steps, state.timestep, latents, x0, seconds, eta, look, row)
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,16 @@ class Result:
         data = encode_image(self.image, self.metadata, format=kind, quality=quality)
         self.path = save_bytes(data, folder, stem, suffix)
         return self.path
+
+
+def faults_of(seeds: Sequence[int], finite: Tensor, broken: Tensor) -> dict[int, str]:
+    """Says of each broken picture of a batch, by its row, which component broke it; finite [steps, B], broken [B]."""
+    faults: dict[int, str] = {}
+    for row in broken.nonzero().flatten().tolist():
+        bad = (~finite[:, row]).nonzero()
+        where = f"the denoiser at step {int(bad[0]) + 1} of {len(finite)}" if len(bad) else "the decoder"
+        faults[row] = f"The picture of seed {seeds[row]} is broken (flat or not finite), by {where}."
+    return faults
 
 
 class Pace:

@@ -45,7 +45,7 @@ def test_every_scheduler_runs_each_picture_by_itself(name):
 @pytest.mark.parametrize("config", [CONFIG, tiny.ZERO_TERMINAL], ids=["epsilon", "zero-terminal"])
 def test_every_scheduler_runs_few_steps_and_many(name, config):
     """Karras levels from zero terminal SNR round to equal timesteps, on which diffusers' own search goes astray."""
-    for steps in (1, 2, 3, 50):
+    for steps in (1, 2, 50):
         generators = generators_of([3])
         scheduler = make_scheduler(name, config, steps, CPU)
         found = list(denoise(towards_noise, scheduler, start_noise(generators, SHAPE), generators))

@@ -224,6 +224,14 @@ def test_a_long_prompt_is_cut_aloud(pipes):
         draw(pipes["tiny_v"], f"a fox {words}", long_prompt="error")
 
 
+def test_a_note_on_a_prompt_stays_with_its_picture(pipes):
+    template = "a fox {in snow|" + "word " * 12 + "}"
+    results = draw(pipes["tiny_v"], template, images=6)
+    cut = [bool(result.warnings) for result in results]
+    assert cut == ["word" in result.settings.prompt for result in results]
+    assert len(set(cut)) == 2
+
+
 def test_texts_are_encoded_once(pipe):
     calls = []
     pipe.family.text_encoder.register_forward_hook(lambda *_: calls.append(1))
