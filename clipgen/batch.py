@@ -249,10 +249,12 @@ def sharing() -> Iterator[Share]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Share()
         return
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"))
+    state = PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU") == "True" or not torch.cuda.is_available())
+    device = "cpu" if state.device.type == "cpu" else str(state.device)
     try:
-        yield Share(state.process_index, state.num_processes, str(state.device))
+        yield Share(state.process_index, state.num_processes, device)
     finally:
         state.destroy_process_group()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +145,28 @@ def test_events_and_dry_run(run: Run) -> None:
     assert run("batch", jobs, "--resume", "--json").events[-1]["ok"]
     runs = run("batch", jobs, "--dry-run", "--json").data["runs"]
     assert [one["prompt"]["from"] for one in runs] == ["line 1", "line 2"]
+
+
+def test_two_processes_share_the_lines(tiny_epsilon: Path) -> None:
+    """As `accelerate launch` starts them: every line once, two journals, one list of seeds."""
+    jobs = job_file("a fox", '--prompt "an owl" --images 2', "a cat", "a dog")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "clipgen", "batch", jobs],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=240)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [len(paths) for paths in printed] == [3, 2]
+    prompts = [read_settings(path).settings.prompt for paths in printed for path in paths]
+    assert prompts == ["a fox", "an owl", "an owl", "a cat", "a dog"]
+    noted = [path.read_text().count('"job"') for path in sorted(Path("outputs").glob(".clipgen-journal.*"))]
+    assert noted == [3, 2]
