@@ -17,6 +17,7 @@ from clipgen.train.checkpoint import State, resume, save_state
 
 Say = Callable[[str], None]
 LOG_EVERY = 20
+BLEND_EVERY = 4  # steps between two updates of the running average, which costs as much as an optimiser step
 
 
 class Part(Protocol):
@@ -91,7 +92,7 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
     part.to(accelerator.device)
     model, main = part.model.train(), accelerator.is_main_process
     optimizer = torch.optim.AdamW(
-        model.parameters(), budget.learning_rate, budget.betas, weight_decay=budget.weight_decay
+        model.parameters(), budget.learning_rate, budget.betas, weight_decay=budget.weight_decay, fused=True
     )
     average = {name: value.detach().clone().float() for name, value in model.state_dict().items()}
     state = resume(model, average, optimizer, folder)
@@ -101,7 +102,8 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
         for group in optimizer.param_groups:
             group["lr"] = budget.rate(state.step, state.seconds / total)
         loss, figures = _step(part, optimizer, accelerator, state.step)
-        _blend(average, model, _decay(state.step, budget.average))
+        if state.step % BLEND_EVERY == 0:
+            _blend(average, model, _decay(state.step, budget.average) ** BLEND_EVERY)
         state = State(state.step + 1, state.seconds + clock.lap())
         if main and state.step % LOG_EVERY == 0:
             _log(folder, state, {"loss": loss, **figures}, say)

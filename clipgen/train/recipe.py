@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
@@ -70,8 +70,9 @@ class Recipe:
         """Writes the storybook folder from the trained parts."""
         folder = self.out / "storybook"
         assemble(
-            folder, clip=self._trained(CLIPModel, "clip"), tokenizer=self.tokenizer(), vae=self._scaled_vae(),
-            unet=self._trained(UNet2DConditionModel, "unet"), scheduler=build_scheduler(), side=self.tier.side,
+            folder, clip=self._trained(CLIPModel, "clip"), text_encoder=self._text_encoder(),
+            tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
+            scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
         return folder
 
@@ -98,25 +99,39 @@ class Recipe:
         return ClipPart(clip, tokenizer, self.renders("wide"), self.tier.budgets["clip"].batch, self._seed())
 
     def _vae(self) -> VaePart:
-        return VaePart(build_vae(), self.renders("wide"), self.tier.budgets["vae"].batch, self._seed())
+        vae = build_vae()
+        if self.warm_start or (self.out / "unet").exists():  # a denoiser knows these latents: only the decoder learns
+            vae.encoder.requires_grad_(False)
+            vae.register_to_config(scaling_factor=self._trained(AutoencoderTiny, "vae").config.scaling_factor)
+        return VaePart(vae, self.renders("wide"), self.tier.budgets["vae"].batch, self._seed())
 
     def _unet(self) -> UnetPart:
-        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
-        unet = build_unet(clip.config.text_config.hidden_size, self.tier.unet_channels, self.tier.side // 8)
-        batch = self.tier.budgets["unet"].batch
-        text_encoder = text_encoder_of(clip)
-        return UnetPart(unet, self._scaled_vae(), text_encoder, tokenizer, self.renders("narrow"), batch, self._seed())
+        text_encoder, batch = self._text_encoder(), self.tier.budgets["unet"].batch
+        unet = build_unet(text_encoder.config.hidden_size, self.tier.unet_channels, self.tier.side // 8)
+        return UnetPart(
+            unet, self._scaled_vae(), text_encoder, self.tokenizer(), self.renders("narrow"), batch, self._seed()
+        )
+
+    def _text_encoder(self) -> CLIPTextModel:
+        """Returns the text encoder of the denoiser: CLIP's as it was then, so that CLIP may go on learning."""
+        folder = self.out / "unet" / "text_encoder"
+        if not folder.exists():
+            shipped = self.warm_start and CLIPTextModel.from_pretrained(self.warm_start / "text_encoder").float()
+            (shipped or text_encoder_of(self._trained(CLIPModel, "clip"))).save_pretrained(folder)
+        return CLIPTextModel.from_pretrained(folder).eval()
 
     def _scaled_vae(self) -> AutoencoderTiny:
         """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""
         vae = self._trained(AutoencoderTiny, "vae")
-        if vae.config.scaling_factor == 1.0:
+        if vae.config.scaling_factor == 1.0:  # as built: not measured yet
             vae.register_to_config(scaling_factor=latent_scale(vae, self.renders("narrow")))
             vae.save_pretrained(self.out / "vae" / "model")
         return vae.requires_grad_(False)
 
     def _trained(self, kind: type[Model], stage: str) -> Model:
         folder = self.out / stage / "model"
+        if not folder.exists() and self.warm_start:
+            folder = self.warm_start / stage
         if not folder.exists():
             raise ClipgenError(f"Stage '{stage}' has not been trained in '{self.out}'. Run: clipgen train {stage}")
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]

@@ -26,12 +26,12 @@ def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
 
 
 def assemble(
-    folder: Path, *, clip: CLIPModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny, unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler, side: int,
+    folder: Path, *, clip: CLIPModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny,
+    unet: UNet2DConditionModel, scheduler: DDIMScheduler, side: int,
 ) -> None:  # fmt: skip
     """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
     pipeline = StableDiffusionPipeline(
-        vae=_half(vae), text_encoder=_half(text_encoder_of(clip)), tokenizer=tokenizer, unet=_half(unet),
+        vae=_half(vae), text_encoder=_half(text_encoder), tokenizer=tokenizer, unet=_half(unet),
         scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -73,8 +73,9 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
 
     torch.manual_seed(0)
     unet = build_unet(256, (16, 32, 32), 16)
+    clip = build_clip(tokenizer)
     assemble(
-        tmp_path, clip=build_clip(tokenizer), tokenizer=tokenizer, vae=build_vae(), unet=unet,
+        tmp_path, clip=clip, text_encoder=text_encoder_of(clip), tokenizer=tokenizer, vae=build_vae(), unet=unet,
         scheduler=build_scheduler(), side=128,
     )  # fmt: skip
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)

@@ -1,0 +1,1 @@
+"""Measuring: how fast clipgen draws (`python -m clipgen.bench.first_picture`)."""
