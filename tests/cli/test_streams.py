@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from clipgen.cli.app import main
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -22,19 +25,28 @@ def clipgen(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_paths_only_stdin_left_alone_and_a_closed_stdout_is_quiet(tiny_epsilon: Path) -> None:
-    """stdin is a pipe that never ends: reading it would hang. stdout closes after the first path."""
-    words = ["a fox", "-s", "1-40", "-m", str(tiny_epsilon), "--steps", "1"]
-    with start(*words) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        first = process.stdout.readline()
-        process.stdout.close()
-        err = process.stderr.read()
-    assert process.returncode == 0, err
-    assert Path(first.strip()).is_file()
-    assert "seed 1" in err
+def test_a_stdout_that_closes_in_the_middle_is_quiet(
+    tiny_epsilon: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reader goes away after the first path, as `| head -1` does; reading stdin would be an error here."""
+    read_end, write_end = os.pipe()
+    first: list[bytes] = []
+
+    def read_once() -> None:
+        first.append(os.read(read_end, 4096))
+        os.close(read_end)
+
+    reader = threading.Thread(target=read_once)
+    reader.start()
+    with open(write_end, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert main(["a fox", "-s", "1-40", "-m", str(tiny_epsilon), "--steps", "1"]) == 0
+    reader.join()
+    assert Path(first[0].decode().splitlines()[0]).is_file()
+    err = capsys.readouterr().err
+    assert "seed 1 " in err
     assert not any(word in err for word in ("Loading", "Traceback", "Broken", "\x1b"))
+    assert len(list(Path().rglob("*.png"))) < 40
 
 
 @pytest.mark.parametrize("words", [["generate", "--help"], ["presets"], ["presets", "--json"]])
