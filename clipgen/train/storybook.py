@@ -12,6 +12,9 @@ from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, U
 from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.score import Scorer, read_captions
+
 Part = TypeVar("Part", bound=nn.Module)
 DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0}
 
@@ -40,9 +43,17 @@ def assemble(
     _drop_unexpected(folder / "vae" / "config.json", "block_out_channels")
     edge = {"shortest_edge": side}
     CLIPImageProcessorPil(size=edge, crop_size={"height": side, "width": side}).save_pretrained(folder / "clip")
+    _store_captions(folder / "clip", tokenizer)
     settings = {**DEFAULTS, "width": side, "height": side}
     (folder / "clipgen.json").write_text(json.dumps({"settings": settings}, indent=2) + "\n")
     write_checksums(folder)
+
+
+def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """Stores the vectors of the calibration captions as the weights on disk give them, so nobody waits for them."""
+    clip = CLIPModel.from_pretrained(folder).float().eval()
+    preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
+    Scorer(ClipEncoder("clip", clip, tokenizer, preprocessor), read_captions()).store(folder)
 
 
 def _drop_unexpected(config: Path, key: str) -> None:
