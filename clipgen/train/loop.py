@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from clipgen.train.checkpoint import State, resume, save_state
@@ -58,6 +59,34 @@ class Budget:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup) * min(1.0, max(0.0, 1 - progress) / self.decay)
 
 
+class Together:
+    """Keeps processes in step: the same weights at the start, mean gradients, one clock; alone it does nothing."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.several = accelerator.num_processes > 1
+
+    def start_alike(self, model: nn.Module) -> None:
+        """Gives every process the first one's weights."""
+        if self.several:
+            broadcast([value.data for value in (*model.parameters(), *model.buffers())])
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replaces every gradient by its mean over the processes, in one exchange."""
+        if not self.several:
+            return
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        mean = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+        for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def agreed(self, seconds: float) -> float:
+        """Returns the first process's seconds, so that all stop at the same step."""
+        if not self.several:
+            return seconds
+        return float(broadcast(torch.tensor(seconds, dtype=torch.float64, device=self.accelerator.device)))
+
+
 class Clock:
     """Counts training seconds, and tells when something is due again; what is spent while paused does not count."""
 
@@ -89,6 +118,7 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
 
     Gradients are averaged over processes. Writes state.safetensors (atomically), log.jsonl and samples/.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     part.to(accelerator.device)
     model, main = part.model.train(), accelerator.is_main_process
     optimizer = torch.optim.AdamW(
@@ -96,15 +126,17 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
     )
     average = {name: value.detach().clone().float() for name, value in model.state_dict().items()}
     state = resume(model, average, optimizer, folder)
+    together = Together(accelerator)
+    together.start_alike(model)
     torch.manual_seed(accelerator.process_index + 1000 * state.step)
     clock, total = Clock(), budget.minutes * 60
     while state.seconds < total:
         for group in optimizer.param_groups:
             group["lr"] = budget.rate(state.step, state.seconds / total)
-        loss, figures = _step(part, optimizer, accelerator, state.step)
+        loss, figures = _step(part, optimizer, together, state.step)
         if state.step % BLEND_EVERY == 0:
             _blend(average, model, _decay(state.step, budget.average) ** BLEND_EVERY)
-        state = State(state.step + 1, state.seconds + clock.lap())
+        state = State(state.step + 1, together.agreed(state.seconds + clock.lap()))
         if main and state.step % LOG_EVERY == 0:
             _log(folder, state, {"loss": loss, **figures}, say)
         if main and clock.due("save", budget.save_minutes):
@@ -121,16 +153,13 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
 
 
 def _step(
-    part: Part, optimizer: torch.optim.Optimizer, accelerator: Accelerator, step: int
+    part: Part, optimizer: torch.optim.Optimizer, together: Together, step: int
 ) -> tuple[float, dict[str, float]]:
     """Takes one optimiser step; a step with gradients that are not finite is left out."""
-    with accelerator.autocast():
+    with together.accelerator.autocast():
         loss, figures = part.loss(step)
-    accelerator.backward(loss)
-    if accelerator.num_processes > 1:
-        for parameter in part.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad = accelerator.reduce(parameter.grad, "mean")
+    loss.backward()
+    together.average_gradients(part.model)
     norm = nn.utils.clip_grad_norm_(part.model.parameters(), 1.0)
     if torch.isfinite(norm):
         optimizer.step()
