@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from statistics import mean
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -108,7 +107,6 @@ class Bar:
                 redirect_stdout=False,  # rich would send the paths of stdout to stderr
                 redirect_stderr=False,
             )
-            self._progress.start()
         return self
 
     def __exit__(
@@ -121,15 +119,11 @@ class Bar:
         """Shows a message beside a pulsing bar."""
         self._draw(message, completed=0, total=None)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Takes the bar away while something else is printed; the next step may be of another picture."""
+    def pause(self) -> None:
+        """Takes the bar away so that something else can be printed; the next step brings it back."""
         self._followed = None
         if self._progress:
             self._progress.stop()
-        yield
-        if self._progress:
-            self._progress.start()
 
     def step(self, step: Step, picture: int, left: float | None) -> None:
         """Shows a step, with `left` seconds for all pictures: `12/30  1.8 s/step  ETA 0:33  CLIP ▁▂▄▆█ 61→96 %`."""
@@ -155,6 +149,7 @@ class Bar:
     def _draw(self, text: str, *, completed: int, total: int | None) -> None:
         if self._progress is None:
             return
+        self._progress.start()
         if self._task is None:
             self._task = self._progress.add_task(text, total=total)
         self._progress.update(self._task, description=text, completed=completed, total=total)

@@ -155,8 +155,8 @@ class Studio:
         digest = files.save(result, self.place, job=run.job)
         self.written.append(result)
         self._tell_saved(run, result.path)
-        with self.bar.paused():
-            self._show(result)
+        self.bar.pause()
+        self._show(result)
         self._image_event(number, result, digest)
         if result.path and self._history:
             self._remember(result, result.path)
