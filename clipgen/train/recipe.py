@@ -57,7 +57,8 @@ class Recipe:
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {"clip": self._clip, "vae": self._vae, "unet": self._unet}
-        part = parts[name]()
+        with self.accelerator.main_process_first():  # the others find what it has written
+            part = parts[name]()
         self._warm(name, part.model)
         if self.accelerator.is_main_process:
             (folder / "run.json").write_text(json.dumps(self._facts(name, minutes), indent=2) + "\n")
@@ -87,11 +88,10 @@ class Recipe:
     def renders(self, name: str) -> Renders:
         """Opens the renders "wide" or "narrow", drawing them when they are not there."""
         mix, first = (self.tier.wide, 0) if name == "wide" else (self.tier.narrow, NARROW_SEED)
-        with self.accelerator.main_process_first():
-            return rendered(
-                self.out / f"renders-{name}", self.tier.renders, mix=mix, size=self.tier.side, first_seed=first,
-                processes=torch.multiprocessing.cpu_count(),
-            )  # fmt: skip
+        return rendered(
+            self.out / f"renders-{name}", self.tier.renders, mix=mix, size=self.tier.side, first_seed=first,
+            processes=torch.multiprocessing.cpu_count(),
+        )  # fmt: skip
 
     def _clip(self) -> ClipPart:
         tokenizer = self.tokenizer()
