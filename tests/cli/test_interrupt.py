@@ -53,7 +53,7 @@ def signal_after(seconds: float, number: signal.Signals) -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
     """A signal at random times: every path printed is a whole picture, and no other file is there."""
-    for delay in random.Random(0).choices([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], k=5):
+    for delay in random.Random(0).choices([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], k=3):
         folder = f"made-{delay}-{number}"
         words = ("a fox", "-s", "1-60", "--steps", "4", "-m", str(tiny_epsilon), "-o", f"{folder}/")
         try:
@@ -69,19 +69,33 @@ def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Sig
         assert "clipgen: Stopped" in ran.err.splitlines()[-1]
 
 
-def test_a_process_of_its_own(tiny_epsilon: Path) -> None:
-    """SIGTERM after the first path: the exit code, one envelope, and every announced picture on the disk."""
-    words = ["a fox", "-s", "1-900", "-m", str(tiny_epsilon), "-o", "made/"]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_batch_that_was_killed_resumes_to_the_same_bytes(
+    run: Run, tiny_epsilon: Path, number: signal.Signals
+) -> None:
+    Path("jobs.txt").write_text("".join(f'--prompt "fox {line}" --seed {line}\n' for line in range(10)))
+    words = ["batch", "jobs.txt", "-m", str(tiny_epsilon), "--steps", "2"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, "-m", "clipgen", *words], stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clipgen", *words, "-o", "made/"], stdout=pipe, stderr=pipe, text=True
+    )
     assert process.stdout is not None
     first = process.stdout.readline().strip()
-    process.send_signal(signal.SIGTERM)
-    rest, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    paths = [first, *rest.split()]
-    assert {Path(path).name for path in paths} == {path.name for path in Path("made").iterdir()}
-    assert err.splitlines()[-1] == f"clipgen: Stopped after {len(paths)} of 900 pictures."
+    process.send_signal(number)
+    rest, err = process.communicate(timeout=240)
+    printed = [first, *rest.split()]
+    if number == signal.SIGTERM:
+        assert process.returncode == 143, err
+        assert err.splitlines()[-1] == f"clipgen: Stopped after {len(printed)} of 10 pictures."
+        assert {Path(path).name for path in printed} == {path.name for path in Path("made").glob("*.png")}
+    before = {path.name for path in Path("made").glob("*.png")}
+    resumed = run(*words, "-o", "made/", "--resume")
+    assert resumed.code == 0
+    assert len(resumed.lines) == 10 - len(before)
+    run(*words, "-o", "whole/")
+    whole = {path.name: path.read_bytes() for path in Path("whole").glob("*.png")}
+    assert {path.name: path.read_bytes() for path in Path("made").glob("*.png")} == whole
+    assert len(whole) == 10
 
 
 def test_two_signals_kill() -> None:
