@@ -69,26 +69,15 @@ def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Sig
         assert "clipgen: Stopped" in ran.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_batch_that_was_killed_resumes_to_the_same_bytes(
-    run: Run, tiny_epsilon: Path, number: signal.Signals
-) -> None:
+def test_a_batch_that_was_killed_resumes_to_the_same_bytes(run: Run, tiny_epsilon: Path) -> None:
     Path("jobs.txt").write_text("".join(f'--prompt "fox {line}" --seed {line}\n' for line in range(10)))
     words = ["batch", "jobs.txt", "-m", str(tiny_epsilon), "--steps", "2"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clipgen", *words, "-o", "made/"], stdout=pipe, stderr=pipe, text=True
-    )
-    assert process.stdout is not None
-    first = process.stdout.readline().strip()
-    process.send_signal(number)
-    rest, err = process.communicate(timeout=240)
-    printed = [first, *rest.split()]
-    if number == signal.SIGTERM:
-        assert process.returncode == 143, err
-        assert err.splitlines()[-1] == f"clipgen: Stopped after {len(printed)} of 10 pictures."
-        assert {Path(path).name for path in printed} == {path.name for path in Path("made").glob("*.png")}
-    before = {path.name for path in Path("made").glob("*.png")}
+    command = [sys.executable, "-m", "clipgen", *words, "-o", "made/"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.kill()
+    before = list(Path("made").glob("*.png"))
     resumed = run(*words, "-o", "made/", "--resume")
     assert resumed.code == 0
     assert len(resumed.lines) == 10 - len(before)
