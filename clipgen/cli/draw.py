@@ -16,7 +16,7 @@ from clipgen.cli.layers import Resolved
 from clipgen.cli.plan import print_plan
 from clipgen.cli.progress import Bar
 from clipgen.cli.report import Report
-from clipgen.cli.studio import Run, Saved, Studio, check_scores
+from clipgen.cli.studio import Run, Saved, Studio, check_scores, summary
 from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED
 
@@ -69,6 +69,7 @@ def draw(
             studio.draw(runs, interrupt)
         finally:
             studio.flush()
+            report.data = summary(studio.written)
         if interrupt.stopped:
             raise interrupt.cancelled(studio.written, f"Stopped after {len(studio.written)} of {total} pictures.")
     check_scores(studio.written, options.min_score, report)

@@ -46,6 +46,15 @@ class Run:
     replayed: bool = False
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch."""
+
+    seed: int
+    path: Path | None
+    percentile: float | None
+
+
 class Throttle:
     """Says yes at most so many times a second."""
 
@@ -74,7 +83,7 @@ class Studio:
         self.bar = bar
         self.parent = parent
         self.on_saved: Saved | None = None
-        self.written: list[Result] = []
+        self.written: list[Written] = []
         self._waiting: list[tuple[int, Run, Result]] = []
         self._warned: set[Note] = set()
         self._loaded: tuple[str, Pipeline] | None = None
@@ -85,17 +94,18 @@ class Studio:
         self._mode = _show_mode(options, tables.get("output.show", "auto"))
 
     def draw(self, runs: Sequence[Run], interrupt: Interrupt) -> None:
-        """Draws the runs one after the other until the last one or a signal."""
+        """Draws the runs one after the other until the last one, or the next step after a signal."""
         first = 0
         for run in runs:
+            if interrupt.stopped:
+                return
             if self._waiting and self._waiting[0][1].group != run.group:
                 self.flush()
             pipe = self._load(run.settings.model, interrupt)
             self._estimate.begin(run.settings.images)
             with closing(cast("Generator[Step | Result, None, None]", pipe.generate(run.settings))) as events:
                 for event in events:
-                    self._hear(event, run, first)
-                    if interrupt.stopped:
+                    if self._hear(event, run, first) and interrupt.stopped:
                         return
             first += run.settings.images
 
@@ -110,18 +120,22 @@ class Studio:
             self.report.event("loading", what=model, done=1, total=1)
         return self._loaded[1]
 
-    def _hear(self, event: Step | Result, run: Run, first: int) -> None:
-        """Takes one event of the pipeline; `first` is the number of the run's first picture."""
+    def _hear(self, event: Step | Result, run: Run, first: int) -> bool:
+        """Takes one event; `first` is the number of the run's first picture. Returns whether it can be stopped here.
+
+        Pictures of one batch come together: after the first of them the others are finished too.
+        """
         from clipgen.result import Step
 
         if isinstance(event, Step):
             self._step(event, first + event.image)
-            return
+            return True
         self._estimate.finish(event.seconds)
         if self.options.keep:
-            self._waiting.append((first + event.index, run, event))
+            self._wait(self.options.keep, (first + event.index, run, event))
         else:
             self._finish(first + event.index, run, event)
+        return False
 
     def _step(self, step: Step, number: int) -> None:
         left = self._estimate.left(step.eta)
@@ -139,28 +153,33 @@ class Studio:
         if self.options.preview and self._previews.ready():
             files.replace_preview(step.preview(), Path(self.options.preview))
 
+    def _wait(self, most: int, picture: tuple[int, Run, Result]) -> None:
+        """Lets a picture wait for the end of its group, in place of the worst one if there are too many."""
+        self._waiting.append(picture)
+        if len(self._waiting) > most:
+            worst = min(self._waiting, key=lambda item: _rank(item[2]))
+            self._waiting.remove(worst)
+            number, run, result = worst
+            self._image_event(number, result, None)
+            self._tell_saved(run, None)
+
     def flush(self) -> None:
-        """Writes the best K of the pictures that wait for --keep, the best first, and drops the others."""
+        """Writes the pictures that wait for --keep, the best first."""
         best = sorted(self._waiting, key=lambda item: _rank(item[2]), reverse=True)
         self._waiting = []
-        for place, (number, run, result) in enumerate(best):
-            if place < (self.options.keep or 0):
-                self._finish(number, run, result)
-            else:
-                self._image_event(number, result, None)
-                self._tell_saved(run, None)
+        for number, run, result in best:
+            self._finish(number, run, result)
 
     def _finish(self, number: int, run: Run, result: Result) -> None:
         """Saves one picture, shows it, prints its path and writes it into the history."""
         digest = files.save(result, self.place, job=run.job)
-        self.written.append(result)
+        self.written.append(Written(result.seed, result.path, result.clip.percentile if result.clip else None))
         self._tell_saved(run, result.path)
         self.bar.pause()
         self._show(result)
         self._image_event(number, result, digest)
         if result.path and self._history:
             self._remember(result, result.path)
-        self.report.data = _summary(self.written)
 
     def _tell_saved(self, run: Run, path: Path | None) -> None:
         if self.on_saved and run.job:
@@ -209,28 +228,28 @@ def _show_mode(options: Options, configured: str) -> str:
     return show.choose(wanted, os.environ, terminal=terminal, ask_da1=show.ask_terminal)
 
 
-def _summary(results: Sequence[Result]) -> dict[str, Any]:
+def summary(written: Sequence[Written]) -> dict[str, Any]:
     """Returns what the envelope tells of the pictures, as many as fit into one line."""
     images: list[dict[str, Any]] = []
     size = 0
-    for result in results:
-        images.append({"path": str(result.path) if result.path else None, "seed": result.seed})
+    for picture in written:
+        images.append({"path": str(picture.path) if picture.path else None, "seed": picture.seed})
         size += len(json.dumps(images[-1]))
         if size > ENVELOPE_BYTES:
             break
-    return {"count": len(results), "images": images}
+    return {"count": len(written), "images": images}
 
 
-def check_scores(results: Sequence[Result], least: float | None, report: Report) -> None:
+def check_scores(written: Sequence[Written], least: float | None, report: Report) -> None:
     """Raises BelowMinScore if a picture lies under the percentile `least`; the files are kept."""
     if least is None:
         return
-    scores = [result.clip.percentile for result in results if result.clip and result.clip.percentile is not None]
-    if len(scores) < len(results):
+    scores = [picture.percentile for picture in written if picture.percentile is not None]
+    if len(scores) < len(written):
         message = "Without a calibrated score nothing can be held against --min-score."
         report.warn(Note("not-calibrated", "min_score", message))
     if low := [score for score in scores if score < least]:
-        line = f"{len(low)} of {len(results)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
+        line = f"{len(low)} of {len(written)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
         raise BelowMinScore(line, field="min_score")
 
 

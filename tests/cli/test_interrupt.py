@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,24 @@ def test_a_batch_that_was_killed_resumes_to_the_same_bytes(run: Run, tiny_epsilo
     whole = {path.name: path.read_bytes() for path in Path("whole").glob("*.png")}
     assert {path.name: path.read_bytes() for path in Path("made").glob("*.png")} == whole
     assert len(whole) == 10
+
+
+def test_pictures_that_are_finished_together_are_all_kept(run: Run, tiny_epsilon: Path) -> None:
+    """The signal comes when the first picture of a batch of 32 is written: the others of it are finished too."""
+    words = ("a fox", "-s", "1", "-n", "40", "--steps", "2", "-m", str(tiny_epsilon), "-o", "made/")
+
+    def watch() -> None:
+        while not list(Path("made").glob("*.png")):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    ran = run(*words)
+    thread.join()
+    assert ran.code == 130
+    assert len(ran.lines) in (32, 40)
+    assert len(ran.lines) == len(list(Path("made").iterdir()))
 
 
 def test_two_signals_kill() -> None:
