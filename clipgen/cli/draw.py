@@ -13,10 +13,11 @@ from clipgen.cli import files
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved
+from clipgen.cli.outcome import check_scores, summary
 from clipgen.cli.plan import print_plan
 from clipgen.cli.progress import Bar
 from clipgen.cli.report import Report
-from clipgen.cli.studio import Run, Saved, Studio, check_scores, summary
+from clipgen.cli.studio import Run, Saved, Studio
 from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED
 

@@ -12,8 +12,8 @@ WORDS = ((99.0, "strong"), (95.0, "good"), (80.0, "fair"), (0.0, "weak"))
 
 
 def percent(percentile: float) -> str:
-    """Returns `97 %`, with one decimal, rounded down, from 99 up: only 100 itself reads 100."""
-    return f"{math.floor(percentile * 10) / 10:.1f} %" if percentile >= 99 else f"{percentile:.0f} %"
+    """Returns `97 %`, with one decimal from 99 up; rounded down, so that nothing reads better than it is."""
+    return f"{math.floor(percentile * 10) / 10:.1f} %" if percentile >= 99 else f"{math.floor(percentile)} %"
 
 
 def word(percentile: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,17 +9,18 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from clipgen.cli import files, show
 from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
+from clipgen.cli.outcome import Written
 from clipgen.cli.plan import absolute_model
 from clipgen.cli.progress import Bar, Estimate
 from clipgen.cli.report import Report
 from clipgen.cli.score import score_line
-from clipgen.errors import BelowMinScore, ClipgenError
+from clipgen.errors import ClipgenError
 from clipgen.settings import Note, Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 STEPS_A_SECOND = 10  # step events
 PREVIEWS_A_SECOND = 4
-ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
 Saved = Callable[[str, Path | None], None]  # hears of each job's file, None for one that --keep drops
 
 
@@ -44,15 +43,6 @@ class Run:
     group: Hashable
     job: str | None = None
     replayed: bool = False
-
-
-@dataclass(frozen=True)
-class Written:
-    """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch."""
-
-    seed: int
-    path: Path | None
-    percentile: float | None
 
 
 class Throttle:
@@ -226,31 +216,6 @@ def _show_mode(options: Options, configured: str) -> str:
     terminal = sys.stdout.isatty() and sys.stderr.isatty() and not (options.json or options.quiet)
     wanted = "off" if options.no_show else options.show or configured
     return show.choose(wanted, os.environ, terminal=terminal, ask_da1=show.ask_terminal)
-
-
-def summary(written: Sequence[Written]) -> dict[str, Any]:
-    """Returns what the envelope tells of the pictures, as many as fit into one line."""
-    images: list[dict[str, Any]] = []
-    size = 0
-    for picture in written:
-        images.append({"path": str(picture.path) if picture.path else None, "seed": picture.seed})
-        size += len(json.dumps(images[-1]))
-        if size > ENVELOPE_BYTES:
-            break
-    return {"count": len(written), "images": images}
-
-
-def check_scores(written: Sequence[Written], least: float | None, report: Report) -> None:
-    """Raises BelowMinScore if a picture lies under the percentile `least`; the files are kept."""
-    if least is None:
-        return
-    scores = [picture.percentile for picture in written if picture.percentile is not None]
-    if len(scores) < len(written):
-        message = "Without a calibrated score nothing can be held against --min-score."
-        report.warn(Note("not-calibrated", "min_score", message))
-    if low := [score for score in scores if score < least]:
-        line = f"{len(low)} of {len(written)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
-        raise BelowMinScore(line, field="min_score")
 
 
 def _rank(result: Result) -> tuple[float, float]:

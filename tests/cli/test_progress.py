@@ -66,7 +66,7 @@ def test_estimate_counts_later_runs() -> None:
 
 @pytest.mark.parametrize(
     "value, expected",
-    [(97.4, "97 %"), (98.96, "99 %"), (99.0, "99.0 %"), (99.95, "99.9 %"), (100, "100.0 %"), (3, "3 %")],
+    [(97.4, "97 %"), (98.96, "98 %"), (99.0, "99.0 %"), (99.95, "99.9 %"), (100, "100.0 %"), (3, "3 %")],
 )
 def test_percent(value: float, expected: str) -> None:
     assert percent(value) == expected

@@ -1,0 +1,49 @@
+"""What a drawing command has made, for the envelope and for --min-score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipgen.cli.report import Report
+from clipgen.errors import BelowMinScore
+from clipgen.settings import Note
+
+ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch."""
+
+    seed: int
+    path: Path | None
+    percentile: float | None
+
+
+def summary(written: Sequence[Written]) -> dict[str, Any]:
+    """Returns what the envelope tells of the pictures, as many as fit into one line."""
+    images: list[dict[str, Any]] = []
+    size = 0
+    for picture in written:
+        images.append({"path": str(picture.path) if picture.path else None, "seed": picture.seed})
+        size += len(json.dumps(images[-1]))
+        if size > ENVELOPE_BYTES:
+            break
+    return {"count": len(written), "images": images}
+
+
+def check_scores(written: Sequence[Written], least: float | None, report: Report) -> None:
+    """Raises BelowMinScore if a picture lies under the percentile `least`; the files are kept."""
+    if least is None:
+        return
+    scores = [picture.percentile for picture in written if picture.percentile is not None]
+    if len(scores) < len(written):
+        message = "Without a calibrated score nothing can be held against --min-score."
+        report.warn(Note("not-calibrated", "min_score", message))
+    if low := [score for score in scores if score < least]:
+        line = f"{len(low)} of {len(written)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
+        raise BelowMinScore(line, field="min_score")
