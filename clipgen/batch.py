@@ -8,7 +8,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,8 +147,9 @@ class Journal:
         """Notes that the picture of a job id is on the disk, None for one that --keep dropped; raises OutputError."""
         line = {"job": job, "path": path and os.path.relpath(path, self.folder)}
         with _output_errors(self.path), self.path.open("ab+") as file:
-            torn = file.tell() and (file.seek(-1, os.SEEK_END) or True) and file.read(1) != b"\n"
-            file.write(b"\n" * bool(torn) + json.dumps(line).encode() + b"\n")
+            file.seek(max(0, file.tell() - 1))
+            mend = b"\n" if file.read(1) not in (b"", b"\n") else b""  # the line before was torn by a kill
+            file.write(mend + json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -159,7 +160,7 @@ class Journal:
 
     def done(self, jobs: Sequence[Job]) -> set[str]:
         """Returns the ids of finished pictures: noted with the file there, or in a file that carries the id itself."""
-        noted = {e["job"]: e["path"] for e in self._entries() if "job" in e}
+        noted = {entry["job"]: entry["path"] for entry in self._entries() if "job" in entry}
         done = {job for job, path in noted.items() if path is None or (self.folder / path).is_file()}
         known = {(self.folder / path).resolve() for path in noted.values() if path}
         wanted = {job.id for job in jobs} - done
@@ -176,8 +177,8 @@ class Journal:
                     record = read_settings(path).record
                 except ClipgenError:
                     continue
-                if record and record["job"]:
-                    found.add(record["job"])
+                if record:
+                    found.add(str(record.get("job")))
         return found
 
     def _files(self) -> list[Path]:
@@ -187,12 +188,8 @@ class Journal:
         """Yields the lines of every process's journal; what a kill tore is left out."""
         for file in self._files():
             for line in file.read_text("utf-8", "replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(entry, dict):
-                    yield entry
+                with suppress(ValueError):
+                    yield json.loads(line)
 
 
 @contextmanager
