@@ -11,6 +11,7 @@ from clipgen.cli import complete, draw
 from clipgen.cli.command_line import command_line
 from clipgen.cli.flags import WHICH, Flags, takes_flags
 from clipgen.cli.layers import Layer
+from clipgen.cli.numbers import whole
 from clipgen.cli.plan import check_flags, from_file, plan
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
@@ -30,7 +31,9 @@ def again(
     ] = None,
     back: Annotated[
         int | None,
-        typer.Option("--back", metavar="N", help="The Nth before the last one.", min=0, rich_help_panel=WHICH),
+        typer.Option(
+            "--back", metavar="N", help="The Nth before the last one.", parser=whole("back", 0), rich_help_panel=WHICH
+        ),
     ] = None,
     change: Annotated[
         list[str] | None,

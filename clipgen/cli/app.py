@@ -9,6 +9,7 @@ from functools import cache
 from typing import IO, Annotated
 
 import typer
+from typer._click.exceptions import UsageError
 
 from clipgen.cli import again, batch, completion, config, doctor, generate, history, info, models, presets, train
 from clipgen.cli.group import Command, Root
@@ -102,7 +103,7 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _refused(words: list[str], error: Exception) -> int:
+def _refused(words: list[str], error: ClipgenError | typer.TyperException) -> int:
     """Reports a command line that could not be read: one line, and the envelope if --json was asked for."""
     before_end = words[: words.index("--")] if "--" in words else words
     refusal = error if isinstance(error, ClipgenError) else SettingsError(_sentence(error))
@@ -113,7 +114,7 @@ def _refused(words: list[str], error: Exception) -> int:
         return end.exit_code
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: typer.TyperException) -> str:
     """Returns a usage error of typer in the form of our own."""
-    assert isinstance(error, typer.TyperException)
-    return f"{error.format_message().rstrip('.')}. Flags: clipgen --help"
+    place = error.ctx.command_path if isinstance(error, UsageError) and error.ctx else "clipgen"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}. Flags: {place} --help"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from clipgen.cli import complete
+from clipgen.cli.numbers import percentage, whole
 from clipgen.cli.show import MODES
 from clipgen.errors import SettingsError
 from clipgen.settings import FIELDS, Settings, coerce
@@ -55,11 +56,18 @@ class Options:
 
     size: Annotated[str | None, _flag("--size", metavar="WxH", panel=PICTURE, help="Width and height, 512x768.")] = None
     keep: Annotated[
-        int | None, _flag("--keep", metavar="K", panel=PICTURE, help="Write only the K that match best.", min=1)
+        int | None,
+        _flag("--keep", metavar="K", panel=PICTURE, help="Write only the K that match best.", parser=whole("keep", 1)),
     ] = None
     min_score: Annotated[
         float | None,
-        _flag("--min-score", metavar="P", panel=PICTURE, help="Exit 6 if a picture scores under P %.", min=0, max=100),
+        _flag(
+            "--min-score",
+            metavar="P",
+            panel=PICTURE,
+            help="Exit 6 if a picture scores under P %.",
+            parser=percentage("min_score"),
+        ),
     ] = None
     output: Annotated[
         str | None,
@@ -70,7 +78,14 @@ class Options:
         _flag("--format", metavar="NAME", panel=FILES, help="png, jpeg or webp.", autocompletion=lambda: FORMATS),
     ] = None
     quality: Annotated[
-        int | None, _flag("--quality", metavar="N", panel=FILES, help="Of jpeg and webp, 1 to 100; 92.", min=1, max=100)
+        int | None,
+        _flag(
+            "--quality",
+            metavar="N",
+            panel=FILES,
+            help="Of jpeg and webp, 1 to 100; 92.",
+            parser=whole("quality", 1, 100),
+        ),
     ] = None
     no_metadata: Annotated[bool, _flag("--no-metadata", panel=FILES, help="Keep the settings out of the file.")] = False
     no_history: Annotated[bool, _flag("--no-history", panel=FILES, help="Keep the picture out of the history.")] = False

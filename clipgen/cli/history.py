@@ -11,6 +11,7 @@ import typer
 from clipgen.cli import complete, config_file
 from clipgen.cli.command_line import command_line
 from clipgen.cli.group import Command, Group
+from clipgen.cli.numbers import whole
 from clipgen.cli.report import Report
 from clipgen.errors import SettingsError
 from clipgen.home import history_path
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from clipgen.history import Entry
 
 app = typer.Typer(cls=Group)
+ID = whole("id", 1)
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
-Id = Annotated[int, typer.Argument(metavar="ID", help="The number in the list.", autocompletion=complete.ids)]
+Id = Annotated[
+    int, typer.Argument(metavar="ID", help="The number in the list.", autocompletion=complete.ids, parser=ID)
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -40,14 +44,17 @@ def list_(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[WORD...]", help="All of them, in settings or path.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", help="At most so many, newest first.", min=1)] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="At most so many, newest first; 20.", parser=whole("limit", 1)),
+    ] = None,
     json: Json = False,
 ) -> None:
     """List pictures, the newest first."""
     from clipgen import history as store
 
     with Report(json=json) as report:
-        entries = store.find(words or (), limit=limit)
+        entries = store.find(words or (), limit=limit or 20)
         report.data = {"pictures": [entry.to_dict() for entry in entries]}
         rows = [
             (
@@ -95,7 +102,8 @@ def show(number: Id, json: Json = False) -> None:
 @app.command("path", cls=Command)
 def path(
     number: Annotated[
-        int | None, typer.Argument(metavar="[ID]", help="A picture; none = history.db.", autocompletion=complete.ids)
+        int | None,
+        typer.Argument(metavar="[ID]", help="A picture; none = history.db.", autocompletion=complete.ids, parser=ID),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -129,7 +137,9 @@ def _switch(value: bool, json: bool) -> None:
 
 @app.command("forget", cls=Command)
 def forget(
-    numbers: Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Numbers of the list.")] = None,
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID...]", help="Numbers of the list.", parser=ID)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", metavar="", help="All of it.")] = False,
     json: Json = False,
 ) -> None:

@@ -83,7 +83,7 @@ def test_a_preset_restyles_only_when_it_is_asked_for(run: Run, drawn: list[str])
         (["--change", "steps"], 2, "--change takes field=value, got 'steps'"),
         (["--change", "steps=0"], 2, "steps must be 1 to 150, got '0'"),
         (["--back", "1", "1"], 2, "A picture and --back exclude each other"),
-        (["--back", "-1"], 2, "--back"),
+        (["--back", "-1"], 2, "back must be 0 or more, got '-1'"),
         (["99"], 1, "The history has no picture '99'"),
         (["nothing.png"], 1, "Cannot read 'nothing.png'"),
         ([], 1, "The history has no such picture yet. Name a file: clipgen again FILE"),

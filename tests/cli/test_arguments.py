@@ -174,6 +174,13 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
         (["a fox", "--format", "gif"], "format must be png, jpeg, webp, got 'gif'"),
         (["a fox", "--show", "ascii"], "show must be auto, kitty, iterm2, sixel, blocks, off, got 'ascii'"),
         (["a fox", "--show", "off", "--no-show"], "--show and --no-show exclude each other"),
+        (["a fox", "--keep", "0"], "keep must be 1 or more, got '0'"),
+        (["a fox", "--keep", "two"], "keep must be 1 or more, got 'two'"),
+        (["a fox", "--quality", "101"], "quality must be 1 to 100, got '101'"),
+        (["a fox", "--min-score", "nan"], "min_score must be 0 to 100, got 'nan'"),
+        (["history", "show", "x"], "id must be 1 or more, got 'x'"),
+        (["history", "list", "--limit", "0"], "limit must be 1 or more, got '0'"),
+        (["again", "--bogus"], "Flags: clipgen again --help"),
         (["a fox", "-q"], "--json and --quiet exclude each other"),
         (["doctor", "in", "snow"], "'doctor' takes no 'in snow'. To draw these words: clipgen generate doctor in snow"),
         (["models", "on", "a", "runway"], "To draw these words: clipgen generate models on a runway"),
@@ -182,6 +189,7 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
 )
 def test_a_bad_line_is_one_error_line_and_an_envelope(run: Run, words: list[str], message: str) -> None:
     front = words[:1] if words[0] in ROOT.commands else []
+    front += words[1:2] if words[:2] in (["history", "show"], ["history", "list"]) else []
     ran = run(*front, "--json", *words[len(front) :])
     assert ran.err.startswith("clipgen: ")
     assert ran.err.count("\n") == 1

@@ -1,0 +1,35 @@
+"""Numbers of flags and arguments that are no Settings fields, refused in our own words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from clipgen.errors import SettingsError
+from clipgen.settings import shown
+
+
+def whole(name: str, least: int, most: int | None = None) -> Callable[[str], int]:
+    """Returns a parser of whole numbers for typer; it raises SettingsError for anything else."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"[+-]?\d{1,18}", text) and least <= int(text) <= (int(text) if most is None else most):
+            return int(text)
+        raise _refused(name, f"{least} or more" if most is None else f"{least} to {most}", text)
+
+    return parse
+
+
+def percentage(name: str) -> Callable[[str], float]:
+    """Returns a parser of numbers from 0 to 100 for typer; it raises SettingsError for anything else."""
+
+    def parse(text: str) -> float:
+        if re.fullmatch(r"\d{1,3}(\.\d{1,9})?", text) and float(text) <= 100:
+            return float(text)
+        raise _refused(name, "0 to 100", text)
+
+    return parse
+
+
+def _refused(name: str, rule: str, text: str) -> SettingsError:
+    return SettingsError(f"{name} must be {rule}, got '{shown(text)}'", field=name)
