@@ -13,6 +13,7 @@ from clipgen.cli.command_line import command_line
 from clipgen.cli.group import Command, Group
 from clipgen.cli.numbers import whole
 from clipgen.cli.report import Report
+from clipgen.cli.score import percent
 from clipgen.errors import SettingsError
 from clipgen.home import history_path
 
@@ -78,7 +79,7 @@ def _short(path: Path) -> Path:
 
 def _percent(entry: Entry) -> str:
     percentile = entry.clip["percentile"] if entry.clip else None
-    return "" if percentile is None else f"{percentile:.0f} %"
+    return "" if percentile is None else percent(percentile)
 
 
 @app.command("show", cls=Command)

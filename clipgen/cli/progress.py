@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LEVELS = "▁▂▃▄▅▆▇█"
 SPARKS = 8  # characters of the sparkline
 FRAMES = 10  # redraws a second
+ECHO = 3  # columns left free for the terminal's ^C, which would push a full line up
 
 
 def sparkline(values: Sequence[float], width: int = SPARKS) -> str:
@@ -97,11 +98,13 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+            console = Console(file=sys.stderr, highlight=False)
+            console.width -= ECHO
             self._progress = Progress(
                 SpinnerColumn(),
                 BarColumn(bar_width=24),
                 TextColumn("{task.description}", markup=False),
-                console=Console(file=sys.stderr, highlight=False),
+                console=console,
                 transient=True,
                 refresh_per_second=FRAMES,
                 redirect_stdout=False,  # rich would send the paths of stdout to stderr
