@@ -7,7 +7,8 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from clipgen.train.world.backgrounds import PAINTERS, Canvas
+from clipgen.train.world.backgrounds import PAINTERS
+from clipgen.train.world.brush import Canvas
 from clipgen.train.world.drawings import dyed, glyph, rgb_of
 from clipgen.train.world.scene import FLOATING, Scene, Thing
 from clipgen.train.world.styles import FILTERS
