@@ -24,6 +24,8 @@ from clipgen.train.world.sheet import contact_sheet
 
 EMPTY_SHARE = 0.1
 FRESH_SHARE = 0.25
+HELD_BACK = 128  # the last pictures of the renders are never trained on
+MEASURED_AT = (100, 300, 500, 700, 900)  # timesteps of the held-back errors
 PROMPTS = (
     "a fox in snow", "a cat on a beach", "a rocket in space", "an owl at night", "two pizzas on a table",
     "a red car in the city", "a penguin in the forest", "a castle in the mountains, watercolour",
@@ -60,7 +62,7 @@ class LatentStore:
 
     def __init__(self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator) -> None:
         self.vae, self.renders, self.scale, self.rng = vae.eval(), renders, scaling_factor, rng
-        self.order = rng.permutation(len(renders))
+        self.order = rng.permutation(len(renders) - HELD_BACK)
         self.latents = torch.empty(0)
         self.filled = 0
 
@@ -76,13 +78,17 @@ class LatentStore:
         return self.order[places], self.latents[places].float()
 
     def _encode(self, count: int) -> None:
-        pictures = self.renders.images(self.order[self.filled : self.filled + count]).to(self.vae.device)
-        with torch.no_grad():
-            new = self.vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latents * self.scale
+        new = self.encode(self.order[self.filled : self.filled + count])
         if not self.filled:
             self.latents = torch.empty(len(self.order), *new.shape[1:], dtype=torch.float16)
         self.latents[self.filled : self.filled + count] = new.half().cpu()
         self.filled += count
+
+    @torch.no_grad()
+    def encode(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Returns the scaled latents of some pictures [B, C, h, w], not kept."""
+        pictures = self.renders.images(indices).to(self.vae.device, memory_format=torch.channels_last)
+        return self.vae.encode(pictures).latents * self.scale  # type: ignore[no-any-return]
 
 
 class UnetPart:
@@ -109,17 +115,20 @@ class UnetPart:
         """Returns the weighted v-prediction loss of one batch."""
         indices, latents = self.store.batch(self.batch)
         texts = ["" if self.words.random() < EMPTY_SHARE else self.renders.caption(int(i), self.words) for i in indices]
-        states, device = self.states(texts), self.model.device
-        latents = latents.to(device)
-        even = (torch.arange(self.batch, device=device) + torch.rand(self.batch, device=device)) / self.batch
+        device = self.model.device
+        even = (torch.randperm(self.batch, device=device) + torch.rand(self.batch, device=device)) / self.batch
         timesteps = (even * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
-        noise = torch.randn_like(latents)
-        a = self.alphas[timesteps]
-        signal, spread = a.sqrt()[:, None, None, None], (1 - a).sqrt()[:, None, None, None]
-        noisy, target = signal * latents + spread * noise, signal * noise - spread * latents
+        latents = latents.to(device)
+        error = self._error(latents, torch.randn_like(latents), timesteps, self.states(texts))
+        return error, {"stored": self.store.filled}
+
+    def _error(self, latents: Tensor, noise: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
+        """Returns the mean squared error of the predicted v = alpha noise - sigma x0."""
+        a = self.alphas[timesteps][:, None, None, None]
+        noisy, target = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
         predicted = self.model(noisy, timesteps, encoder_hidden_states=states).sample.float()
-        error = (predicted - target).square().mean((1, 2, 3))
-        return error.mean(), {"stored": self.store.filled}
+        error: Tensor = (predicted - target).square().mean()
+        return error
 
     def states(self, texts: Sequence[str]) -> Tensor:
         """Returns text states [B, T, D] of prompts, padded to the tokenizer's length as the pipeline pads them."""
@@ -129,11 +138,19 @@ class UnetPart:
         return states.float()
 
     def show(self, folder: Path) -> dict[str, float]:
-        """Draws four seeds of each fixed prompt."""
+        """Draws four seeds of each fixed prompt; measures the error on held-back latents at fixed noise."""
         texts = [prompt for prompt in PROMPTS for _ in range(4)]
         pictures = sample(self.model, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
         contact_sheet([to_image(p) for p in pictures], texts).save(folder / "unet.png")
-        return {}
+        return self._held_back_errors()
+
+    def _held_back_errors(self) -> dict[str, float]:
+        indices, words = np.arange(len(self.renders) - HELD_BACK, len(self.renders)), random.Random(0)
+        latents = self.store.encode(indices)
+        states = self.states([self.renders.caption(int(i), words) for i in indices])
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
+        every = {t: torch.full((len(indices),), t, device=latents.device) for t in MEASURED_AT}
+        return {f"v_{t}": self._error(latents, noise, timesteps, states).item() for t, timesteps in every.items()}
 
 
 def sample(
