@@ -90,7 +90,8 @@ class ClipPart:
     def _ids(self, texts: list[str]) -> Tensor:
         """Returns input_ids [B, T] padded to the longest; the text encoder is causal, so padding changes nothing."""
         found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return found["input_ids"].to(self.model.device)  # type: ignore[no-any-return]
+        ids: Tensor = found["input_ids"].to(self.model.device)
+        return ids
 
 
 def caption_pair(scene: Scene, rng: random.Random) -> tuple[str, str | None]:

@@ -47,7 +47,7 @@ TIERS = {
         budgets={
             "clip": Budget(1, 64, 1e-3, warmup=150, average=0.995, weight_decay=0.05, betas=(0.9, 0.98)),
             "vae": Budget(1, 16, 1e-3, warmup=100, average=0.995),
-            "unet": Budget(1, 32, 6e-4, warmup=300, average=0.9985, decay=0.35, show_minutes=12),
+            "unet": Budget(1, 20, 8e-4, warmup=200, average=0.9985, decay=0.4, show_minutes=14),
         },
         unet_channels=(96, 192, 256),
     ),

@@ -88,7 +88,8 @@ class LatentStore:
     def encode(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Returns the scaled latents of some pictures [B, C, h, w], not kept."""
         pictures = self.renders.images(indices).to(self.vae.device, memory_format=torch.channels_last)
-        return self.vae.encode(pictures).latents * self.scale  # type: ignore[no-any-return]
+        latents: Tensor = self.vae.encode(pictures).latents * self.scale
+        return latents
 
 
 class UnetPart:

@@ -22,6 +22,7 @@ from clipgen.train.world.sheet import contact_sheet
 
 WIDTH = 48
 CROP = 64
+HELD_BACK = 64  # the last pictures of the renders are never trained on
 NOISE = 0.05  # standard deviation added to latents in training
 SIZE_WEIGHT = 1e-3
 EDGE_WEIGHT = 1.0
@@ -67,17 +68,19 @@ class VaePart:
 
     def _batch(self, *, whole: bool) -> Tensor:
         if whole:
-            return self.renders.images(self.rng.integers(0, len(self.renders), max(1, self.batch // 4)))
+            return self.renders.images(self.rng.integers(0, len(self.renders) - HELD_BACK, max(1, self.batch // 4)))
         side = self.renders.pictures.shape[1] - CROP
         crops = []
         for _ in range(self.batch):
-            index, x, y = self.rng.integers(0, len(self.renders)), *self.rng.integers(0, side + 1, 2)
+            index, x, y = self.rng.integers(0, len(self.renders) - HELD_BACK), *self.rng.integers(0, side + 1, 2)
             crops.append(self.renders.pictures[index, y : y + CROP, x : x + CROP])
         return to_unit(torch.from_numpy(np.stack(crops)))
 
     def show(self, folder: Path) -> dict[str, float]:
-        """Writes pictures above their reconstructions; measures PSNR in dB on the last 64 pictures."""
-        pictures = self.renders.images(np.arange(len(self.renders) - 64, len(self.renders))).to(self.model.device)
+        """Writes pictures above their reconstructions; measures PSNR in dB on the pictures held back."""
+        pictures = self.renders.images(np.arange(len(self.renders) - HELD_BACK, len(self.renders))).to(
+            self.model.device
+        )
         decoded = torch.cat(
             [self.model.decode(self.model.encode(p).latents).sample.clamp(-1, 1) for p in pictures.split(8)]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from clipgen.train.world.brush import Canvas, shade, varied
+from clipgen.train.world.brush import Canvas, blended, shade, varied
 from clipgen.train.world.props import SKIES, cactus, cloud, conifer, lit, palm, sky, stars
 
 
@@ -141,8 +141,7 @@ def outer_space(canvas: Canvas, time: str) -> None:
     glow = rng.choice([(74, 40, 120), (30, 60, 120), (110, 40, 90)])
     x, y = rng.random(), rng.random()
     for k in range(9, 0, -1):
-        mixed = tuple(round(b + (g - b) * (1 - k / 10) * 0.7) for b, g in zip(base, glow, strict=True))
-        canvas.ellipse(x, y, 0.075 * k, 0.05 * k, mixed)  # type: ignore[arg-type]
+        canvas.ellipse(x, y, 0.075 * k, 0.05 * k, blended(base, glow, (1 - k / 10) * 0.7))
     stars(canvas, 70, 1)
     if rng.random() < 0.5:
         colour = varied(rng, rng.choice([(220, 150, 90), (120, 160, 210), (190, 110, 110)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -65,13 +65,25 @@ class Canvas:
             self.ellipse(self.rng.random(), self.rng.uniform(top, bottom), r, r, fill)
 
 
+def mapped(colour: RGB, change: Callable[[int], int]) -> RGB:
+    """Changes red, green and blue alike, in that order."""
+    red, green, blue = colour
+    return change(red), change(green), change(blue)
+
+
 def shade(colour: RGB, factor: float) -> RGB:
     """Darkens (below 1) or lightens (above 1, towards white) a colour."""
     if factor <= 1:
-        return tuple(round(c * factor) for c in colour)  # type: ignore[return-value]
-    return tuple(round(c + (255 - c) * (factor - 1)) for c in colour)  # type: ignore[return-value]
+        return mapped(colour, lambda c: round(c * factor))
+    return mapped(colour, lambda c: round(c + (255 - c) * (factor - 1)))
+
+
+def blended(a: RGB, b: RGB, share: float) -> RGB:
+    """Mixes `share` of the second colour into the first."""
+    red, green, blue = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def varied(rng: random.Random, colour: RGB, spread: int = 10) -> RGB:
     """Moves a colour a little at random."""
-    return tuple(min(255, max(0, c + rng.randint(-spread, spread))) for c in colour)  # type: ignore[return-value]
+    return mapped(colour, lambda c: min(255, max(0, c + rng.randint(-spread, spread))))
