@@ -1,4 +1,4 @@
-"""Recovers x0 from what a network predicts, for every scheduler: here x_t = alpha x0 + sigma noise is known."""
+"""x0 from what a network predicts, and corrections of x0 back into it: x_t = alpha x0 + sigma noise is known here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from clipgen.errors import ModelError
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
+FLOW_MATCHING = frozenset(
+    {"FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"}
+)
 VARIANCE_PRESERVING = frozenset({"DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler"})
 VARIANCE_EXPLODING = frozenset(
     {
@@ -19,9 +22,19 @@ VARIANCE_EXPLODING = frozenset(
         "HeunDiscreteScheduler",
         "KDPM2DiscreteScheduler",
         "KDPM2AncestralDiscreteScheduler",
+        "LMSDiscreteScheduler",
     }
 )
-SIGMA_TO_PRESERVING = frozenset({"DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"})
+SIGMA_TO_PRESERVING = frozenset(
+    {
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "UniPCMultistepScheduler",
+        "DEISMultistepScheduler",
+        "SASolverScheduler",
+    }
+)
+AFTER_THE_STEP = frozenset({"PNDMScheduler", "LMSDiscreteScheduler"})  # their extrapolation amplifies a jump
 NO_SAMPLE_PREDICTION = frozenset(
     {
         "PNDMScheduler",
@@ -59,11 +72,34 @@ def noise_level(scheduler: Any, timestep: Tensor) -> NoiseLevel:
         scheduler._init_step_index(timestep)
     if name in VARIANCE_EXPLODING:
         return NoiseLevel(1.0, _current_sigma(scheduler))
+    if name in FLOW_MATCHING:
+        return _flow_level(float(scheduler.sigmas[scheduler.step_index]))
     if name in SIGMA_TO_PRESERVING:
         sigma = float(scheduler.sigmas[scheduler.step_index])
+        if scheduler.config.get("use_flow_sigmas"):
+            return _flow_level(sigma)
         alpha = (sigma**2 + 1) ** -0.5
         return NoiseLevel(alpha, sigma * alpha)
     raise ModelError(f"Scheduler class '{name}' is not known to clipgen.")
+
+
+def corrects_after_step(scheduler: Any) -> bool:
+    """Tells whether this scheduler's corrections go to the next sample and not into the network's output."""
+    return type(scheduler).__name__ in AFTER_THE_STEP
+
+
+def level_after(scheduler: Any, index: int) -> NoiseLevel:
+    """Returns the level of the sample that step `index` has given, for the schedulers of AFTER_THE_STEP."""
+    if type(scheduler).__name__ in VARIANCE_EXPLODING:
+        return NoiseLevel(1.0, float(scheduler.sigmas[index + 1]))
+    if index + 1 < len(scheduler.timesteps):
+        return noise_level(scheduler, scheduler.timesteps[index + 1])
+    product = float(scheduler.final_alpha_cumprod)
+    return NoiseLevel(product**0.5, (1 - product) ** 0.5)
+
+
+def _flow_level(sigma: float) -> NoiseLevel:
+    return NoiseLevel(1 - sigma, sigma)
 
 
 def _current_sigma(scheduler: Any) -> float:
@@ -86,12 +122,43 @@ def recover_x0(output: Tensor, sample: Tensor, level: NoiseLevel, prediction: st
         return output
     if prediction == "v_prediction":
         return (alpha / norm**2) * sample - (sigma / norm) * output
+    if prediction == "flow":
+        return sample - sigma * output
     return (sample - sigma * output) / alpha
 
 
+def inject(output: Tensor, correction: Tensor, level: NoiseLevel, prediction: str) -> Tensor:
+    """Returns the network's output moved so that `recover_x0` gives x0 + correction, in the output's dtype.
+
+    The sample stays: x0 and the noise both move, so the strength does not grow with the number of steps. `output` and
+    `correction` [B, C, h, w]. A sample without noise cannot be corrected (nor need it be): sigma > 0.
+    """
+    if prediction == "sample":
+        factor = 1.0
+    elif prediction == "v_prediction":
+        factor = -level.norm / level.sigma
+    elif prediction == "flow":
+        factor = -1 / level.sigma
+    else:
+        factor = -level.alpha / level.sigma
+    return (output.float() + factor * correction.float()).to(output.dtype)
+
+
+def shift_after_step(correction: Tensor, level: NoiseLevel, following: NoiseLevel) -> Tensor:
+    """Returns what the next sample gains when x0 is corrected after the step and not before it.
+
+    This keeps a solver's history clean: (a' - s' a / s) D, with a' and s' of the following level.
+    """
+    return (following.alpha - following.sigma * level.alpha / level.sigma) * correction
+
+
 def check_prediction(config: Mapping[str, Any]) -> str:
-    """Returns the prediction type of a scheduler's config; raises ModelError if it is unknown or cannot work."""
-    prediction = str(config.get("prediction_type", "epsilon"))
+    """Returns the prediction type of a scheduler's config; raises ModelError if it is unknown or cannot work.
+
+    Flow matching schedulers have no such key; multistep solvers call it flow_prediction.
+    """
+    usual = "flow" if config.get("_class_name") in FLOW_MATCHING else "epsilon"
+    prediction = str(config.get("prediction_type", usual)).replace("flow_prediction", "flow")
     if prediction not in PREDICTIONS:
         raise ModelError(f"Prediction type '{prediction[:60]}' is not known. Works: {', '.join(PREDICTIONS)}.")
     if prediction == "epsilon" and config.get("rescale_betas_zero_snr"):

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from clipgen.denoise import denoise, generators_of, make_scheduler, start_noise
+from clipgen.denoise import Prediction, denoise, generators_of, make_scheduler, start_noise
 from clipgen.errors import SettingsError
 from clipgen.schedulers import SCHEDULERS
 
@@ -13,9 +13,10 @@ CONFIG = {**tiny.BETAS, "prediction_type": "epsilon"}
 SHAPE = (4, 8, 8)
 
 
-def towards_noise(latents, timestep, progress):
+def towards_noise(point):
     """A network of one multiplication."""
-    return latents * 0.3
+    output = point.scaled(point.latents) * 0.3
+    return Prediction(output, output, None, point.latents)
 
 
 def states(name, seeds, *, steps=5, eta=0.0, predict=towards_noise):
@@ -69,9 +70,9 @@ def test_eta_is_ddims():
 def test_the_loop_is_lazy_and_says_how_far_it_is():
     seen = []
 
-    def predict(latents, timestep, progress):
-        seen.append(progress)
-        return latents
+    def predict(point):
+        seen.append(point.progress)
+        return towards_noise(point)
 
     generators = generators_of([1])
     loop = denoise(predict, make_scheduler("ddim", CONFIG, 4, CPU), start_noise(generators, SHAPE), generators)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from clipgen.denoise import PredictNoise
+from clipgen.denoise import Point, Prediction, PredictNoise
 from clipgen.families import Conditioning
 
 # (latents [N, C, h, w], timestep, conditioning [N, ...]) -> output [N, C, h, w]
@@ -23,22 +23,40 @@ def classifier_free(
     start: float = 0.0,
     stop: float = 1.0,
     rescale: float = 0.0,
+    with_graph: Callable[[Point], bool] = lambda point: False,
 ) -> PredictNoise:
     """Returns the loop's prediction: uncond + scale (cond - uncond) while start <= progress < stop, else cond alone.
 
     Both halves run as one batch, the unconditional first; a scale of at most 1 never runs it, as in diffusers.
-    `rescale` pulls the deviation back to the conditional one's. Ho and Salimans 2022 (arXiv 2207.12598, equation 6).
+    `rescale` pulls the deviation back to the conditional one's. Where `with_graph` says so, the conditional half runs
+    alone and keeps the graph to its latents. Ho and Salimans 2022 (arXiv 2207.12598, equation 6).
     """
     both = {name: torch.cat([unconditional[name], told]) for name, told in conditional.items()}
 
-    def guided(latents: Tensor, timestep: Tensor, progress: float) -> Tensor:
-        if scale <= 1.0 or not start <= progress < stop:
-            return predict(latents, timestep, conditional)
-        uncond, cond = predict(torch.cat([latents, latents]), timestep, both).chunk(2)
-        output = uncond + scale * (cond - uncond)
-        return rescaled(output, cond, rescale) if rescale > 0.0 else output
+    def guided(point: Point) -> Prediction:
+        guides = scale > 1.0 and start <= point.progress < stop
+        if with_graph(point):
+            latents, cond = _with_graph(predict, point, conditional)
+            uncond = predict(point.scaled(point.latents), point.timestep, unconditional) if guides else None
+        elif guides:
+            latents = point.latents
+            uncond, cond = predict(point.scaled(torch.cat([latents, latents])), point.timestep, both).chunk(2)
+        else:
+            latents, uncond = point.latents, None
+            cond = predict(point.scaled(latents), point.timestep, conditional)
+        output = cond if uncond is None else uncond + scale * (cond - uncond)
+        if uncond is not None and rescale > 0.0:
+            output = rescaled(output, cond, rescale)
+        return Prediction(output, cond, uncond, latents)
 
     return guided
+
+
+def _with_graph(predict: Predict, point: Point, conditional: Conditioning) -> tuple[Tensor, Tensor]:
+    """Returns fresh leaf latents and the conditional output with its graph to them."""
+    with torch.enable_grad():
+        leaf = point.latents.detach().requires_grad_()
+        return leaf, predict(point.scaled(leaf), point.timestep, conditional)
 
 
 def rescaled(output: Tensor, cond: Tensor, rescale: float) -> Tensor:

@@ -3,13 +3,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+from clipgen.denoise import Point, moment_of
 from clipgen.guidance.classifier_free import classifier_free, rescaled
+from clipgen.prediction import NoiseLevel
 
 NOISE = torch.Generator().manual_seed(0)
 LATENTS = torch.randn(2, 4, 8, 8, generator=NOISE)
 COND = {"told": torch.randn(2, 4, 1, 1, generator=NOISE)}
 UNCOND = {"told": torch.randn(2, 4, 1, 1, generator=NOISE)}
-TIME = torch.tensor(5)
+LEVEL = NoiseLevel(0.8, 0.6)
+
+
+def point(latents=LATENTS, progress=0.0):
+    """A step at which the network takes its latents doubled."""
+    return Point(latents, lambda x: 2.0 * x, torch.tensor(5), LEVEL, "epsilon", int(progress * 20), 20)
 
 
 class Network:
@@ -20,12 +27,12 @@ class Network:
 
     def __call__(self, latents, timestep, told):
         self.rows.append(len(latents))
-        return latents * told["told"]
+        return latents / 2.0 * told["told"]
 
 
 def test_the_formula():
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=3.0)(LATENTS, TIME, 0.0)
+    guided = classifier_free(network, COND, UNCOND, scale=3.0)(point()).output
     expected = LATENTS * (UNCOND["told"] + 3.0 * (COND["told"] - UNCOND["told"]))
     assert torch.allclose(guided, expected, atol=1e-5)
     assert network.rows == [4]
@@ -34,7 +41,7 @@ def test_the_formula():
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 def test_without_a_scale_the_prompt_alone_runs(scale):
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=scale)(LATENTS, TIME, 0.0)
+    guided = classifier_free(network, COND, UNCOND, scale=scale)(point()).output
     assert torch.equal(guided, LATENTS * COND["told"])
     assert network.rows == [2]
 
@@ -43,7 +50,7 @@ def test_the_interval_halves_the_rows_outside_it():
     network = Network()
     guided = classifier_free(network, COND, UNCOND, scale=3.0, start=0.25, stop=0.75)
     for progress in (0.0, 0.25, 0.5, 0.75, 0.9):
-        guided(LATENTS, TIME, progress)
+        guided(point(progress=progress))
     assert network.rows == [2, 4, 4, 2, 2]
 
 
@@ -55,6 +62,40 @@ def test_rescale_brings_back_the_deviation():
 
 
 def test_a_picture_does_not_feel_the_others():
-    together = classifier_free(Network(), COND, UNCOND, scale=3.0, rescale=0.5)(LATENTS, TIME, 0.0)
+    together = classifier_free(Network(), COND, UNCOND, scale=3.0, rescale=0.5)(point()).output
     first = classifier_free(Network(), {"told": COND["told"][:1]}, {"told": UNCOND["told"][:1]}, scale=3.0, rescale=0.5)
-    assert torch.allclose(together[:1], first(LATENTS[:1], TIME, 0.0), atol=1e-6)
+    assert torch.allclose(together[:1], first(point(LATENTS[:1])).output, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_both_halves_are_told(scale):
+    told = classifier_free(Network(), COND, UNCOND, scale=scale)(point())
+    assert torch.equal(told.cond, LATENTS * COND["told"])
+    assert told.uncond is None if scale == 1.0 else torch.equal(told.uncond, LATENTS * UNCOND["told"])
+    assert told.latents is LATENTS
+    assert told.correction is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_graph_is_the_conditional_halfs_alone(scale):
+    """The output is the same one, its x0 leads back to fresh latents, and nothing of the caller's gets a gradient."""
+    network, plain = Network(), classifier_free(Network(), COND, UNCOND, scale=scale)
+    with torch.no_grad():
+        told = classifier_free(network, COND, UNCOND, scale=scale, with_graph=lambda at: at.progress > 0.2)(
+            point(progress=0.5)
+        )
+        expected = plain(point()).output
+        moment = moment_of(point(), told, (1, 2))
+    assert torch.equal(moment.x0, point().x0(expected))
+    assert not moment.x0.requires_grad
+    (gradient,) = torch.autograd.grad(moment.x0_cond.sum(), told.latents)
+    assert torch.allclose(gradient, ((1 - LEVEL.sigma * COND["told"]) / LEVEL.alpha).expand_as(LATENTS), atol=1e-6)
+    assert not LATENTS.requires_grad
+    assert network.rows == [2] * (1 if scale == 1.0 else 2)
+
+
+def test_without_a_wish_there_is_no_graph():
+    with torch.no_grad():
+        told = classifier_free(Network(), COND, UNCOND, scale=3.0)(point())
+    assert not told.cond.requires_grad
+    assert not moment_of(point(), told, (1, 2)).x0_cond.requires_grad
