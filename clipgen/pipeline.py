@@ -27,6 +27,7 @@ from clipgen.text import encode_prompt
 TEXTS_KEPT = 64
 CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
 NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
+NEGATIVE_UNREAD = Note("negative-prompt-unread", "negative_prompt", "This model takes no negative prompt.")
 IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
 
 
@@ -47,16 +48,24 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(
-        cls, model: str = "storybook", device: str = "auto", dtype: str = "auto", offline: bool = False
+        cls,
+        model: str = "storybook",
+        device: str = "auto",
+        dtype: str = "auto",
+        offline: bool = False,
+        wanted: Sequence[Settings] = (),
     ) -> Pipeline:
         """Finds, checks and loads a model: a bundled name, `org/name` of the hub, or `./folder`.
 
-        Raises SettingsError, ModelNotFound, ModelError, OutOfMemory; nothing of a model that is refused is loaded.
+        `wanted` is what will be drawn: what this model cannot draw is refused here, before anything is loaded. Raises
+        SettingsError, ModelNotFound, ModelError, OutOfMemory; nothing of a model that is refused is loaded.
         """
         place = pick_device(device)
         precision = pick_dtype(dtype, place)
         found = find_model(model, offline=offline)
         checked = preflight(found, LAYOUTS)
+        for settings in wanted:
+            checked.sides.check(settings.width, settings.height, model)
         with memory_told(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
@@ -79,6 +88,7 @@ class Pipeline:
         Picture k has seed + k and is the picture that this seed gives alone. Raises PromptError, SettingsError,
         OutOfMemory, and BrokenImage at the end if pictures came out flat or not finite.
         """
+        self.family.sides.check(settings.width, settings.height, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device)
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:
@@ -105,7 +115,7 @@ class Pipeline:
         began = monotonic()
         conditional, unconditional = self._texts(batch)
         predict = self._guided(batch, conditional, unconditional)
-        scheduler = make_scheduler(batch.scheduler, self.family.scheduler_config, batch.steps, self.device)
+        scheduler = self._scheduler(batch)
         generators = generators_of(batch.seeds)
         noise = start_noise(generators, self.family.latent_shape(*batch.size))
         finite: list[Tensor] = []
@@ -122,32 +132,37 @@ class Pipeline:
         faults += broken.values()
         yield from self._results(batch, pixels, scores, broken, monotonic() - began)
 
+    def _scheduler(self, batch: Batch) -> Any:
+        """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
+        family = self.family
+        tokens, sigmas = family.tokens(*batch.size), family.sigmas(batch.steps)
+        config = family.scheduler_config
+        return make_scheduler(batch.scheduler, config, batch.steps, self.device, tokens=tokens, sigmas=sigmas)
+
     def _texts(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
-        """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture."""
-        told: dict[str, list[Conditioning]] = {"prompt": [], "negative_prompt": []}
-        batch.text_notes = [[] for _ in batch.pictures]
+        """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture.
+
+        A distilled model is never asked about the negative ones: there the second is the first, and a note says so.
+        """
+        names = ("prompt",) if self.family.distilled else ("prompt", "negative_prompt")
+        told: dict[str, list[Conditioning]] = {name: [] for name in names}
+        unread = self.family.distilled and batch.pictures[0].negative_prompt != ""
+        batch.text_notes = [[NEGATIVE_UNREAD] * unread for _ in batch.pictures]
         with self._lock, memory_told("The text encoder", self.device):
             for picture, own_notes in zip(batch.pictures, batch.text_notes, strict=True):
                 for name, rows in told.items():
                     row, notes = self._encode(name, getattr(picture, name), picture.prompt_syntax, picture.long_prompt)
                     rows.append(row)
                     own_notes.extend(notes)
-        return stacked(told["prompt"]), stacked(told["negative_prompt"])
+        halves = [self.family.at_scale(stacked(rows), batch.guidance_scale) for rows in told.values()]
+        return halves[0], halves[-1]
 
     def _encode_text(
         self, name: str, text: str, syntax: str, long_prompt: str
     ) -> tuple[Conditioning, tuple[Note, ...]]:
         """Encodes one prompt with the family's text encoders; `_encode` keeps the last ones."""
-        notes: list[Note] = []
-
-        def embed(tokenizer: Any, text_encoder: Any) -> Tensor:
-            encoded = encode_prompt(
-                text, tokenizer=tokenizer, text_encoder=text_encoder, syntax=syntax, long_prompt=long_prompt, field=name
-            )
-            notes.extend(encoded.warnings)
-            return encoded.prompt_embeds
-
-        return self.family.encode(embed), tuple(notes)
+        encoded = encode_prompt(text, self.family.towers, syntax=syntax, long_prompt=long_prompt, field=name)
+        return self.family.encode(encoded.embedded, blank=encoded.text == ""), encoded.warnings
 
     def _guided(self, batch: Batch, conditional: Conditioning, unconditional: Conditioning) -> PredictNoise:
         """Returns the guided prediction; a batch that does not fit into memory goes through in pieces."""
@@ -163,7 +178,7 @@ class Pipeline:
             predict,
             conditional,
             unconditional,
-            scale=batch.guidance_scale,
+            scale=1.0 if self.family.distilled else batch.guidance_scale,
             start=shared.cfg_start,
             stop=shared.cfg_stop,
             rescale=shared.guidance_rescale,
@@ -252,5 +267,5 @@ def generate_many(
     pipe: Pipeline | None = None
     for prompt in prompts:
         wanted = Settings.from_dict({**settings, "prompt": prompt})
-        pipe = pipe or Pipeline.from_pretrained(wanted.model, device, dtype, offline)
+        pipe = pipe or Pipeline.from_pretrained(wanted.model, device, dtype, offline, [wanted])
         yield from (event for event in pipe.generate(wanted) if isinstance(event, Result))

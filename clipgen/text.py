@@ -1,20 +1,20 @@
-"""Prompt syntax (weights, wildcards) and its way to prompt_embeds."""
+"""Prompt syntax (weights, wildcards) and its way through a model's text encoders."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
+from clipgen.families.towers import Embedded, Tower
 from clipgen.settings import Note, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 MAX_WEIGHT = 2.0
 ROUND, SQUARE = 1.1, 1 / 1.1  # what (x) and [x] multiply by
@@ -27,9 +27,10 @@ BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as the denoiser takes it: prompt_embeds [1, T, D], notes for people, and the words that were cut."""
+    """A prompt as a family takes it: what each tower makes of it, its text, and the words that none of them read."""
 
-    prompt_embeds: Tensor
+    embedded: tuple[Embedded, ...]
+    text: str
     warnings: tuple[Note, ...] = ()
     lost: str = ""
 
@@ -68,39 +69,44 @@ def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
 
 def encode_prompt(
     prompt: str,
+    towers: Sequence[Tower],
     *,
-    tokenizer: CLIPTokenizer,
-    text_encoder: CLIPTextModel,
     syntax: str = "a1111",
     long_prompt: str = "cut",
     field: str = "prompt",
 ) -> Encoded:
-    """Encodes a prompt into prompt_embeds [1, T, D], T = tokenizer.model_max_length, in the encoder's dtype and device.
+    """Encodes a prompt with each text encoder of a model, in its dtype and on its device.
 
-    Without weights it is what diffusers' own encode_prompt gives, bit for bit. With `long_prompt` `cut` the tokens past
-    the limit go, with the warning `prompt-cut`; with `error`, and for wrong syntax, it raises PromptError.
+    Without weights it is what diffusers' own encode_prompt gives, bit for bit; weights act on the token embeddings of
+    every tower, never on its summary. With `long_prompt` `cut` the tokens past a tower's limit go, with the warning
+    `prompt-cut` for words that no tower reads; with `error`, and for wrong syntax, it raises PromptError.
     """
-    import torch
-
     runs = parse_prompt(prompt, syntax, field)
     text = "".join(run for run, _ in runs)
-    lost = lost_words(text, tokenizer)
+    lost, tower = min(((lost_words(text, tower), tower) for tower in towers), key=lambda pair: len(pair[0]))
     if lost and long_prompt == "error":
-        raise PromptError(_too_long(lost, tokenizer, field), field=field)
-    tokens = tokenizer(
-        text,
+        raise PromptError(_too_long(lost, tower, field), field=field)
+    notes = (Note("prompt-cut", field, _too_long(lost, tower, field)),) if lost else ()
+    return Encoded(tuple(_embedded(runs, tower) for tower in towers), text, notes, lost)
+
+
+def _embedded(runs: list[tuple[str, float]], tower: Tower) -> Embedded:
+    """Returns what one tower makes of runs of text, their weights applied."""
+    import torch
+
+    tokens = tower.tokenizer(
+        "".join(text for text, _ in runs),
         padding="max_length",
-        max_length=tokenizer.model_max_length,
+        max_length=tower.length,
         truncation=True,
         return_offsets_mapping=True,
         return_tensors="pt",
     )
     with torch.no_grad():
-        prompt_embeds = text_encoder(tokens.input_ids.to(text_encoder.device))[0]
-    if any(weight != 1.0 for _, weight in runs):
-        prompt_embeds = weigh(prompt_embeds, _token_weights(runs, tokens.offset_mapping[0].tolist()))
-    notes = (Note("prompt-cut", field, _too_long(lost, tokenizer, field)),) if lost else ()
-    return Encoded(prompt_embeds, notes, lost)
+        plain = tower.read(tower.encoder, tokens.input_ids.to(tower.encoder.device))
+    if all(weight == 1.0 for _, weight in runs):
+        return plain
+    return replace(plain, tokens=weigh(plain.tokens, _token_weights(runs, tokens.offset_mapping[0].tolist())))
 
 
 def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
@@ -113,10 +119,10 @@ def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
     return (scaled + (plain.mean() - scaled.mean())).to(prompt_embeds.dtype)
 
 
-def lost_words(text: str, tokenizer: CLIPTokenizer) -> str:
-    """Returns the words of plain text that are past the token limit, from the first that does not fit whole; or ''."""
-    limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+def lost_words(text: str, tower: Tower) -> str:
+    """Returns the words of plain text that are past a tower's limit, from the first that does not fit whole; or ''."""
+    limit = _limit(tower)
+    spans = tower.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
     if len(spans) <= limit:
         return ""
     start = spans[limit][0]
@@ -125,9 +131,12 @@ def lost_words(text: str, tokenizer: CLIPTokenizer) -> str:
     return text[start:].strip(" \t\n,")
 
 
-def _too_long(lost: str, tokenizer: CLIPTokenizer, field: str) -> str:
-    limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
-    return f"{field} is longer than the {limit} tokens the model reads; left out: '{' '.join(lost.split())}'"
+def _limit(tower: Tower) -> int:
+    return tower.length - int(tower.tokenizer.num_special_tokens_to_add())
+
+
+def _too_long(lost: str, tower: Tower, field: str) -> str:
+    return f"{field} is longer than the {_limit(tower)} tokens the model reads; left out: '{' '.join(lost.split())}'"
 
 
 def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, float]]:

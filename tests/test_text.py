@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipgen.errors import PromptError
+from clipgen.families.towers import Tower, last_layer
 from clipgen.settings import Note
 from clipgen.text import Encoded, encode_prompt, lost_words, parse_prompt, plain_text, resolve_wildcards, weigh
 
@@ -177,7 +178,8 @@ class Model:
     def __init__(self, tokenizer: Any) -> None:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-        self.tokenizer, self.text_encoder = tokenizer, tiny.text_encoder(tokenizer)
+        self.text_encoder = tiny.text_encoder(tokenizer)
+        self.tower = Tower(tokenizer, self.text_encoder, tokenizer.model_max_length, last_layer)
         self.pipeline = StableDiffusionPipeline(
             vae=tiny.vae_tiny(),
             text_encoder=self.text_encoder,
@@ -190,7 +192,11 @@ class Model:
         )
 
     def encode(self, prompt: str, **how: Any) -> Encoded:
-        return encode_prompt(prompt, tokenizer=self.tokenizer, text_encoder=self.text_encoder, **how)
+        return encode_prompt(prompt, [self.tower], **how)
+
+    def embed(self, prompt: str, **how: Any) -> Any:
+        """What the denoiser is told, [1, T, D]."""
+        return self.encode(prompt, **how).embedded[0].tokens
 
     def theirs(self, prompt: str, negative_prompt: str = "") -> Any:
         return self.pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt)
@@ -220,7 +226,7 @@ def test_without_weights_it_is_diffusers_own_embedding_bit_for_bit(prompt: str, 
     import torch
 
     model = Model(tiny.tokenizer(length))
-    ours, (theirs, negative) = model.encode(prompt).prompt_embeds, model.theirs("x", prompt)
+    ours, (theirs, negative) = model.embed(prompt), model.theirs("x", prompt)
     assert ours.shape == (1, length, 32)
     assert torch.equal(ours, negative)
     assert torch.equal(ours, model.theirs(prompt)[0])
@@ -232,9 +238,9 @@ def test_weights_do_not_change_the_tokens(model: Model) -> None:
     """Also inside a word: the runs are read as one text, so `(fo:1.2)x` is the token fox."""
     import torch
 
-    plain = model.encode("a red fox in snow").prompt_embeds
-    assert torch.equal(model.encode("a ([red]) (fo:1)x in snow").prompt_embeds, plain)
-    whole, part = (model.encode(f"a red {fox} in snow").prompt_embeds for fox in ("(fox:1.2)", "(fo:1.2)x"))
+    plain = model.embed("a red fox in snow")
+    assert torch.equal(model.embed("a ([red]) (fo:1)x in snow"), plain)
+    whole, part = (model.embed(f"a red {fox} in snow") for fox in ("(fox:1.2)", "(fo:1.2)x"))
     assert torch.equal(whole, part)
     assert not torch.equal(whole, plain)
 
@@ -242,8 +248,8 @@ def test_weights_do_not_change_the_tokens(model: Model) -> None:
 def test_weights_scale_their_tokens_and_the_mean_stays(model: Model) -> None:
     import torch
 
-    plain = model.encode("a red fox in snow").prompt_embeds
-    weighted = model.encode("a (red:1.5) [fox] in snow").prompt_embeds
+    plain = model.embed("a red fox in snow")
+    weighted = model.embed("a (red:1.5) [fox] in snow")
     weights = torch.ones(32)
     weights[2], weights[3] = 1.5, 0.909091  # after the start token and `a`
     by_hand = plain * weights[None, :, None]
@@ -268,9 +274,9 @@ def test_weights_past_the_cut_and_on_odd_characters(model: Model) -> None:
     import torch
 
     long = " ".join(WORDS * 3)
-    assert torch.equal(model.encode(f"{long} (fox:1.9)").prompt_embeds, model.encode(long).prompt_embeds)
+    assert torch.equal(model.embed(f"{long} (fox:1.9)"), model.embed(long))
     for prompt in ("(日本 é:1.5) 🦊", "  (a   fox:1.2)  ", "(e\u0301:1.3)(ﬁ:0.3)", "(a:0)"):
-        assert torch.isfinite(model.encode(prompt).prompt_embeds).all()
+        assert torch.isfinite(model.embed(prompt)).all()
 
 
 @pytest.mark.parametrize("extra", [0, 1, 5, 40])
@@ -288,13 +294,13 @@ def test_what_was_cut_had_no_say(model: Model) -> None:
 
     kept, lost = " ".join((WORDS * 2)[:30]), "pizzas, two (owl:1.4)"
     encoded = model.encode(f"{kept} {lost}", field="negative_prompt")
-    assert torch.equal(encoded.prompt_embeds, model.encode(kept).prompt_embeds)
+    assert torch.equal(encoded.embedded[0].tokens, model.embed(kept))
     assert encoded.lost == "pizzas, two owl"
     assert encoded.warnings[0].field == "negative_prompt"
 
 
 def test_a_word_that_fits_in_part_is_named_whole() -> None:
-    letters = tiny.tokenizer(12)  # one token a letter: ten letters fit
+    letters = Tower(tiny.tokenizer(12), None, 12, last_layer)  # one token a letter: ten letters fit
     assert lost_words("a fox in snow", letters) == ""
     assert lost_words("a fox in snows", letters) == "snows"
     assert lost_words("a fox in a snows", letters) == "snows"
@@ -316,7 +322,7 @@ def test_plain_syntax_reads_every_character(model: Model) -> None:
     import torch
 
     text = "(a fox:1.3) {x|y} <lora:z:1>"
-    assert torch.equal(model.encode(text, syntax="plain").prompt_embeds, model.theirs(text)[0])
+    assert torch.equal(model.embed(text, syntax="plain"), model.theirs(text)[0])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -324,6 +330,6 @@ def test_plain_syntax_reads_every_character(model: Model) -> None:
 def test_any_text_is_read_as_diffusers_reads_it(model: Model, text: str, weight: float) -> None:
     import torch
 
-    assert torch.equal(model.encode(text, syntax="plain").prompt_embeds, model.theirs(text)[0])
+    assert torch.equal(model.embed(text, syntax="plain"), model.theirs(text)[0])
     escaped = "".join(f"\\{c}" if c in "()[]{}_\\" else c for c in text)
-    assert torch.isfinite(model.encode(f"a ({escaped}:{weight:.6f}) fox").prompt_embeds).all()
+    assert torch.isfinite(model.embed(f"a ({escaped}:{weight:.6f}) fox")).all()

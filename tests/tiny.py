@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,34 @@ def text_encoder(words: Any) -> Any:
     return CLIPTextModel(CLIPTextConfig(**_tower(words))).eval()
 
 
+def text_encoder_projected(words: Any) -> Any:
+    """A CLIP text encoder with its projection, as SDXL and SD3 have them; another one than `text_encoder`."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(1)
+    return CLIPTextModelWithProjection(CLIPTextConfig(**_tower(words))).eval()
+
+
+def t5_tokenizer(length: int = 32) -> Any:
+    """A T5 tokenizer of letters, digits and a few signs."""
+    from transformers import T5TokenizerFast
+
+    letters = string.ascii_letters + string.digits + ",.!?'"
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    vocab = special + [(letter, -3.0) for letter in letters]
+    return T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=length)
+
+
+def t5(width: int) -> Any:
+    """A T5 encoder of that width with the gated feed-forward of T5 v1.1."""
+    from transformers import T5Config, T5EncoderModel
+
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    sizes = {"vocab_size": 100, "d_model": width, "d_ff": 37, "d_kv": 8, "num_layers": 2, "num_heads": 4}
+    torch.manual_seed(0)
+    return T5EncoderModel(T5Config(**sizes, **ids, feed_forward_proj="gated-gelu")).eval()
+
+
 def clip(words: Any) -> Any:
     from transformers import CLIPConfig, CLIPModel
 
@@ -94,6 +123,88 @@ def vae_kl() -> Any:
         latent_channels=4,
         norm_num_groups=8,
         sample_size=32,
+    ).eval()
+
+
+def unet_xl() -> Any:
+    """The UNet of SDXL: told a summary of the prompt and the picture's size."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        transformer_layers_per_block=(1, 1),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 6 + 32,
+        norm_num_groups=32,
+    ).eval()
+
+
+def transformer_sd3() -> Any:
+    """The transformer of SD3, on patches of 2 x 2, with places for 24 x 24 of them."""
+    from diffusers import SD3Transformer2DModel
+
+    torch.manual_seed(0)
+    return SD3Transformer2DModel(
+        sample_size=32,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=64,
+        caption_projection_dim=32,
+        pooled_projection_dim=64,
+        pos_embed_max_size=24,
+    ).eval()
+
+
+def transformer_flux(guidance: bool) -> Any:
+    """The transformer of Flux dev, or without `guidance` of schnell."""
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=guidance,
+    ).eval()
+
+
+def vae_shifted(levels: int) -> Any:
+    """A VAE of factor 2^(levels - 1) whose latents are scaled and shifted, as SD3's and Flux's are."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        scaling_factor=1.5305,
+        shift_factor=0.0609,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     ).eval()
 
 
@@ -154,4 +265,58 @@ def save_v(folder: Path) -> Path:
         "size": {"shortest_edge": 32},
     }
     (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
+    return folder
+
+
+def save_xl(folder: Path) -> Path:
+    """Saves an SDXL look-alike: epsilon, Euler with leading steps, an empty negative prompt that is zeros."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    words = tokenizer()
+    StableDiffusionXLPipeline(
+        vae=vae_kl(),
+        text_encoder=text_encoder(words),
+        text_encoder_2=text_encoder_projected(words),
+        tokenizer=words,
+        tokenizer_2=words,
+        unet=unet_xl(),
+        scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading"),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
+    """Saves an SD3 look-alike: flow matching with shift 3, factor 2 and patches of 2; T5 of 64, to hold both CLIPs."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+
+    words = tokenizer()
+    StableDiffusion3Pipeline(
+        transformer=transformer_sd3(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae_shifted(2),
+        text_encoder=text_encoder_projected(words),
+        tokenizer=words,
+        text_encoder_2=text_encoder_projected(words),
+        tokenizer_2=words,
+        text_encoder_3=t5(64) if with_t5 else None,
+        tokenizer_3=t5_tokenizer() if with_t5 else None,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_flux(folder: Path, *, guidance: bool = True) -> Path:
+    """Saves a Flux dev look-alike, or without `guidance` schnell's: factor 8, patches of 2, 32 tokens of T5."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    words = tokenizer()
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0 if guidance else 1.0, use_dynamic_shifting=guidance),
+        vae=vae_shifted(4),
+        text_encoder=text_encoder(words),
+        tokenizer=words,
+        text_encoder_2=t5(32),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer_flux(guidance),
+    ).save_pretrained(folder)
     return folder

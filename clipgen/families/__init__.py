@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clipgen.errors import ModelError
-from clipgen.families import stable_diffusion
-from clipgen.models import Checked, Layout, load, read_json
+from clipgen.families import flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
+from clipgen.families.towers import Embedded, Tower
+from clipgen.models import Checked, Layout, Sides, check_scheduler, encoder_of, load, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from clipgen.clip.score import Scorer
 
 Conditioning = Mapping[str, "Tensor"]  # what a denoiser is told, tensors [B, ...] by the name it takes them under
-Embed = Callable[[Any, Any], "Tensor"]  # (tokenizer, text_encoder) -> prompt_embeds [1, T, D] of one prompt
 
 
 class Family(Protocol):
     """What the flow asks of a loaded model, whatever its architecture.
 
-    `defaults` are Settings fields. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where there is
-    no such matrix. `encode` calls the function it is given once for each of the family's text encoders.
+    `towers` are its text encoders, `defaults` Settings fields, `sides` what its pictures may measure. `latent_rgb`
+    [C, 3] turns latents into rough colours, -1 to 1; None where there is no such matrix. `distilled` = one pass a step,
+    never an unconditional one: guidance_scale is an input of the denoiser or nothing, negative prompts say nothing.
     """
 
     name: str
@@ -32,12 +33,28 @@ class Family(Protocol):
     scheduler_config: Mapping[str, Any]
     defaults: Mapping[str, Any]
     latent_rgb: Tensor | None
+    distilled: bool
+    towers: Sequence[Tower]
+    sides: Sides
+    vae: Any
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Returns [C, h, w] of the latents of one picture of that size in pixels."""
 
-    def encode(self, embed: Embed) -> Conditioning:
-        """Returns what the denoiser is told of one prompt, tensors [1, ...]."""
+    def tokens(self, width: int, height: int) -> int:
+        """Returns how many places of one picture the denoiser sees: what a schedule shifts by."""
+
+    def sigmas(self, steps: int) -> Sequence[float] | None:
+        """Returns the noise levels of so many steps, before any shift, if it wants others than its scheduler's own."""
+
+    def encode(self, embedded: Sequence[Embedded], blank: bool) -> Conditioning:
+        """Returns what the denoiser is told of one prompt, tensors [1, ...]; one `embedded` a tower.
+
+        `blank` = the prompt has no text at all, as a negative prompt that nobody gave.
+        """
+
+    def at_scale(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning:
+        """Returns the conditioning with the guidance scale in it where the denoiser takes one, else as it is."""
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """Returns the denoiser's output [B, C, h, w] in float32, for latents as the scheduler scales them."""
@@ -52,11 +69,24 @@ class Family(Protocol):
         """Puts the decoder into float32 for good; returns False if it was."""
 
     def denoiser_to_float32(self) -> bool:
-        """Puts denoiser and text encoder into float32 for good; returns False if they were."""
+        """Puts denoiser and text encoders into float32 for good; returns False if they were."""
 
 
-LAYOUTS: dict[str, Layout] = dict.fromkeys(stable_diffusion.LAYOUT.pipeline_classes, stable_diffusion.LAYOUT)
-FAMILIES = {"stable_diffusion": stable_diffusion.StableDiffusion}
+FAMILIES: dict[str, tuple[Layout, Callable[..., Family]]] = {
+    "stable_diffusion": (stable_diffusion.LAYOUT, stable_diffusion.StableDiffusion),
+    "stable_diffusion_xl": (stable_diffusion_xl.LAYOUT, stable_diffusion_xl.StableDiffusionXL),
+    "stable_diffusion_3": (stable_diffusion_3.LAYOUT, stable_diffusion_3.StableDiffusion3),
+    "flux": (flux.LAYOUT, flux.Flux),
+}
+LAYOUTS: dict[str, Layout] = {name: layout for layout, _ in FAMILIES.values() for name in layout.pipeline_classes}
+
+
+def make_family(
+    layout: Layout, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]
+) -> Family:
+    """Returns the adapter of loaded networks and tokenizers; `index` is model_index.json or a pipeline's config."""
+    _, adapter = FAMILIES[layout.family]
+    return adapter(parts, scheduler_config, index)
 
 
 def load_family(checked: Checked, device: torch.device, dtype: torch.dtype) -> tuple[Family, Scorer | None]:
@@ -65,7 +95,7 @@ def load_family(checked: Checked, device: torch.device, dtype: torch.dtype) -> t
     from clipgen.clip.score import Scorer, read_captions
 
     parts = load(checked, device, dtype)
-    family = FAMILIES[checked.layout.family](parts, checked.scheduler)
+    family = make_family(checked.layout, parts, checked.scheduler, checked.index)
     if "clip" not in parts:
         return family, None
     folder = checked.found.path / "clip"
@@ -80,13 +110,24 @@ def adopt(pipeline: Any) -> Family:
     name = type(pipeline).__name__
     if name not in LAYOUTS:
         raise ModelError(f"Pipeline class '{name}' is not supported. Works: {', '.join(LAYOUTS)}.")
-    layout = LAYOUTS[name]
-    parts = {
-        part: getattr(pipeline, part) for part in (*layout.networks, *layout.tokenizers) if part in pipeline.components
-    }
-    layout.check(parts, {part: {"model_max_length": parts[part].model_max_length} for part in layout.tokenizers})
-    config = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
-    return FAMILIES[layout.family](parts, config)
+    layout, config = LAYOUTS[name], dict(pipeline.scheduler.config)
+    scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__}
+    parts = _parts(pipeline, layout)
+    lengths = {name: parts[name].model_max_length for name in layout.tokenizers if name in parts}
+    check_scheduler(scheduler, layout)
+    layout.check(parts, {name: {"model_max_length": length} for name, length in lengths.items()})
+    return make_family(layout, parts, scheduler, pipeline.config)
+
+
+def _parts(pipeline: Any, layout: Layout) -> dict[str, Any]:
+    """Returns a pipeline's networks and the tokenizers of its text encoders; raises ModelError if one is missing."""
+    known = pipeline.components
+    parts = {name: known[name] for name in layout.networks if known.get(name) is not None}
+    tokenizers = [name for name in layout.tokenizers if encoder_of(name) in parts]
+    required = [name for name, part in layout.networks.items() if part.required]
+    if missing := [name for name in (*required, *tokenizers) if known.get(name) is None]:
+        raise ModelError(f"{type(pipeline).__name__} has no {missing[0]}.")
+    return {**parts, **{name: known[name] for name in tokenizers}}
 
 
 def stacked(told: Sequence[Conditioning]) -> Conditioning:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from clipgen.models.find import Found, ModelId, find_model, list_models, parse_id
+from clipgen.models.encoder import load_encoder
+from clipgen.models.find import Found, ModelId, find_clip, find_model, list_models, parse_id
 from clipgen.models.header import read_json
-from clipgen.models.layout import Checked, Layout, Network, Part
+from clipgen.models.layout import Checked, Layout, Network, Pair, Part, encoder_of
 from clipgen.models.load import load
-from clipgen.models.preflight import preflight, verify
+from clipgen.models.preflight import check_scheduler, preflight, verify
+from clipgen.models.sides import Sides
 
 __all__ = [
     "Checked",
@@ -14,10 +16,16 @@ __all__ = [
     "Layout",
     "ModelId",
     "Network",
+    "Pair",
     "Part",
+    "Sides",
+    "check_scheduler",
+    "encoder_of",
+    "find_clip",
     "find_model",
     "list_models",
     "load",
+    "load_encoder",
     "parse_id",
     "preflight",
     "read_json",

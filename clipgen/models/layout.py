@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipgen.models.find import Found
 from clipgen.models.header import Entry
+from clipgen.models.sides import Sides
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 Pair = tuple[str, str]  # a library and a class of it, as model_index.json names them
+T = TypeVar("T")
+POSITIONS = "position_ids"  # CLIP counts its places in a buffer; older files hold it, today's do not
 
 
 @dataclass(frozen=True)
 class Part:
     """One network of a family: the classes it may be of, and how tensor names of older files map to today's.
 
-    `full_precision` keeps it in float32 whatever the others run in.
+    `tied` names tensors that are another one, so that a file may leave them out. `full_precision` keeps the network in
+    float32 whatever the others run in; `not_half` are pieces of the names of tensors that float16 is too narrow for.
     """
 
     classes: tuple[Pair, ...]
     rename: Callable[[str], str] = str
     required: bool = True
     full_precision: bool = False
+    tied: Mapping[str, str] = field(default_factory=dict)
+    not_half: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Layout:
     """What a family's folder may hold: networks, tokenizers, a scheduler; `unused` is known and never loaded.
 
-    A network that model_index.json does not name (`clip`) counts if its folder is there. `check` sees the networks,
-    not yet filled, and the tokenizers' configs, and raises ModelError if they do not belong together.
+    A network that model_index.json does not name (`clip`) counts if its folder is there, a tokenizer where the text
+    encoder of its number is. `predictions` are what the denoiser may predict, `guidance` says in words what
+    guidance_scale does. `check` sees the networks, not yet filled, and the tokenizers' configs, and raises ModelError
+    if they do not belong together; `sides` reads off the networks what their pictures may measure.
     """
 
     family: str
@@ -43,7 +51,20 @@ class Layout:
     tokenizers: Mapping[str, tuple[Pair, ...]]
     schedulers: tuple[str, ...]
     unused: Mapping[str, tuple[Pair, ...]]
+    predictions: tuple[str, ...]
+    guidance: str
     check: Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], None]
+    sides: Callable[[Mapping[str, Any]], Sides]
+
+
+def encoder_of(tokenizer: str) -> str:
+    """Returns the name of the text encoder that a tokenizer serves: tokenizer_2 belongs to text_encoder_2."""
+    return tokenizer.replace("tokenizer", "text_encoder")
+
+
+def with_tied(tensors: dict[str, T], part: Part) -> dict[str, T]:
+    """Returns a network's tensors, by their present-day names, together with those that are another one of them."""
+    return {**{name: tensors[other] for name, other in part.tied.items() if other in tensors}, **tensors}
 
 
 @dataclass(frozen=True)
@@ -68,11 +89,15 @@ class Network:
 class Checked:
     """A model that has passed the preflight; nothing of its weights is in memory yet.
 
-    `scheduler` is the scheduler's config; `defaults` are the Settings fields that its clipgen.json recommends.
+    `tokenizers` are the names of those it has, `scheduler` is the scheduler's config, `index` model_index.json;
+    `defaults` are the Settings fields that its clipgen.json recommends, `sides` what its pictures may measure.
     """
 
     found: Found
     layout: Layout
     networks: Mapping[str, Network]
+    tokenizers: tuple[str, ...]
     scheduler: dict[str, Any]
+    index: dict[str, Any]
     defaults: dict[str, Any]
+    sides: Sides

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.models.layout import Checked, Network
+from clipgen.models.layout import POSITIONS, Checked, Network, Part, with_tied
 
 if TYPE_CHECKING:
     import torch
@@ -19,30 +19,40 @@ def load(checked: Checked, device: torch.device, dtype: torch.dtype) -> dict[str
     Raises OutOfMemory before anything is read if the device has no room, ModelError for weights that are not finite
     and for a tokenizer that cannot be read.
     """
+    networks = load_networks(checked.found.name, checked.networks, device, dtype)
+    return {**networks, **{name: _tokenizer(checked, name) for name in checked.tokenizers}}
+
+
+def load_networks(
+    model: str, networks: Mapping[str, Network], device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Returns checked networks, filled, by name; raises OutOfMemory, ModelError for weights that are not finite."""
     from clipgen.device import check_memory
 
-    check_memory(sum(_bytes(network, dtype) for network in checked.networks.values()), device, checked.found.name)
-    for name, network in checked.networks.items():
+    check_memory(sum(_bytes(network, dtype) for network in networks.values()), device, model)
+    for name, network in networks.items():
         _fill(name, network, device, dtype)
-    networks = {name: network.module for name, network in checked.networks.items()}
-    return {**networks, **{name: _tokenizer(checked, name) for name in checked.layout.tokenizers}}
+    return {name: network.module for name, network in networks.items()}
 
 
-def _precision(network: Network, dtype: torch.dtype) -> torch.dtype:
+def _precision(key: str, part: Part, dtype: torch.dtype) -> torch.dtype:
+    """Returns what one tensor of a network is kept in."""
     import torch
 
-    return torch.float32 if network.part.full_precision else dtype
+    too_wide = dtype == torch.float16 and any(piece in key for piece in part.not_half)
+    return torch.float32 if part.full_precision or too_wide else dtype
 
 
 def _bytes(network: Network, dtype: torch.dtype) -> int:
-    """Returns the memory that a network will take."""
-    numbers = sum(tensor.numel() for tensor in network.module.state_dict().values())
-    return int(numbers * _precision(network, dtype).itemsize)
+    """Returns the memory that a network will take; of tensors that are tied to each other one counts."""
+    part, state = network.part, network.module.state_dict()
+    own = {key: tensor for key, tensor in state.items() if part.tied.get(key, key) >= key}
+    return sum(tensor.numel() * _precision(key, part, dtype).itemsize for key, tensor in own.items())
 
 
 def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> None:
-    state = {key: tensor.to(device) for key, tensor in _tensors(name, network, _precision(network, dtype))}
-    network.module.load_state_dict(state, assign=True)
+    state = {key: tensor.to(device) for key, tensor in _tensors(name, network, dtype)}
+    network.module.load_state_dict(with_tied(state, network.part), assign=True)
     _restore_positions(network.module, device)
 
 
@@ -58,12 +68,15 @@ def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[
         except SafetensorError as error:
             raise ModelError(f"{name}/{path.name} cannot be read: {error}") from None
         for key, tensor in stored.items():
-            if key.endswith("position_ids"):
+            if key.endswith(POSITIONS):
                 continue
-            tensor = tensor.to(dtype, copy=True)
+            renamed = network.part.rename(key)
+            tensor = tensor.to(_precision(renamed, network.part, dtype), copy=True)
             if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
-                raise ModelError(f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {dtype}.")
-            yield network.part.rename(key), tensor
+                raise ModelError(
+                    f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {tensor.dtype}."
+                )
+            yield renamed, tensor
 
 
 def _restore_positions(module: torch.nn.Module, device: torch.device) -> None:
@@ -82,7 +95,8 @@ def _tokenizer(checked: Checked, name: str) -> Any:
     import transformers
 
     folder = checked.found.path / name
+    _, class_name = checked.layout.tokenizers[name][0]
     try:
-        return transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing narrower for a broken file
         raise ModelError(f"{name} cannot be read: {str(error).splitlines()[0][:160]}") from error

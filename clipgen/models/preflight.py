@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ from clipgen.errors import ModelError, SettingsError
 from clipgen.image_file import digest_of
 from clipgen.models.find import Found
 from clipgen.models.header import MAX_TOKENIZER, Entry, read_headers, read_json, weight_files
-from clipgen.models.layout import Checked, Files, Layout, Network, Pair, Part
+from clipgen.models.layout import POSITIONS, Checked, Files, Layout, Network, Pair, Part, encoder_of, with_tied
+from clipgen.models.sides import Sides
+from clipgen.prediction import check_prediction
 from clipgen.settings import MODEL_FIELDS, check_field
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ DEPTHS = frozenset(
         "num_encoder_blocks",
         "num_hidden_layers",
         "num_layers",
+        "num_single_layers",
         "transformer_layers_per_block",
     }
 )
@@ -56,15 +59,34 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
     if name not in layouts:
         raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.")
     layout = layouts[name]
-    _check_index(index, layout)
-    scheduler = _scheduler_config(found.path / "scheduler" / "scheduler_config.json", index["scheduler"][1])
-    tokenizers = {name: _tokenizer_config(found.path / name) for name in layout.tokenizers}
-    defaults = _defaults(found.path / "clipgen.json")
     pairs = dict(_pairs(found.path, index, layout))
+    _check_index(index, layout, pairs.keys())
+    scheduler = _scheduler_config(found.path / "scheduler" / "scheduler_config.json", index["scheduler"][1])
+    check_scheduler(scheduler, layout)
+    tokenizers = {n: _tokenizer_config(found.path / n) for n in layout.tokenizers if encoder_of(n) in pairs}
+    defaults = _defaults(found.path / "clipgen.json")
     files = {name: _files(found.path / name) for name in pairs}
     networks = {name: _network(name, pair, files[name], layout.networks[name]) for name, pair in pairs.items()}
-    layout.check({name: network.module for name, network in networks.items()}, tokenizers)
-    return Checked(found, layout, networks, scheduler, defaults)
+    modules = {name: network.module for name, network in networks.items()}
+    layout.check(modules, tokenizers)
+    sides = layout.sides(modules)
+    _check_own_size(defaults, sides, found.name)
+    return Checked(found, layout, networks, tuple(tokenizers), scheduler, index, defaults, sides)
+
+
+def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
+    """Raises ModelError unless a scheduler's config says what a family's denoiser can predict."""
+    prediction = check_prediction(config)
+    if prediction not in layout.predictions:
+        raise ModelError(
+            f"{config['_class_name']} is made for {prediction}; models of the family {layout.family} "
+            f"predict {' or '.join(layout.predictions)}."
+        )
+
+
+def check_network(folder: Path, part: Part) -> Network:
+    """Checks one network that stands alone in its folder, against the first class of `part`; raises ModelError."""
+    return _network(folder.name, part.classes[0], _files(folder), part)
 
 
 def verify(found: Found) -> int:
@@ -85,8 +107,8 @@ def verify(found: Found) -> int:
     return len(lines)
 
 
-def _check_index(index: dict[str, Any], layout: Layout) -> None:
-    """Raises ModelError unless every component is a (library, class) pair of the family's table."""
+def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str]) -> None:
+    """Raises ModelError unless every component is a (library, class) pair of the family's table and none is missing."""
     schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
     classes = {name: part.classes for name, part in layout.networks.items()}
     table = {**classes, **layout.tokenizers, **schedulers, **layout.unused}
@@ -95,18 +117,20 @@ def _check_index(index: dict[str, Any], layout: Layout) -> None:
         if pair not in table.get(name, ()):
             works = ", ".join(".".join(known) for known in table.get(name, ())) or "nothing"
             raise ModelError(f"model_index.json: '{name[:60]}' is {'.'.join(pair)[:80]}; clipgen loads {works} there.")
-    needed = {name for name, part in layout.networks.items() if part.required} | {*layout.tokenizers, "scheduler"}
-    if missing := sorted(needed - present.keys()):
+    required = {name for name, part in layout.networks.items() if part.required}
+    needed = required | {name for name in layout.tokenizers if encoder_of(name) in {*required, *networks}}
+    if missing := sorted((needed | {"scheduler"}) - present.keys()):
         raise ModelError(f"model_index.json names no {missing[0]}.")
 
 
 def _pairs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, Pair]]:
     """Yields the networks there are: those of the index, and those that have a folder without being named."""
     for name, part in layout.networks.items():
-        if name in index:
-            yield name, (index[name][0], index[name][1])
-        elif (folder / name).is_dir():
-            yield name, part.classes[0]
+        match index.get(name):
+            case [str(library), str(class_name)]:
+                yield name, (library, class_name)
+            case None if (folder / name).is_dir():
+                yield name, part.classes[0]
 
 
 def _scheduler_config(path: Path, class_name: str) -> dict[str, Any]:
@@ -136,6 +160,14 @@ def _defaults(path: Path) -> dict[str, Any]:
         raise ModelError(f"clipgen.json: 'settings' may hold {', '.join(MODEL_FIELDS)}, nothing else.")
     try:
         return {name: check_field(name, value) for name, value in values.items()}
+    except SettingsError as error:
+        raise ModelError(f"clipgen.json: {error}") from None
+
+
+def _check_own_size(defaults: Mapping[str, Any], sides: Sides, model: str) -> None:
+    """Raises ModelError if a model recommends a size that it cannot draw."""
+    try:
+        sides.check(defaults.get("width"), defaults.get("height"), model)
     except SettingsError as error:
         raise ModelError(f"clipgen.json: {error}") from None
 
@@ -185,7 +217,8 @@ def _network(name: str, pair: Pair, files: Files, part: Part) -> Network:
     except (*nonsense, TypeError, ValueError, StrictDataclassError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(f"{name}/config.json describes no {pair[1]}: {reason}") from error
-    _check_tensors(name, module, {part.rename(key): entry for key, entry in files.header.items()})
+    entries = {part.rename(key): entry for key, entry in files.header.items()}
+    _check_tensors(name, module, with_tied(entries, part))
     return Network(module, files.paths, part)
 
 
@@ -208,7 +241,10 @@ def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
 def _check_tensors(name: str, module: Module, header: dict[str, Entry]) -> None:
     """Raises ModelError, naming the first three, unless the files' tensors are exactly the network's."""
     wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    present = {key: entry.shape for key, entry in header.items() if not key.endswith("position_ids")}
+    tables = sorted(key for key, _ in module.named_buffers() if key not in wanted and not key.endswith(POSITIONS))
+    if tables:
+        raise ModelError(f"{name}/config.json asks for {tables[0]}, a table that no file holds.")
+    present = {key: entry.shape for key, entry in header.items() if not key.endswith(POSITIONS)}
     faults = {
         "missing": sorted(wanted.keys() - present.keys()),
         "unexpected": sorted(present.keys() - wanted.keys()),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS, load_family
-from clipgen.families.stable_diffusion import own_scheduler
+from clipgen.families.folder import own_scheduler
 from clipgen.models import Found, load, preflight
 from clipgen.schedulers import SCHEDULERS
 
@@ -119,14 +119,17 @@ def test_a_text_encoder_of_another_width_is_refused(folder):
     shutil.rmtree(folder / "text_encoder")
     config = {**tiny._tower(tiny.tokenizer()), "hidden_size": 64}
     CLIPTextModel(CLIPTextConfig(**config)).save_pretrained(folder / "text_encoder")
-    with pytest.raises(ModelError, match="unet reads embeddings of 32, text_encoder gives 64"):
+    with pytest.raises(ModelError, match="unet reads embeddings of 32, the text encoders give 64"):
         check(folder)
 
 
 def test_an_unknown_prediction_type_is_refused(folder):
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="velocity")
+    with pytest.raises(ModelError, match="'velocity' is not known"):
+        check(folder)
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="flow_prediction")
-    with pytest.raises(ModelError, match="'flow_prediction' is not known"):
-        load_family(check(folder), CPU, torch.float32)
+    with pytest.raises(ModelError, match="is made for flow; models of the family stable_diffusion predict epsilon or"):
+        check(folder)
 
 
 def test_the_decoder_runs_channels_last(folder):

@@ -67,7 +67,7 @@ def test_clip_is_optional(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"_class_name": "FluxPipeline"}, "'FluxPipeline' is not supported. Works: StableDiffusionPipeline"),
+        ({"_class_name": "KolorsPipeline"}, "'KolorsPipeline' is not supported. Works: StableDiffusionPipeline"),
         ({"_class_name": ["os", "system"]}, "is not supported"),
         ({"unet": ["os", "system"]}, r"'unet' is os.system; clipgen loads diffusers.UNet2DConditionModel there"),
         ({"unet": ["my_module", "UNet2DConditionModel"]}, "'unet' is my_module"),

@@ -1,0 +1,104 @@
+"""The half of an adapter that all families share: VAE latents of one shape, and float32 where half precision fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clipgen.families.folder import own_scheduler
+from clipgen.families.towers import Tower
+from clipgen.models import Sides
+from clipgen.prediction import check_prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FAST_PIXELS = 256 * 256  # up to here a KL decoder is fast enough to look at single steps
+
+
+def factor_of(vae: Any) -> int:
+    """Returns how many pixels a side one latent covers."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+class OnLatents:
+    """A denoiser on the latents of a VAE, told by text encoders; see the Family protocol."""
+
+    distilled = False
+    latent_rgb: Tensor | None = None
+
+    def __init__(
+        self,
+        denoiser: Any,
+        vae: Any,
+        towers: Sequence[Tower],
+        sides: Sides,
+        scheduler_config: Mapping[str, Any],
+    ) -> None:
+        import torch
+
+        self.denoiser = denoiser
+        self.vae = vae.to(memory_format=torch.channels_last)
+        self.towers: Sequence[Tower] = tuple(towers)
+        self.sides = sides
+        self.scheduler_config = scheduler_config
+        self.prediction = check_prediction(scheduler_config)
+        self.factor = factor_of(vae)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Returns [C, h, w] of one picture's latents."""
+        return self.vae.config.latent_channels, height // self.factor, width // self.factor
+
+    def tokens(self, width: int, height: int) -> int:
+        """Returns how many places of one picture the denoiser sees: what a schedule shifts by."""
+        return (width // self.sides.unit) * (height // self.sides.unit)
+
+    def sigmas(self, steps: int) -> Sequence[float] | None:
+        """Returns None: the scheduler's own noise levels."""
+        return None
+
+    def at_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
+        """Returns the conditioning as it is: this denoiser takes no guidance scale."""
+        return conditioning
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Returns pixels [B, 3, H, W] in float32, 0 to 1 where the decoder keeps to its range."""
+        import torch
+
+        config = self.vae.config
+        scaled = (latents / config.scaling_factor + (config.shift_factor or 0.0)).to(self.vae.dtype)
+        image: Tensor = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last), return_dict=False)[0]
+        return image.float() / 2 + 0.5
+
+    def decodes_fast(self, width: int, height: int) -> bool:
+        """Tells whether decoding a picture of that size costs little beside a step."""
+        return type(self.vae).__name__ == "AutoencoderTiny" or width * height <= FAST_PIXELS
+
+    def decoder_to_float32(self) -> bool:
+        """Puts the decoder into float32 for good; returns False if it was."""
+        return _to_float32(self.vae)
+
+    def denoiser_to_float32(self) -> bool:
+        """Puts denoiser and text encoders into float32 for good; returns False if they were."""
+        changes = [_to_float32(network) for network in (self.denoiser, *(tower.encoder for tower in self.towers))]
+        return any(changes)
+
+    def _own_defaults(self, sample_size: int | Sequence[int], steps: int, guidance_scale: float) -> dict[str, Any]:
+        """Returns the Settings fields for a network that was trained on that many latents a side, or (high, wide)."""
+        height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+        return {
+            "steps": steps,
+            "width": width * self.factor,
+            "height": height * self.factor,
+            "scheduler": own_scheduler(self.scheduler_config),
+            "guidance_scale": guidance_scale,
+            "eta": 0.0,
+        }
+
+
+def _to_float32(network: Any) -> bool:
+    import torch
+
+    changes = bool(network.dtype != torch.float32)
+    network.float()
+    return changes

@@ -1,0 +1,62 @@
+"""Text encoders as a family reads them: which layer, which summary, how many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A prompt out of one text encoder: `tokens` [1, T, D], and its summary `pooled` [1, P], None if there is none."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One text encoder of a model with its tokenizer, the tokens it is given, padding included, and how it is read."""
+
+    tokenizer: Any
+    encoder: Any
+    length: int
+    read: Callable[[Any, Tensor], Embedded]
+
+
+def last_layer(encoder: Any, ids: Tensor) -> Embedded:
+    """Reads a CLIPTextModel as Stable Diffusion 1 and 2 and Flux do: normed last layer, and the end token of it."""
+    output = encoder(ids)
+    return Embedded(output.last_hidden_state, output.pooler_output)
+
+
+def layer_before_last(encoder: Any, ids: Tensor) -> Embedded:
+    """Reads a CLIPTextModel as SDXL does its first one."""
+    return Embedded(encoder(ids, output_hidden_states=True).hidden_states[-2])
+
+
+def layer_before_last_and_projection(encoder: Any, ids: Tensor) -> Embedded:
+    """Reads a CLIPTextModelWithProjection as SDXL and SD3 do: the summary is CLIP's own text feature, not normed."""
+    output = encoder(ids, output_hidden_states=True)
+    return Embedded(output.hidden_states[-2], output.text_embeds)
+
+
+def t5_layer(encoder: Any, ids: Tensor) -> Embedded:
+    """Reads a T5EncoderModel as SD3 and Flux do: its last layer, the padding unmasked."""
+    return Embedded(encoder(ids).last_hidden_state)
+
+
+def clip_tower(parts: Mapping[str, Any], number: str, read: Callable[[Any, Tensor], Embedded]) -> Tower:
+    """Returns the CLIP tower of that number ("", "_2"), given all the tokens that its tokenizer allows."""
+    tokenizer = parts[f"tokenizer{number}"]
+    return Tower(tokenizer, parts[f"text_encoder{number}"], tokenizer.model_max_length, read)
+
+
+def t5_tower(parts: Mapping[str, Any], number: str, length: int) -> Tower:
+    """Returns the T5 tower of that number, given at most `length` tokens."""
+    tokenizer = parts[f"tokenizer{number}"]
+    return Tower(tokenizer, parts[f"text_encoder{number}"], min(length, tokenizer.model_max_length), t5_layer)
