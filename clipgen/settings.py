@@ -17,6 +17,15 @@ MAX_SEED = 2**63 - 1
 MAX_DRAWN_SEED = 2**32 - 1  # a seed nobody chose stays below this, so that other apps can take it
 FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # controls but newline and tab; surrogates
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # of guidance/, alone or together
+DECODERS = ("auto", "tiny", "pooled", "linear", "latent", "full")
+GUARDS = ("off", "survival", "two-key")
+CANDIDATES = (2, 4, 8, 16)
+MAX_TARGETS = 8
+NO_UNION = {
+    "pick+steer": "both choose which pictures live on",
+    "clip+steer": "a gradient would have to enter the weights of the particles",
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,16 @@ class Limits:
     work: int | None = None
     guidance_scale: tuple[float, float] = (0, 50)
     part: tuple[float, float] = (0, 1)
+    budget: tuple[float, float] = (1, 64)
+    cutouts: tuple[int, int] = (1, 64)
+    guidance_every: tuple[int, int] = (1, 4)
+    particles: tuple[int, int] = (2, 16)
+    iterations: tuple[int, int] = (1, 200)
+    target: tuple[float, float] = (-2, 2)
 
 
 LOCAL = Limits()
-SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400)
+SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400, cutouts=(1, 16))
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,60 @@ def _real(limit: str) -> Check:
     return check
 
 
+def _switch(name: str, value: Any, limits: Limits) -> bool:
+    if not isinstance(value, bool):
+        raise _refused(name, "true or false", value)
+    return value
+
+
+def _guidance(name: str, value: Any, limits: Limits) -> str:
+    """Checks one method or a union of two, whose names come out sorted."""
+    joined = "+".join(sorted(part.strip() for part in value.split("+"))) if isinstance(value, str) else value
+    if joined not in METHODS:
+        why = NO_UNION.get(joined) if isinstance(joined, str) else None
+        if isinstance(joined, str) and "optimise" in joined.split("+"):
+            why = "optimise owns the whole loop"
+        raise _refused(name, ", ".join(METHODS) + (f" ({why})" if why else ""), value, METHODS)
+    return str(joined)
+
+
+def _budget(name: str, value: Any, limits: Limits) -> float:
+    number = _number(value.removesuffix("x")) if isinstance(value, str) else value
+    return float(_real("budget")(name, number, limits))
+
+
+def _candidates(name: str, value: Any, limits: Limits) -> int:
+    if not (_is_number(value) and value in CANDIDATES):
+        raise _refused(name, "2, 4, 8 or 16", value)
+    return int(value)
+
+
+def split_target(target: str) -> tuple[str, float]:
+    """Returns what a target names and its weight: `snow:-0.5` -> ("snow", -0.5); without a weight it is 1."""
+    words, colon, weight = target.rpartition(":")
+    number = _number(weight.strip()) if colon else None
+    return (words.strip(), float(number)) if isinstance(number, int | float) else (target.strip(), 1.0)
+
+
+def _targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+    """Checks a list of `words:weight`; each comes out as one line with its weight."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or len(targets := tuple(value)) > MAX_TARGETS:
+        raise _refused(name, f"a list of at most {MAX_TARGETS} texts", value)
+    checked = []
+    for target in targets:
+        words, weight = split_target(check_line(name, target, limits))
+        if not words:
+            raise SettingsError(f"{name} must name something before its weight, got '{shown(target)}'", field=name)
+        checked.append(f"{words}:{_real('target')(name, weight, limits):g}")
+    return tuple(checked)
+
+
+def _lines(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable) or len(lines := tuple(value)) > MAX_TARGETS:
+        raise _refused(name, f"a list of at most {MAX_TARGETS} texts", value)
+    return tuple(check_line(name, line, limits) for line in lines)
+
+
 _SIDE = _whole("side", "{} to {} and a multiple of 8", multiple=8)
 _PART = _real("part")
 
@@ -188,6 +257,23 @@ class Settings:
     cfg_start: float = _knob("Part of the run, 0 to 1, at which guidance_scale sets in.", _PART, 0.0)
     cfg_stop: float = _knob("Part of the run, 0 to 1, at which guidance_scale ends.", _PART, 1.0)
     guidance_rescale: float = _knob("Tames overexposure from a high guidance_scale, 0 to 1.", _PART, 0.0)
+    apg: bool = _knob("Guides without more contrast, by adaptive projection.", _switch, False)
+    guidance: str = _knob("How CLIP steers: off, clip, pick, steer, optimise, clip+pick.", _guidance, "off")
+    budget: float | None = _knob("Most it may cost, 1.5 = 1.5 times as much; chooses guidance.", _budget, None)
+    clip_guidance_scale: float = _knob("How strongly CLIP's gradient pulls, 0 to 1.", _PART, 0.25)
+    cutouts: int = _knob("Views of the picture that CLIP gets in a guided step, 1 to 64.", _whole("cutouts"), 4)
+    guidance_start: float = _knob("Part of the run, 0 to 1, at which CLIP guidance sets in.", _PART, 0.1)
+    guidance_stop: float = _knob("Part of the run, 0 to 1, at which CLIP guidance ends.", _PART, 0.7)
+    guidance_every: int = _knob("Guides every N-th step, 1 to 4.", _whole("guidance_every"), 1)
+    through_unet: bool = _knob("Sends CLIP's gradient through the denoiser: slower, truer.", _switch, False)
+    guide_decoder: str = _knob("What shows CLIP the latents.", _one_of(*DECODERS), "auto")
+    candidates: int = _knob("Pictures that pick starts with: 2, 4, 8 or 16.", _candidates, 8)
+    particles: int = _knob("Pictures that steer keeps, 2 to 16.", _whole("particles"), 4)
+    iterations: int = _knob("Rounds of optimise, 1 to 200.", _whole("iterations"), 25)
+    guard: str = _knob("Against fooling CLIP: off, survival or two-key.", _one_of(*GUARDS), "survival")
+    guide: tuple[str, ...] = _knob("Also pulls towards a text, away if the weight is negative.", _targets, ())
+    like: tuple[str, ...] = _knob("Also pulls towards what a picture shows.", _targets, ())
+    clip_models: tuple[str, ...] = _knob("CLIP or SigLIP models that guide; the model's own.", _lines, ())
 
     def __post_init__(self) -> None:
         for name, value in _checked(self, LOCAL).items():
@@ -203,7 +289,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every field, JSON-safe, in the order of FIELDS."""
-        return dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -217,7 +303,9 @@ class Settings:
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 FIELDS: tuple[str, ...] = tuple(_FIELDS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")
-TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler"}
+TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard"}
+LIST_FIELDS = ("guide", "like", "clip_models")
+SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def validate(settings: Settings, limits: Limits) -> None:
@@ -234,8 +322,13 @@ def check_field(name: str, value: Any, limits: Limits = LOCAL) -> Any:
 def coerce(name: str, text: str) -> Any:
     """Parses and checks the text form of a field, as a flag, the environment or `--change` gives it.
 
-    An empty text or `none`, for the seed also `random`, is None where that is a value. Raises SettingsError.
+    An empty text or `none`, for the seed also `random`, is None where that is a value; a list has an item a line.
+    Raises SettingsError.
     """
+    if name in LIST_FIELDS:
+        return check_field(name, text.splitlines())
+    if isinstance(_FIELDS[name].default, bool):
+        return check_field(name, SWITCHES.get(text.lower(), text))
     if _FIELDS[name].default is None and text.lower() in ("", "none", "random" if name == "seed" else "none"):
         return None
     return check_field(name, text if name in TEXT_FIELDS else _number(text))
@@ -257,6 +350,12 @@ def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
     start, stop, steps, scheduler = (values[name] for name in ("cfg_start", "cfg_stop", "steps", "scheduler"))
     if start >= stop:
         raise SettingsError(f"cfg_start must be below cfg_stop ({stop:g}), got '{start:g}'", field="cfg_start")
+    if values["guidance_start"] >= values["guidance_stop"]:
+        raise _refused("guidance_start", f"below guidance_stop ({values['guidance_stop']:g})", values["guidance_start"])
+    if values["budget"] is not None and values["guidance"] != "off":
+        raise _refused("budget", "left out where guidance is chosen by name", values["budget"])
+    if values["guidance"] == "optimise" and values["guard"] == "off":
+        raise _refused("guard", "survival or two-key with guidance optimise", values["guard"])
     if steps and scheduler and steps > (most := SCHEDULERS[scheduler].max_steps):
         raise _refused("steps", f"1 to {most} with scheduler {scheduler}", steps)
     _check_size(values, limits)

@@ -18,6 +18,7 @@ from clipgen.errors import ClipgenError, SettingsError
 from clipgen.schedulers import SCHEDULERS
 from clipgen.settings import (
     FIELDS,
+    LIST_FIELDS,
     LOCAL,
     MAX_SEED,
     MODEL_FIELDS,
@@ -27,8 +28,12 @@ from clipgen.settings import (
     Settings,
     coerce,
     shown,
+    split_target,
     validate,
 )
+
+
+DEFAULT = Settings("a fox")
 
 
 def refusal(**fields: Any) -> str:
@@ -92,6 +97,37 @@ def refusal(**fields: Any) -> str:
         ({"cfg_start": None}, "cfg_start must be 0 to 1, got 'None'"),
         ({"cfg_start": 0.6, "cfg_stop": 0.5}, "cfg_start must be below cfg_stop (0.5), got '0.6'"),
         ({"guidance_rescale": 2}, "guidance_rescale must be 0 to 1, got '2'"),
+        (
+            {"guidance": "magic"},
+            "guidance must be off, clip, pick, steer, optimise, clip+pick, got 'magic'",
+        ),
+        (
+            {"guidance": "pick+steer"},
+            "guidance must be off, clip, pick, steer, optimise, clip+pick (both choose which pictures live on), "
+            "got 'pick+steer'",
+        ),
+        (
+            {"guidance": "clip+optimise"},
+            "guidance must be off, clip, pick, steer, optimise, clip+pick (optimise owns the whole loop), "
+            "got 'clip+optimise'",
+        ),
+        ({"guidance": None}, "guidance must be off, clip, pick, steer, optimise, clip+pick, got 'None'"),
+        ({"budget": 0.5}, "budget must be 1 to 64, got '0.5'"),
+        ({"budget": "2x", "guidance": "clip"}, "budget must be left out where guidance is chosen by name, got '2.0'"),
+        ({"clip_guidance_scale": 1.1}, "clip_guidance_scale must be 0 to 1, got '1.1'"),
+        ({"guidance_start": 0.8}, "guidance_start must be below guidance_stop (0.7), got '0.8'"),
+        ({"candidates": 3}, "candidates must be 2, 4, 8 or 16, got '3'"),
+        ({"through_unet": 1}, "through_unet must be true or false, got '1'"),
+        (
+            {"guidance": "optimise", "guard": "off"},
+            "guard must be survival or two-key with guidance optimise, got 'off'",
+        ),
+        ({"guide": "snow:1"}, "guide must be a list of at most 8 texts, got 'snow:1'"),
+        ({"guide": ["x"] * 9}, "guide must be a list of at most 8 texts, got 'a list'"),
+        ({"guide": ["snow:3"]}, "guide must be -2 to 2, got '3.0'"),
+        ({"guide": [":1"]}, "guide must name something before its weight, got ':1'"),
+        ({"like": [3]}, "like must be text, got '3'"),
+        ({"clip_models": ["a\nb"]}, r"clip_models must be one line without spaces around it, got 'a\nb'"),
     ],
 )
 def test_a_refusal_is_one_line_with_the_value_in_quotes(fields: dict[str, Any], line: str) -> None:
@@ -112,6 +148,16 @@ def test_values_arrive_in_their_own_type() -> None:
     assert [type(made.to_dict()[name]) for name in ("steps", "seed", "guidance_scale")] == [int, int, float]
     assert math.copysign(1, made.cfg_start) == 1
     assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
+
+
+def test_guidance_is_read_as_people_write_it() -> None:
+    made = Settings("a fox", guidance="pick + clip", guide=["deep snow", "a dog:-.5", "time 12:30:2"])
+    assert (made.guidance, made.guide) == ("clip+pick", ("deep snow:1", "a dog:-0.5", "time 12:30:2"))
+    assert [split_target(target) for target in made.guide] == [("deep snow", 1), ("a dog", -0.5), ("time 12:30", 2)]
+    assert Settings("a fox", budget="1.5x").budget == coerce("budget", "1.5x") == 1.5
+    assert coerce("guide", "snow:1\na dog:-1") == ("snow:1", "a dog:-1")
+    assert coerce("through_unet", "Yes") is True
+    assert json.loads(json.dumps(made.to_dict()))["guide"] == ["deep snow:1", "a dog:-0.5", "time 12:30:2"]
 
 
 def test_the_edges_of_every_limit_are_allowed() -> None:
@@ -317,7 +363,7 @@ def test_any_value_is_valid_or_refused_in_one_line(name: str, value: Any) -> Non
         json.dumps(error.to_dict()).encode()
     else:
         assert Settings.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-        assert not isinstance(value, bool)
+        assert not isinstance(value, bool) or isinstance(getattr(DEFAULT, name), bool)
         made.prompt.encode()
 
 
@@ -329,3 +375,4 @@ def test_any_text_form_is_parsed_or_refused_in_one_line(name: str, text: str) ->
         assert not line_fault(error)
     else:
         assert value is None or isinstance(value, str) is (name in TEXT_FIELDS)
+        assert isinstance(value, tuple) is (name in LIST_FIELDS)

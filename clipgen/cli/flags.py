@@ -15,11 +15,12 @@ from clipgen.cli import complete
 from clipgen.cli.numbers import percentage, whole
 from clipgen.cli.show import MODES
 from clipgen.errors import SettingsError
-from clipgen.settings import FIELDS, Settings, coerce
+from clipgen.settings import FIELDS, LIST_FIELDS, Settings, coerce
 
-PICTURE, LOOK, FILES, SCREEN, MACHINE, FINE = "Picture", "Look", "Files", "Terminal", "Machine", "Fine tuning"
+PICTURE, LOOK, FILES, SCREEN, MACHINE = "Picture", "Look", "Files", "Terminal", "Machine"
+STEERING, FINE = "Steering by CLIP", "Fine tuning"
 WHICH = "Which picture"
-PANELS = (None, WHICH, PICTURE, LOOK, FILES, SCREEN, MACHINE, FINE)
+PANELS = (None, WHICH, PICTURE, LOOK, STEERING, FILES, SCREEN, MACHINE, FINE)
 FORMATS = ("png", "jpeg", "webp")
 
 # Settings field -> other spellings, what follows it in help, its panel; fields not named are numbers to fine-tune with
@@ -35,6 +36,14 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "steps": ((), "N", LOOK),
     "guidance_scale": (("-g", "--cfg"), "X", LOOK),
     "scheduler": (("--sampler",), "NAME", LOOK),
+    "guidance": ((), "NAME", STEERING),
+    "budget": ((), "1.5x", STEERING),
+    "clip_guidance_scale": (("-c", "--clip-scale"), "X", STEERING),
+    "guide": ((), "TEXT:W", STEERING),
+    "like": ((), "IMAGE:W", STEERING),
+    "clip_models": (("--clip-model",), "NAME", STEERING),
+    "guide_decoder": ((), "NAME", FINE),
+    "guard": ((), "NAME", FINE),
     "prompt_syntax": ((), "WORD", FINE),
     "long_prompt": ((), "WORD", FINE),
     "prompt_template": ((), "TEXT", FINE),
@@ -167,7 +176,8 @@ def takes_flags(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., Non
             texts = {p.name: given.pop(p.name) for p in settings}
             run_options = Options(**{p.name: given.pop(p.name) for p in options})
             prompts = tuple(texts.pop("prompt", None) or ())
-            command(**given, flags=Flags({k: v for k, v in texts.items() if v is not None}, prompts, run_options))
+            typed = {name: _as_text(value) for name, value in texts.items() if value not in (None, [])}
+            command(**given, flags=Flags(typed, prompts, run_options))
 
         run.__annotations__ = {}
         vars(run)["__signature__"] = inspect.Signature(_by_panel([*own, *settings, *options]))
@@ -176,19 +186,28 @@ def takes_flags(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., Non
     return decorate
 
 
+def _as_text(value: str | bool | list[str]) -> str:
+    """Returns the text form of a flag's value, as `coerce` reads it: a list has an item a line."""
+    if isinstance(value, list):
+        return "\n".join(value)
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _settings_parameter(name: str, words: str | None) -> inspect.Parameter:
     """Returns the flag of one Settings field; all are text, which `coerce` reads as it does the environment."""
     aliases, metavar, panel = SPELLINGS.get(name, ((), "X", FINE))
     field = next(field for field in dataclasses.fields(Settings) if field.name == name)
+    spelled = f"--{name.replace('_', '-')}"
+    is_switch = isinstance(field.default, bool)
     option = _flag(
-        f"--{name.replace('_', '-')}",
+        f"{spelled}/--no-{spelled[2:]}" if is_switch else spelled,
         *aliases,
-        metavar=metavar,
+        metavar="" if is_switch else metavar,
         panel=panel,
         help=words or field.metadata["help"],
         autocompletion=complete.VALUES.get(name),
     )
-    value = list[str] if name == "prompt" else str
+    value = list[str] if name in ("prompt", *LIST_FIELDS) else bool if is_switch else str
     kind: Any = Annotated[value | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 

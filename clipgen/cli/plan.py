@@ -43,8 +43,14 @@ def check_flags(flags: Flags) -> None:
 
 
 def typed(flags: Flags) -> dict[str, Any]:
-    """Returns the values of the flags, all but prompts and seeds; raises SettingsError."""
-    return {**flags.values(), **_size(flags)}
+    """Returns the values of the flags, all but prompts and seeds; a CLIP scale alone means guidance by its gradient.
+
+    Raises SettingsError.
+    """
+    values = {**flags.values(), **_size(flags)}
+    if values.get("clip_guidance_scale") and not values.keys() & {"guidance", "budget"}:
+        values["guidance"] = "clip"
+    return values
 
 
 def surroundings(report: Report) -> list[Layer]:

@@ -4,6 +4,7 @@ from clipgen.image_file.block import parameters_block
 from clipgen.image_file.chunks import read_chunks
 from clipgen.image_file.names import FORMATS, format_of, output_path, slug
 from clipgen.image_file.paths import without_folders
+from clipgen.image_file.picture import open_picture
 from clipgen.image_file.read import read_settings, settings_from_text
 from clipgen.image_file.record import digest_of, make_record
 from clipgen.image_file.restored import Restored
@@ -21,6 +22,7 @@ __all__ = [
     "fit_record",
     "format_of",
     "make_record",
+    "open_picture",
     "output_path",
     "parameters_block",
     "read_chunks",

@@ -37,6 +37,9 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "Model hash", model["hash"] and model["hash"][:HASH_DIGITS]
     yield "Model", model["name"].removeprefix("./")
     yield "RNG", record["runtime"]["rng"].upper()
+    if settings["guidance"] != "off":
+        yield "Guidance", settings["guidance"]
+        yield "CLIP guidance scale", settings["clip_guidance_scale"] if "clip" in settings["guidance"] else None
     clip = record["clip"] or {}
     for key in ("model", "similarity", "score", "percentile"):
         yield f"CLIP {key}", clip.get(key)

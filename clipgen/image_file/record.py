@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from clipgen.image_file.paths import without_folders
-from clipgen.settings import Note, Settings
+from clipgen.settings import Note, Settings, split_target
 
 SCHEMA = "clipgen/1"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -36,7 +37,12 @@ def make_record(
     """
     return {
         "schema": SCHEMA,
-        "settings": {**settings.to_dict(), "model": without_folders(settings.model)},
+        "settings": {
+            **settings.to_dict(),
+            "model": without_folders(settings.model),
+            "like": [_without_folders(target) for target in settings.like],
+            "clip_models": [without_folders(model) for model in settings.clip_models],
+        },
         "seed": seed,
         "job": job,
         "clip": copy.deepcopy(clip),
@@ -45,6 +51,12 @@ def make_record(
         "inputs": dict(inputs),
         "warnings": [note.to_dict() for note in warnings],
     }
+
+
+def _without_folders(target: str) -> str:
+    """Returns a target of `like`, `folder/picture.png:0.5`, as its base name and weight."""
+    picture, weight = split_target(target)
+    return "./" + re.split(r"[/\\]", picture)[-1] + f":{weight:g}"
 
 
 def to_json(record: Mapping[str, Any]) -> str:
