@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,17 +29,21 @@ HELD_BACK = 2048  # the last pictures of the renders are never trained on
 
 def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
     """Builds the untrained CLIP for pictures of `side` pixels, 8 x 8 patches each; its features have 256 numbers."""
-    text = {
+    vision = {
+        "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
+        "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
+    }  # fmt: skip
+    return CLIPModel(CLIPConfig(text_config=text_config(tokenizer), vision_config=vision, projection_dim=256))
+
+
+def text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """Returns the sizes of the text towers, CLIP's and the denoiser's."""
+    return {
         "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
         "num_attention_heads": 4, "max_position_embeddings": tokenizer.model_max_length, "hidden_act": "gelu",
         "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
-    vision = {
-        "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
-        "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
-    }  # fmt: skip
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=256))
 
 
 class ClipPart:

@@ -24,7 +24,10 @@ BLEND_EVERY = 4  # steps between two updates of the running average, which costs
 class Part(Protocol):
     """What is trained: a module, its loss on the batch of a step, and how it shows what it learnt."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def to(self, device: torch.device) -> None:
         """Moves the model and all it needs beside it to a device."""

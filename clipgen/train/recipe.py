@@ -23,10 +23,10 @@ from clipgen.train.clip import ClipPart, build_clip
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.loop import Part, fit
-from clipgen.train.storybook import assemble, text_encoder_of
+from clipgen.train.storybook import assemble
 from clipgen.train.tiers import STAGES, TIERS
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import UnetPart, build_scheduler, build_unet
+from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
@@ -43,7 +43,9 @@ class Recipe:
         if tier not in TIERS:
             raise ClipgenError(f"Unknown tier '{tier}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
         self.out, self.tier, self.warm_start, self.say = out, TIERS[tier], warm_start, say
-        self.accelerator = Accelerator(mixed_precision="bf16" if bf16_is_fast() else "no")
+        precision = "bf16" if bf16_is_fast() else "no"
+        # cpu=True lets the processes of torchrun find one another where there is no GPU
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
         out.mkdir(parents=True, exist_ok=True)
 
     def run(self, minutes: float) -> Path:
@@ -108,17 +110,14 @@ class Recipe:
     def _unet(self) -> UnetPart:
         text_encoder, batch = self._text_encoder(), self.tier.budgets["unet"].batch
         unet = build_unet(text_encoder.config.hidden_size, self.tier.unet_channels, self.tier.side // 8)
-        return UnetPart(
-            unet, self._scaled_vae(), text_encoder, self.tokenizer(), self.renders("narrow"), batch, self._seed()
-        )
+        model = Denoiser(unet, text_encoder)
+        renders = self.renders("narrow")
+        return UnetPart(model, self._scaled_vae(), self.tokenizer(), renders, batch, self._seed(), self.tier.first)
 
     def _text_encoder(self) -> CLIPTextModel:
-        """Returns the text encoder of the denoiser: CLIP's as it was then, so that CLIP may go on learning."""
+        """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
         folder = self.out / "unet" / "text_encoder"
-        if not folder.exists():
-            shipped = self.warm_start and CLIPTextModel.from_pretrained(self.warm_start / "text_encoder").float()
-            (shipped or text_encoder_of(self._trained(CLIPModel, "clip"))).save_pretrained(folder)
-        return CLIPTextModel.from_pretrained(folder).eval()
+        return CLIPTextModel.from_pretrained(folder) if folder.exists() else build_text_encoder(self.tokenizer())
 
     def _scaled_vae(self) -> AutoencoderTiny:
         """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""

@@ -19,15 +19,6 @@ Part = TypeVar("Part", bound=nn.Module)
 DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0}
 
 
-def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
-    """Returns CLIP's text tower as a model of its own, sharing no weights."""
-    tower = CLIPTextModel(clip.config.text_config)
-    missing, unexpected = tower.load_state_dict(clip.text_model.state_dict(), strict=False)
-    if missing or unexpected:
-        raise RuntimeError(f"text tower does not fit: missing {missing}, unexpected {unexpected}")
-    return tower.eval()
-
-
 def assemble(
     folder: Path, *, clip: CLIPModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny,
     unet: UNet2DConditionModel, scheduler: DDIMScheduler, side: int,
@@ -40,7 +31,9 @@ def assemble(
     pipeline.save_pretrained(folder, safe_serialization=True)
     _half(clip).save_pretrained(folder / "clip")
     tokenizer.save_pretrained(folder / "clip")
-    _drop_unexpected(folder / "vae" / "config.json", "block_out_channels")
+    _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
+    for config in folder.glob("*/config.json"):
+        _drop(config, "_name_or_path")  # where it lay on the machine that trained it
     edge = {"shortest_edge": side}
     CLIPImageProcessorPil(size=edge, crop_size={"height": side, "width": side}).save_pretrained(folder / "clip")
     _store_captions(folder / "clip", tokenizer)
@@ -56,8 +49,8 @@ def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
     Scorer(ClipEncoder("clip", clip, tokenizer, preprocessor), read_captions()).store(folder)
 
 
-def _drop_unexpected(config: Path, key: str) -> None:
-    """Removes a key that AutoencoderTiny writes for itself and then warns about when it is read back."""
+def _drop(config: Path, key: str) -> None:
+    """Removes a key of a config.json."""
     values = json.loads(config.read_text())
     values.pop(key, None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -16,7 +16,7 @@ class Tier:
 
     `shares` splits the minutes of `clipgen train storybook` over the stages. CLIP and autoencoder learn from `wide`,
     the full mix of scenes; the denoiser from `narrow`, where single large things that people ask for most prevail:
-    they are learnt first, the rest when those are unmistakable.
+    they are learnt first, the rest when those are unmistakable. `first` are the things that the denoiser sees most of.
     """
 
     side: int
@@ -26,6 +26,7 @@ class Tier:
     shares: dict[str, float]
     budgets: dict[str, Budget]
     unet_channels: tuple[int, ...]
+    first: tuple[str, ...] = ()
 
     def budget(self, stage: str, minutes: float) -> Budget:
         """Returns the budget of a stage with the minutes it may take."""
@@ -33,8 +34,13 @@ class Tier:
 
 
 NARROW = Mix(
-    tier=2, favourites=25.0, kinds=(0.8, 0.19, 0.01), several=0.18, coloured=0.15, plain=0.06, styled=0.06, timed=0.08,
-    sized=0.05,
+    tier=2, favourites=50.0, kinds=(0.85, 0.14, 0.01), several=0.2, coloured=0.15, plain=0.06, styled=0.06, timed=0.08,
+    sized=0.05, looseness=0.25, drawings=1,
+)  # fmt: skip
+
+FIRST = (
+    "fox", "cat", "dog", "rabbit", "panda", "bear", "lion", "owl", "penguin", "elephant", "horse", "fish",
+    "car", "bus", "rocket", "airplane", "sailboat", "house", "castle", "tree", "pizza", "apple", "sun", "snowman",
 )  # fmt: skip
 
 TIERS = {
@@ -50,6 +56,7 @@ TIERS = {
             "unet": Budget(1, 20, 8e-4, warmup=200, average=0.9985, decay=0.4, show_minutes=14),
         },
         unet_channels=(96, 192, 256),
+        first=FIRST,
     ),
     "gpu": Tier(
         side=256,

@@ -1,23 +1,27 @@
-"""The denoiser of storybook: diffusers' UNet2DConditionModel on latents, told the prompt by our CLIP's text states.
+"""The denoiser of storybook: diffusers' UNet2DConditionModel on latents, and the text encoder that tells it the prompt.
 
-v-prediction (Salimans & Ho 2022) with zero terminal SNR (Lin et al. 2023), all timesteps of the same weight and drawn
-evenly over each batch, 10 % empty captions for classifier-free guidance. Min-SNR weights (Hang et al. 2023) were tried
-first: they all but leave out the noisy half of the steps, where shapes are decided (LOG.md).
+The text encoder learns with the UNet, from wide random token embeddings that keep every two words apart. CLIP's own
+text tower, after its few minutes, puts things of one colour at one place (cat and hamburger at a cosine of .99): a UNet
+on its states learnt colours and no shapes (LOG.md). v-prediction (Salimans & Ho 2022) with zero terminal SNR (Lin et
+al. 2023), 10 % empty captions for classifier-free guidance. All timesteps have the same weight; the noisy ones, where
+shapes are decided, are drawn more often, and each batch spreads evenly over them. Min-SNR weights (Hang et al. 2023)
+all but leave them out.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from clipgen.train.clip import text_config
 from clipgen.train.data import Renders
 from clipgen.train.vae import to_image
 from clipgen.train.world.sheet import contact_sheet
@@ -25,6 +29,8 @@ from clipgen.train.world.sheet import contact_sheet
 EMPTY_SHARE = 0.1
 FRESH_SHARE = 0.25
 HELD_BACK = 128  # the last pictures of the renders are never trained on
+NOISY = 0.6  # timesteps are u^NOISY of an even u: 1 is even, less is noisier
+WORD_SPREAD = 0.5  # standard deviation of new token embeddings; CLIP's usual 0.02 drowns them in the layers' noise
 MEASURED_AT = (100, 300, 500, 700, 900)  # timesteps of the held-back errors
 PROMPTS = (
     "a fox in snow", "a cat on a beach", "a rocket in space", "an owl at night", "two pizzas on a table",
@@ -48,6 +54,13 @@ def build_unet(text_width: int, channels: tuple[int, ...], side: int) -> UNet2DC
     )
 
 
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Builds the untrained text encoder, of the sizes of CLIP's text tower."""
+    text_encoder = CLIPTextModel(CLIPTextConfig(**text_config(tokenizer)))
+    nn.init.normal_(text_encoder.embeddings.token_embedding.weight, std=WORD_SPREAD)
+    return text_encoder
+
+
 def build_scheduler() -> DDIMScheduler:
     """Builds the noise schedule that training and sampling share."""
     return DDIMScheduler(
@@ -57,12 +70,47 @@ def build_scheduler() -> DDIMScheduler:
     )  # fmt: skip
 
 
-class LatentStore:
-    """Latents of renders, encoded when first asked for and kept; a batch takes some new ones and repeats others."""
+class Denoiser(nn.Module):
+    """UNet and text encoder, which are trained as one."""
 
-    def __init__(self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator) -> None:
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def states(self, ids: Tensor) -> Tensor:
+        """Returns text states [B, T, D] of token ids [B, T]."""
+        states: Tensor = self.text_encoder(ids).last_hidden_state
+        return states
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
+        """Returns the prediction [B, C, h, w] in float32."""
+        predicted: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
+        return predicted.float()
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes the UNet into a folder and the text encoder beside it, as a storybook folder has them."""
+        self.unet.save_pretrained(folder)
+        self.text_encoder.save_pretrained(folder.parent / "text_encoder")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Denoiser:
+        """Reads what `save_pretrained` wrote."""
+        text_encoder = CLIPTextModel.from_pretrained(folder.parent / "text_encoder")
+        return cls(UNet2DConditionModel.from_pretrained(folder), text_encoder)
+
+
+class LatentStore:
+    """Latents of renders, encoded when first asked for and kept; a batch takes some new ones and repeats others.
+
+    Four of five new ones show nothing but the `first` things, as long as there are such.
+    """
+
+    def __init__(
+        self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator,
+        first: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.vae, self.renders, self.scale, self.rng = vae.eval(), renders, scaling_factor, rng
-        self.order = rng.permutation(len(renders) - HELD_BACK)
+        self.order = _first_in_front(renders, rng.permutation(len(renders) - HELD_BACK), first)
         self.latents = torch.empty(0)
         self.filled = 0
 
@@ -92,23 +140,33 @@ class LatentStore:
         return latents
 
 
+def _first_in_front(renders: Renders, order: npt.NDArray[np.int64], first: Collection[str]) -> npt.NDArray[np.int64]:
+    """Reorders pictures so that those of the `first` things alone come early, four to each other one."""
+    known = frozenset(first)
+    chosen = np.array([all(thing.concept in known for thing in renders.scene(int(i)).things) for i in order])
+    place = np.empty(len(order))
+    place[chosen] = np.arange(chosen.sum()) / 4
+    place[~chosen] = np.arange((~chosen).sum())
+    return order[np.argsort(place, kind="stable")]
+
+
 class UnetPart:
     """Trains the denoiser on latents of renders and their captions."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
-        renders: Renders, batch: int, seed: int = 0,
+        self, model: Denoiser, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, renders: Renders, batch: int,
+        seed: int = 0, first: Collection[str] = (),
     ) -> None:  # fmt: skip
-        self.model = unet
-        self.vae, self.text_encoder, self.tokenizer, self.batch = vae, text_encoder.eval(), tokenizer, batch
+        self.model = model
+        self.vae, self.tokenizer, self.batch = vae, tokenizer, batch
         self.words = random.Random(seed)
         self.renders, self.scheduler = renders, build_scheduler()
-        self.store = LatentStore(vae, renders, vae.config.scaling_factor, np.random.default_rng(seed))
+        self.store = LatentStore(vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), first)
         self.alphas = self.scheduler.alphas_cumprod
 
     def to(self, device: torch.device) -> None:
-        """Moves the denoiser, and the frozen parts that feed it, to a device."""
-        for module in (self.model, self.vae, self.text_encoder):
+        """Moves the denoiser, and the autoencoder that feeds it, to a device."""
+        for module in (self.model, self.vae):
             module.to(device)
         self.alphas = self.alphas.to(device)
 
@@ -116,9 +174,9 @@ class UnetPart:
         """Returns the weighted v-prediction loss of one batch."""
         indices, latents = self.store.batch(self.batch)
         texts = ["" if self.words.random() < EMPTY_SHARE else self.renders.caption(int(i), self.words) for i in indices]
-        device = self.model.device
+        device = self.alphas.device
         even = (torch.randperm(self.batch, device=device) + torch.rand(self.batch, device=device)) / self.batch
-        timesteps = (even * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
+        timesteps = (even**NOISY * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
         latents = latents.to(device)
         error = self._error(latents, torch.randn_like(latents), timesteps, self.states(texts))
         return error, {"stored": self.store.filled}
@@ -127,21 +185,18 @@ class UnetPart:
         """Returns the mean squared error of the predicted v = alpha noise - sigma x0."""
         a = self.alphas[timesteps][:, None, None, None]
         noisy, target = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
-        predicted = self.model(noisy, timesteps, encoder_hidden_states=states).sample.float()
-        error: Tensor = (predicted - target).square().mean()
+        error: Tensor = (self.model(noisy, timesteps, states) - target).square().mean()
         return error
 
     def states(self, texts: Sequence[str]) -> Tensor:
         """Returns text states [B, T, D] of prompts, padded to the tokenizer's length as the pipeline pads them."""
         ids = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
-        with torch.no_grad():
-            states: Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
-        return states.float()
+        return self.model.states(ids.to(self.alphas.device)).float()
 
     def show(self, folder: Path) -> dict[str, float]:
         """Draws four seeds of each fixed prompt; measures the error on held-back latents at fixed noise."""
         texts = [prompt for prompt in PROMPTS for _ in range(4)]
-        pictures = sample(self.model, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
+        pictures = sample(self.model.unet, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
         contact_sheet([to_image(p) for p in pictures], texts).save(folder / "unet.png")
         return self._held_back_errors()
 

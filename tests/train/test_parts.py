@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,9 +13,17 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from clipgen.train.clip import build_clip, caption_pair
-from clipgen.train.storybook import assemble, text_encoder_of
+from clipgen.train.data import rendered
+from clipgen.train.storybook import assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import build_scheduler, build_unet
+from clipgen.train.unet import (
+    HELD_BACK,
+    Denoiser,
+    _first_in_front,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+)
 from clipgen.train.vae import build_vae
 from clipgen.train.world.scene import Mix, sample_scene
 
@@ -58,14 +67,38 @@ def test_a_hard_negative_has_the_wording_of_its_caption() -> None:
     assert differing > 150
 
 
-def test_the_text_encoder_is_the_tower_of_clip(tokenizer: CLIPTokenizer) -> None:
+def test_the_text_encoder_keeps_words_apart(tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(0)
-    clip = build_clip(tokenizer).eval()
-    ids = tokenizer(["a fox"], padding="max_length", return_tensors="pt").input_ids
+    ids = tokenizer(
+        [f"a {word} in snow" for word in ("cat", "sun", "car", "heart", "owl", "horse")], return_tensors="pt"
+    )
     with torch.no_grad():
-        ours = text_encoder_of(clip)(ids).last_hidden_state
-        theirs = clip.text_model(ids).last_hidden_state
-    assert torch.equal(ours, theirs)
+        words = torch.nn.functional.normalize(
+            build_text_encoder(tokenizer)(ids.input_ids).last_hidden_state[:, 2], dim=1
+        )
+    assert (words @ words.T - torch.eye(6)).max() < 0.7
+
+
+def test_denoiser_and_text_encoder_are_saved_together(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    model = Denoiser(build_unet(256, (16, 32, 32), 16), build_text_encoder(tokenizer)).eval()
+    model.save_pretrained(tmp_path / "unet")
+    again = Denoiser.from_pretrained(tmp_path / "unet").eval()
+    ids, latents = torch.zeros(1, 32, dtype=torch.long), torch.zeros(1, 8, 16, 16)
+    with torch.no_grad():
+        first, second = (m(latents, torch.tensor([500]), m.states(ids)) for m in (model, again))
+    assert torch.equal(first, second)
+
+
+def test_latents_of_the_first_things_come_first(tmp_path: Path) -> None:
+    renders = rendered(tmp_path, HELD_BACK + 60, mix=Mix(tier=2, kinds=(1, 0, 0)), size=32)
+    first = {thing.concept for i in range(20) for thing in renders.scene(i).things}
+    order = _first_in_front(renders, np.arange(60), first)
+    known = [all(thing.concept in first for thing in renders.scene(int(i)).things) for i in order]
+    assert sorted(order) == list(range(60))
+    assert sum(known[:10]) >= 8
+    assert sum(known) < 60
 
 
 def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
@@ -75,11 +108,12 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     unet = build_unet(256, (16, 32, 32), 16)
     clip = build_clip(tokenizer)
     assemble(
-        tmp_path, clip=clip, text_encoder=text_encoder_of(clip), tokenizer=tokenizer, vae=build_vae(), unet=unet,
-        scheduler=build_scheduler(), side=128,
+        tmp_path, clip=clip, text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
+        unet=unet, scheduler=build_scheduler(), side=128,
     )  # fmt: skip
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (128, 128)
+    assert "_name_or_path" not in "".join(path.read_text() for path in tmp_path.glob("*/config.json"))
     listed = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
     assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= listed

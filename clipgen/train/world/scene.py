@@ -81,7 +81,11 @@ def cells(scene: Scene) -> Iterator[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Mix:
-    """How often things happen in a world: the vocabulary (highest tier) and the shares of each kind of scene."""
+    """How often things happen in a world: the vocabulary (highest tier) and the shares of each kind of scene.
+
+    `looseness` scales how much single things differ in place and size; `drawings` is how many drawings of a concept
+    occur at most: few poses of few drawings are learnt from a fraction of the pictures.
+    """
 
     tier: int = 3
     favourites: float = 4.0
@@ -92,6 +96,8 @@ class Mix:
     styled: float = 0.25
     timed: float = 0.2
     sized: float = 0.12
+    looseness: float = 1.0
+    drawings: int = 9
 
 
 def sample_scene(seed: int, mix: Mix = Mix()) -> Scene:
@@ -145,7 +151,7 @@ def _draw(rng: random.Random, seed: int, mix: Mix) -> Scene:
     place = rng.choice(COLOURS) if plain else _place(rng, chosen[0])
     time = rng.choice(TIMES[1:]) if place in TIMED_PLACES and rng.random() < mix.timed else "day"
     counts = [rng.choice((2, 3, 4)) if rng.random() < mix.several / kinds else 1 for _ in chosen]
-    relation, things = _layout(rng, chosen, counts, place, 0.0 if style in COLOURLESS else mix.coloured, mix.sized)
+    relation, things = _layout(rng, chosen, counts, place, 0.0 if style in COLOURLESS else mix.coloured, mix)
     return Scene(seed, tuple(things), place, time, style, relation)
 
 
@@ -155,23 +161,23 @@ def _place(rng: random.Random, first: Concept) -> str:
 
 
 def _layout(
-    rng: random.Random, chosen: list[Concept], counts: list[int], place: str, coloured: float, sized: float
+    rng: random.Random, chosen: list[Concept], counts: list[int], place: str, coloured: float, mix: Mix
 ) -> tuple[str, list[Thing]]:
     """Places every thing: one in the middle, two by a relation, three in a row."""
-    sizes = [rng.choice(("big", "small")) if rng.random() < sized else "" for _ in chosen]
+    sizes = [rng.choice(("big", "small")) if rng.random() < mix.sized else "" for _ in chosen]
     relation = rng.choice((*tuple(OPPOSITE), "next to", "next to")) if len(chosen) == 2 else ""
     things = []
     for concept, count, size, (x, foot, room) in zip(
-        chosen, counts, sizes, _centres(rng, len(chosen), relation), strict=True
+        chosen, counts, sizes, _centres(rng, len(chosen), relation, mix.looseness), strict=True
     ):
-        height = room * {"big": 1.15, "small": 0.55, "": rng.uniform(0.82, 1.0)}[size]
+        height = room * {"big": 1.15, "small": 0.55, "": 0.91 + mix.looseness * rng.uniform(-0.09, 0.09)}[size]
         lift = 0.0
         if place in FLOATING or (concept.stance == "sky" and relation not in OPPOSITE):
-            lift = rng.uniform(0.06, 0.22) if len(chosen) == 1 else rng.uniform(0.0, 0.08)
+            lift = 0.14 + mix.looseness * rng.uniform(-0.08, 0.08) if len(chosen) == 1 else rng.uniform(0.0, 0.08)
         boxes = _inside(_boxes(rng, count, x, foot - lift, height, room))
         colour = rng.choice(COLOURS) if concept.hue and rng.random() < coloured else ""
-        drawing = rng.choice(concept.drawings)
-        things.append(Thing(concept.name, drawing, count, colour, size, rng.random() < 0.3, boxes))
+        drawing = rng.choice(concept.drawings[: mix.drawings])
+        things.append(Thing(concept.name, drawing, count, colour, size, rng.random() < 0.3 * mix.looseness, boxes))
     if relation == "on top of":
         things[0] = _standing_on(things[0], things[1])
     return relation, things
@@ -197,14 +203,14 @@ COLOURLESS = frozenset({"black and white", "pencil sketch", "neon"})
 FLOATING = frozenset({"outer space", "under the sea", *COLOURS})
 
 
-def _centres(rng: random.Random, kinds: int, relation: str) -> list[tuple[float, float, float]]:
+def _centres(rng: random.Random, kinds: int, relation: str, looseness: float) -> list[tuple[float, float, float]]:
     """Returns (x, foot y, room) for each thing, in units of the picture's side."""
 
     def jitter(spread: float) -> float:
         return rng.uniform(-spread, spread)
 
     if kinds == 1:
-        return [(0.5 + jitter(0.1), 0.88 + jitter(0.05), rng.uniform(0.58, 0.74))]
+        return [(0.5 + looseness * jitter(0.1), 0.88 + looseness * jitter(0.05), 0.66 + looseness * jitter(0.08))]
     if kinds == 3:
         order = [0.2, 0.5, 0.8]
         rng.shuffle(order)
