@@ -23,7 +23,9 @@ _HUB = re.compile(rf"({_WORD}/{_WORD})(?:@({_WORD}))?")
 _BLOB = re.compile(r"[0-9a-f]{64}")
 # What is fetched of a hub repository: configs, tokenizers, safetensors; no half of a pair, no training state.
 FETCHED = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
-NOT_FETCHED = ["safety_checker/*", "*.fp16.*", "*.non_ema.*", "*.ema.*", "*onnx*", "*flax*", "*openvino*"]
+NOT_FETCHED = ["*.fp16[.-]*", "*.non_ema.*", "*.ema.*", "*onnx*", "*flax*", "*openvino*"]
+NOT_FETCHED += ["safety_checker/*", "text_encoders/*"]  # the latter: what is in our folders, as other apps want it
+FETCHED_OF_A_CLIP = ["*.json", "*.txt", "model*.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,31 @@ def find_model(model: str, *, offline: bool = False) -> Found:
     """
     wanted = parse_id(model)
     if wanted.kind == "hub":
-        return Found(model, _from_hub(wanted, offline), "hub")
-    path = BUNDLED[model] if wanted.kind == "bundled" else Path(model).expanduser()
+        return Found(model, _from_hub(wanted, offline, FETCHED), "hub")
+    path = _folder_of(wanted)
     if not (path / "model_index.json").is_file():
         what = "is missing from this installation" if wanted.kind == "bundled" else "is no diffusers model folder"
         raise ModelNotFound(f"Model '{model[:200]}' {what}: no model_index.json in it.", field="model")
     return Found(model, path, wanted.kind)
+
+
+def find_clip(model: str, *, offline: bool = False) -> Found:
+    """Returns where a CLIP lies: a model folder's own, a folder as transformers writes it, or a hub id to download.
+
+    Raises SettingsError for an id that is none, ModelNotFound.
+    """
+    wanted = parse_id(model)
+    if wanted.kind == "hub":
+        return Found(model, _from_hub(wanted, offline, FETCHED_OF_A_CLIP), "hub")
+    path = _folder_of(wanted)
+    for folder in (path / "clip", path):
+        if (folder / "config.json").is_file():
+            return Found(model, folder, wanted.kind)
+    raise ModelNotFound(f"Model '{model[:200]}' is no CLIP folder: no config.json in it.", field="model")
+
+
+def _folder_of(wanted: ModelId) -> Path:
+    return BUNDLED[wanted.name] if wanted.kind == "bundled" else Path(wanted.name).expanduser()
 
 
 def list_models() -> list[Found]:
@@ -104,7 +125,7 @@ def list_models() -> list[Found]:
     return here + sorted((m for m in cached if (m.path / "model_index.json").is_file()), key=lambda m: m.name)
 
 
-def _from_hub(wanted: ModelId, offline: bool) -> Path:
+def _from_hub(wanted: ModelId, offline: bool, fetched: list[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -114,7 +135,7 @@ def _from_hub(wanted: ModelId, offline: bool) -> Path:
             wanted.name,
             revision=wanted.revision,
             local_files_only=offline,
-            allow_patterns=FETCHED,
+            allow_patterns=fetched,
             ignore_patterns=NOT_FETCHED,
         )
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):

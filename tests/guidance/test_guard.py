@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from clipgen.decode import to_image
+from clipgen.families import LAYOUTS, load_family
+from clipgen.guidance.guard import Survival, blur, jpeg, overoptimised, resize, shift, survival, vae_round_trip
+from clipgen.models import find_model, preflight
+
+SIZE = 64
+WAVE = torch.sin(torch.arange(SIZE) / 6)[:, None] * torch.cos(torch.arange(SIZE) / 9)  # what a picture shows
+LINES = (torch.arange(SIZE) % 2 * 2.0 - 1).expand(SIZE, SIZE)  # what only an adversary puts there
+
+
+def picture(wave, lines):
+    grey = 0.5 + wave * WAVE + lines * LINES
+    return grey.expand(1, 3, SIZE, SIZE)
+
+
+def similarity(pixels):
+    """Likes both equally."""
+    return ((pixels - 0.5) * (WAVE / WAVE.square().mean() + LINES)).mean(dim=(1, 2, 3))
+
+
+def test_a_gain_that_shows_survives_and_noise_does_not():
+    pixels = torch.cat([picture(0.3, 0.0), picture(0.1, 0.2), picture(0.0, 0.0)])
+    real, noise, none = survival(pixels, similarity, torch.zeros(3), lambda pixels: pixels)
+    assert list(real.by_change) == ["jpeg", "shift", "blur", "resize", "vae"]
+    assert all(0.9 < share < 1.1 for share in real.by_change.values())
+    assert noise.by_change["shift"] == pytest.approx(-1 / 3, abs=0.1)
+    assert noise.by_change["vae"] == 1
+    assert noise.kept < 0.7 < real.kept
+    assert none is None
+
+
+def test_the_share_is_of_the_gain_over_the_baseline():
+    half = survival(picture(0.3, 0.0), similarity, torch.tensor([0.29]))[0]
+    all_of_it = survival(picture(0.3, 0.0), similarity, torch.tensor([0.0]))[0]
+    assert "vae" not in half.by_change
+    assert 1 - half.by_change["blur"] == pytest.approx(30 * (1 - all_of_it.by_change["blur"]), rel=0.1)
+
+
+def test_little_left_is_a_warning():
+    notes = overoptimised([Survival({"jpeg": 0.7, "blur": 0.72}), Survival({"jpeg": 0.5, "blur": 0.2}), None])
+    assert (notes[0], notes[2]) == (None, None)
+    assert (notes[1].code, notes[1].field) == ("guidance-overoptimised", "clip_guidance_scale")
+    assert notes[1].message == (
+        "Of what guidance gained in CLIP similarity 35% survive small changes (worst: blur): lower clip_guidance_scale."
+    )
+
+
+@pytest.mark.parametrize("change", [jpeg, shift, blur, resize])
+@pytest.mark.parametrize("size", [(64, 64), (40, 72)])
+def test_changes_are_small_and_keep_the_size(change, size):
+    coarse = torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False).clamp(0, 1)
+    changed = change(smooth)
+    assert changed.shape == smooth.shape
+    assert 0 < float((changed - smooth).abs().mean()) < 0.05
+    assert torch.equal(change(smooth[1:])[0], changed[1])
+
+
+def test_jpeg_is_pillows():
+    pixels = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    file = io.BytesIO()
+    to_image(pixels[0]).save(file, "JPEG", quality=75)
+    assert to_image(jpeg(pixels)[0]).tobytes() == Image.open(file).tobytes()
+
+
+def test_shift_moves_by_one_pixel():
+    pixels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(shift(pixels)[..., 1:, 1:], pixels[..., :-1, :-1])
+
+
+def test_blur_is_a_gaussian_of_that_deviation():
+    dot = torch.zeros(1, 3, 9, 9)
+    dot[..., 4, 4] = 1.0
+    spread = blur(dot)[0, 0]
+    offsets = torch.arange(9.0) - 4
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
+    assert float((spread.sum(dim=0) * offsets.square()).sum()) == pytest.approx(0.49, abs=0.01)
+    assert torch.allclose(spread, spread.T, atol=1e-7)
+
+
+def test_the_round_trip_is_the_vaes_own(tiny_epsilon, tiny_v):
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for folder, own in ((tiny_epsilon, tiny.vae_kl()), (tiny_v, tiny.vae_tiny())):
+        family, _ = load_family(preflight(find_model(str(folder)), LAYOUTS), torch.device("cpu"), torch.float32)
+        with torch.no_grad():
+            encoded = own.encode(pixels * 2 - 1)
+            latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mean
+            theirs = own.decode(latents).sample / 2 + 0.5
+            assert torch.allclose(vae_round_trip(family)(pixels), theirs, atol=1e-4)
