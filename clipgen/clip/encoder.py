@@ -95,7 +95,7 @@ def _side_of(config: Any) -> int:
 
 
 def patches_of(pixels: Tensor, patch: int) -> dict[str, Tensor]:
-    """Returns normalised squares [I, 3, S, S] as a Siglip2Model takes them: pixel_values [I, N, 3 patch^2] and masks."""
+    """Returns normalised squares [I, 3, S, S] as a Siglip2Model takes them: pixel_values [I, N, 3 patch^2], masks."""
     count, side, device = len(pixels), pixels.shape[-1] // patch, pixels.device
     tiles = pixels.unflatten(-1, (side, patch)).unflatten(-3, (side, patch))  # [I, 3, rows, patch, columns, patch]
     return {
