@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clipgen.errors import ModelError
+from clipgen.errors import ModelError, SettingsError
+from clipgen.schedulers import SCHEDULERS
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
 FLOW_MATCHING = frozenset(
@@ -35,14 +36,6 @@ SIGMA_TO_PRESERVING = frozenset(
     }
 )
 AFTER_THE_STEP = frozenset({"PNDMScheduler", "LMSDiscreteScheduler"})  # their extrapolation amplifies a jump
-NO_SAMPLE_PREDICTION = frozenset(
-    {
-        "PNDMScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "KDPM2DiscreteScheduler",
-        "KDPM2AncestralDiscreteScheduler",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -61,45 +54,32 @@ class NoiseLevel:
 def noise_level(scheduler: Any, timestep: Tensor) -> NoiseLevel:
     """Returns the level of the sample that `scheduler.step` is about to take at `timestep`, second-order stages too.
 
-    A multistep scheduler that has not begun is put at its first step, as its own `step` would. Raises ModelError for
-    a scheduler class whose parametrisation is not known.
+    A scheduler with a step index that has not begun is put at its first step, as its own `step` would. Raises
+    SettingsError for a scheduler class whose parametrisation is not known.
     """
     name = type(scheduler).__name__
     if name in VARIANCE_PRESERVING:
-        product = float(scheduler.alphas_cumprod[int(timestep)])
-        return NoiseLevel(product**0.5, (1 - product) ** 0.5)
+        return _preserving_level(float(scheduler.alphas_cumprod[int(timestep)]))
+    if name not in VARIANCE_EXPLODING | SIGMA_TO_PRESERVING | FLOW_MATCHING:
+        works = [spec.name for spec in SCHEDULERS.values() if spec.schedule_type is None]
+        raise SettingsError(
+            f"Scheduler '{name.removesuffix('Scheduler')}' cannot be guided. Works: {', '.join(works)}.",
+            field="scheduler",
+            allowed=works,
+        )
     if scheduler.step_index is None:
         scheduler._init_step_index(timestep)
+    sigma = _current_sigma(scheduler)
     if name in VARIANCE_EXPLODING:
-        return NoiseLevel(1.0, _current_sigma(scheduler))
-    if name in FLOW_MATCHING:
-        return _flow_level(float(scheduler.sigmas[scheduler.step_index]))
-    if name in SIGMA_TO_PRESERVING:
-        sigma = float(scheduler.sigmas[scheduler.step_index])
-        if scheduler.config.get("use_flow_sigmas"):
-            return _flow_level(sigma)
-        alpha = (sigma**2 + 1) ** -0.5
-        return NoiseLevel(alpha, sigma * alpha)
-    raise ModelError(f"Scheduler class '{name}' is not known to clipgen.")
+        return NoiseLevel(1.0, sigma)
+    if name in FLOW_MATCHING or scheduler.config.get("use_flow_sigmas"):
+        return NoiseLevel(1 - sigma, sigma)
+    alpha = (sigma**2 + 1) ** -0.5
+    return NoiseLevel(alpha, sigma * alpha)
 
 
-def corrects_after_step(scheduler: Any) -> bool:
-    """Tells whether this scheduler's corrections go to the next sample and not into the network's output."""
-    return type(scheduler).__name__ in AFTER_THE_STEP
-
-
-def level_after(scheduler: Any, index: int) -> NoiseLevel:
-    """Returns the level of the sample that step `index` has given, for the schedulers of AFTER_THE_STEP."""
-    if type(scheduler).__name__ in VARIANCE_EXPLODING:
-        return NoiseLevel(1.0, float(scheduler.sigmas[index + 1]))
-    if index + 1 < len(scheduler.timesteps):
-        return noise_level(scheduler, scheduler.timesteps[index + 1])
-    product = float(scheduler.final_alpha_cumprod)
-    return NoiseLevel(product**0.5, (1 - product) ** 0.5)
-
-
-def _flow_level(sigma: float) -> NoiseLevel:
-    return NoiseLevel(1 - sigma, sigma)
+def _preserving_level(alpha_cumprod: float) -> NoiseLevel:
+    return NoiseLevel(alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5)
 
 
 def _current_sigma(scheduler: Any) -> float:
@@ -114,7 +94,8 @@ def recover_x0(output: Tensor, sample: Tensor, level: NoiseLevel, prediction: st
     """Returns the x0 that a network's output implies, in float32.
 
     `output` and `sample` [B, C, h, w]; `prediction` is one of PREDICTIONS. Salimans and Ho 2022 (arXiv 2202.00512)
-    define v. An epsilon prediction at alpha = 0 says nothing about x0: schedulers are built so that it never occurs.
+    define v; a flow network predicts noise - x0, Lipman et al. 2023 (arXiv 2210.02747). An epsilon prediction at
+    alpha = 0 says nothing about x0: schedulers are built so that it never occurs.
     """
     output, sample = output.float(), sample.float()
     alpha, sigma, norm = level.alpha, level.sigma, level.norm
@@ -133,15 +114,31 @@ def inject(output: Tensor, correction: Tensor, level: NoiseLevel, prediction: st
     The sample stays: x0 and the noise both move, so the strength does not grow with the number of steps. `output` and
     `correction` [B, C, h, w]. A sample without noise cannot be corrected (nor need it be): sigma > 0.
     """
-    if prediction == "sample":
-        factor = 1.0
-    elif prediction == "v_prediction":
-        factor = -level.norm / level.sigma
-    elif prediction == "flow":
-        factor = -1 / level.sigma
-    else:
-        factor = -level.alpha / level.sigma
+    factor = {
+        "epsilon": -level.alpha / level.sigma,
+        "v_prediction": -level.norm / level.sigma,
+        "sample": 1.0,
+        "flow": -1 / level.sigma,
+    }[prediction]
     return (output.float() + factor * correction.float()).to(output.dtype)
+
+
+def corrects_after_step(scheduler: Any) -> bool:
+    """Tells whether this scheduler's corrections go to the next sample and not into the network's output."""
+    return type(scheduler).__name__ in AFTER_THE_STEP
+
+
+def levels_of_step(scheduler: Any, index: int) -> tuple[NoiseLevel, NoiseLevel]:
+    """Returns the levels that step `index`, just taken, led from and to; for the schedulers of AFTER_THE_STEP.
+
+    PNDM's second step starts where its first one did: it takes that one again, with a better slope.
+    """
+    if type(scheduler).__name__ in VARIANCE_EXPLODING:
+        before, after = scheduler.sigmas[scheduler.step_index - 1 : scheduler.step_index + 1].tolist()
+        return NoiseLevel(1.0, before), NoiseLevel(1.0, after)
+    times = scheduler.timesteps.tolist()
+    products = [float(scheduler.alphas_cumprod[int(time)]) for time in times] + [float(scheduler.final_alpha_cumprod)]
+    return _preserving_level(products[0 if index == 1 else index]), _preserving_level(products[index + 1])
 
 
 def shift_after_step(correction: Tensor, level: NoiseLevel, following: NoiseLevel) -> Tensor:

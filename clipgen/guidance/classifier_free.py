@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,25 +32,34 @@ def classifier_free(
     `rescale` pulls the deviation back to the conditional one's. Where `with_graph` says so, the conditional half runs
     alone and keeps the graph to its latents. Ho and Salimans 2022 (arXiv 2207.12598, equation 6).
     """
-    both = {name: torch.cat([unconditional[name], told]) for name, told in conditional.items()}
+
+    @lru_cache(maxsize=1)  # the rows change only where a selection has chosen
+    def halves(rows: tuple[int, ...] | None) -> tuple[Conditioning, Conditioning, Conditioning]:
+        cond, uncond = _rows_of(conditional, rows), _rows_of(unconditional, rows)
+        return cond, uncond, {name: torch.cat([uncond[name], told]) for name, told in cond.items()}
 
     def guided(point: Point) -> Prediction:
-        guides = scale > 1.0 and start <= point.progress < stop
+        guides, latents = scale > 1.0 and start <= point.progress < stop, point.latents
+        prompt, nothing, both = halves(point.rows)
+        uncond = None
         if with_graph(point):
-            latents, cond = _with_graph(predict, point, conditional)
-            uncond = predict(point.scaled(point.latents), point.timestep, unconditional) if guides else None
+            latents, cond = _with_graph(predict, point, prompt)
+            uncond = predict(point.scaled(point.latents), point.timestep, nothing) if guides else None
         elif guides:
-            latents = point.latents
             uncond, cond = predict(point.scaled(torch.cat([latents, latents])), point.timestep, both).chunk(2)
         else:
-            latents, uncond = point.latents, None
-            cond = predict(point.scaled(latents), point.timestep, conditional)
+            cond = predict(point.scaled(latents), point.timestep, prompt)
         output = cond if uncond is None else uncond + scale * (cond - uncond)
         if uncond is not None and rescale > 0.0:
             output = rescaled(output, cond, rescale)
         return Prediction(output, cond, uncond, latents)
 
     return guided
+
+
+def _rows_of(conditioning: Conditioning, rows: tuple[int, ...] | None) -> Conditioning:
+    """Returns the conditioning of some rows, None = all of them."""
+    return conditioning if rows is None else {name: told[list(rows)] for name, told in conditioning.items()}
 
 
 def _with_graph(predict: Predict, point: Point, conditional: Conditioning) -> tuple[Tensor, Tensor]:
