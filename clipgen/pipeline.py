@@ -18,13 +18,16 @@ from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled, SettingsError
 from clipgen.families import LAYOUTS, Conditioning, Family, adopt, load_family, stacked
 from clipgen.guidance.classifier_free import classifier_free
+from clipgen.guidance.steering import Steering, steering_of
 from clipgen.models import find_model, preflight
+from clipgen.models.encoder import load_encoder
 from clipgen.plan import Batch, plan
 from clipgen.result import Look, Origin, Pace, Result, Step, faults_of, steps_of
 from clipgen.settings import Note, Settings
 from clipgen.text import encode_prompt
 
 TEXTS_KEPT = 64
+ENCODERS_KEPT = 4
 CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
 NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
 NEGATIVE_UNREAD = Note("negative-prompt-unread", "negative_prompt", "This model takes no negative prompt.")
@@ -42,9 +45,11 @@ class Pipeline:
         self.device = device
         self.defaults = {**family.defaults, **defaults}
         self.scorer = scorer
+        self.offline = False
         self._ladder = Ladder(device)
         self._lock = Lock()
         self._encode = lru_cache(TEXTS_KEPT)(self._encode_text)
+        self._encoder = lru_cache(ENCODERS_KEPT)(lambda name: load_encoder(name, device, offline=self.offline))
 
     @classmethod
     def from_pretrained(
@@ -69,7 +74,9 @@ class Pipeline:
         with memory_told(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
-        return cls(family, origin, place, checked.defaults, scorer)
+        pipeline = cls(family, origin, place, checked.defaults, scorer)
+        pipeline.offline = offline
+        return pipeline
 
     @classmethod
     def from_diffusers(cls, pipeline: Any) -> Pipeline:
@@ -114,7 +121,8 @@ class Pipeline:
         """The story of one batch, a line a stage."""
         began = monotonic()
         conditional, unconditional = self._texts(batch)
-        predict = self._guided(batch, conditional, unconditional)
+        steering = self._steering(batch)
+        predict = steering.guided(self._told(batch, conditional, unconditional, steering), batch.seeds)
         scheduler = self._scheduler(batch)
         generators = generators_of(batch.seeds)
         noise = start_noise(generators, self.family.latent_shape(*batch.size))
@@ -130,7 +138,8 @@ class Pipeline:
         pace.batch(monotonic() - denoised)
         broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
         faults += broken.values()
-        yield from self._results(batch, pixels, scores, broken, monotonic() - began)
+        batch.notes += steering.notes()
+        yield from self._results(batch, pixels, steering.graded(scores), broken, monotonic() - began)
 
     def _scheduler(self, batch: Batch) -> Any:
         """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
@@ -164,8 +173,17 @@ class Pipeline:
         encoded = encode_prompt(text, self.family.towers, syntax=syntax, long_prompt=long_prompt, field=name)
         return self.family.encode(encoded.embedded, blank=encoded.text == ""), encoded.warnings
 
-    def _guided(self, batch: Batch, conditional: Conditioning, unconditional: Conditioning) -> PredictNoise:
-        """Returns the guided prediction; a batch that does not fit into memory goes through in pieces."""
+    def _steering(self, batch: Batch) -> Steering:
+        """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
+        shared = batch.pictures[0]
+        own = None if self.scorer is None else self.scorer.encoder
+        with self._lock, memory_told("CLIP", self.device):
+            return steering_of(shared, self.family, batch.texts, own=own, model=self.origin.model, load=self._encoder)
+
+    def _told(
+        self, batch: Batch, conditional: Conditioning, unconditional: Conditioning, steering: Steering
+    ) -> PredictNoise:
+        """Returns the prediction that the prompts give; a batch that does not fit into memory goes in pieces."""
         shared = batch.pictures[0]
 
         def predict(latents: Tensor, timestep: Tensor, told: Conditioning) -> Tensor:
@@ -182,6 +200,7 @@ class Pipeline:
             start=shared.cfg_start,
             stop=shared.cfg_stop,
             rescale=shared.guidance_rescale,
+            with_graph=steering.wants_graph,
         )
 
     def _taking_turns(self, states: Iterator[State]) -> Iterator[tuple[State, float]]:

@@ -1,0 +1,130 @@
+"""Settings become what steers a batch: CLIPs and what they are to see, and the correction of x0 they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.score import Score
+from clipgen.denoise import Point, PredictNoise
+from clipgen.errors import SettingsError
+from clipgen.families import Family
+from clipgen.guidance.clip_gradient import ClipGradient, Guide, corrected
+from clipgen.guidance.guide_decoder import guide_decoder
+from clipgen.image_file import open_picture
+from clipgen.settings import Note, Settings, split_target
+
+LoadEncoder = Callable[[str], ClipEncoder]
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The CLIPs of a run: those that guide, and the second key that may veto them."""
+
+    guides: tuple[ClipEncoder, ...]
+    second: ClipEncoder | None = None
+
+
+def encoders_of(settings: Settings, own: ClipEncoder | None, model: str, load: LoadEncoder) -> Encoders:
+    """Returns the CLIPs that settings name, else the model's own; `two-key` takes the last one named as its second key.
+
+    Raises SettingsError where there is none, and what `load` raises.
+    """
+    named = tuple(load(name) for name in settings.clip_models)
+    guides, second = (named[:-1], named[-1]) if settings.guard == "two-key" and named else (named, None)
+    if settings.guard == "two-key" and second is None:
+        raise SettingsError("guard two-key needs a second CLIP: name it with clip_models", field="guard")
+    if not guides and own is None:
+        raise SettingsError(
+            f"guidance '{settings.guidance}' needs a CLIP, and model '{model}' brings none: name one with clip_models, "
+            "such as openai/clip-vit-base-patch32",
+            field="clip_models",
+        )
+    return Encoders(guides or (own,) if own is not None else guides, second)
+
+
+def guide_of(encoder: ClipEncoder, texts: Sequence[str], settings: Settings) -> Guide:
+    """Returns what an encoder is to see: each picture's text, and the texts and pictures that settings add.
+
+    Raises ImageFileError for a picture of `like` that cannot be opened.
+    """
+    words = [split_target(target) for target in settings.guide]
+    pictures = [split_target(target) for target in settings.like]
+    extra = [encoder.text_features([text]) for text, _ in words]
+    extra += [encoder.image_features(_pixels(path)) for path, _ in pictures]
+    prompts = encoder.text_features(texts)  # [B, D]
+    targets = torch.stack([prompts, *(vector.expand_as(prompts) for vector in extra)], dim=1)
+    weights = torch.tensor([1.0, *(weight for _, weight in (*words, *pictures))], device=targets.device)
+    return Guide(encoder, targets, weights)
+
+
+@torch.no_grad()
+def gradient_of(settings: Settings, encoders: Encoders, family: Family, texts: Sequence[str]) -> ClipGradient:
+    """Returns the correction of guidance `clip` for a batch with those texts."""
+    guides = [guide_of(encoder, texts, settings) for encoder in encoders.guides]
+    return ClipGradient(
+        guides,
+        guide_decoder(family, settings.guide_decoder, encoders.guides[0].side),
+        scale=settings.clip_guidance_scale,
+        cutouts=settings.cutouts,
+        start=settings.guidance_start,
+        stop=settings.guidance_stop,
+        every=settings.guidance_every,
+        through_unet=settings.through_unet,
+        two_key=None if encoders.second is None else guide_of(encoders.second, texts, settings),
+    )
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What guidance does to one batch: nothing without a correction. `own_guides` = the CLIP that scores it guides."""
+
+    correction: ClipGradient | None = None
+    own_guides: bool = False
+
+    def wants_graph(self, point: Point) -> bool:
+        """Tells whether the conditional prediction of a step must keep its graph."""
+        correction = self.correction
+        return correction is not None and correction.through_unet and correction.active(point.index, point.steps)
+
+    def guided(self, predict: PredictNoise, image_seeds: Sequence[int]) -> PredictNoise:
+        """Returns the prediction with the correction in it."""
+        return predict if self.correction is None else corrected(predict, self.correction, image_seeds)
+
+    def notes(self) -> list[Note]:
+        """Returns what is to be said of the batch."""
+        return [] if self.correction is None else self.correction.notes()
+
+    def graded(self, scores: Sequence[Score] | None) -> Sequence[Score] | None:
+        """Returns scores that say so where the CLIP that gives them has also steered."""
+        return scores if scores is None or not self.own_guides else [replace(s, self_graded=True) for s in scores]
+
+
+def steering_of(
+    settings: Settings,
+    family: Family,
+    texts: Sequence[str],
+    *,
+    own: ClipEncoder | None,
+    model: str,
+    load: LoadEncoder,
+) -> Steering:
+    """Returns the steering of a batch whose pictures have these texts; `own` is the CLIP that the model brings.
+
+    Raises SettingsError, ImageFileError, and what `load` raises for a CLIP that is not there.
+    """
+    if settings.guidance == "off":
+        return Steering()
+    encoders = encoders_of(settings, own, model, load)
+    return Steering(gradient_of(settings, encoders, family, texts), own_guides=own in encoders.guides)
+
+
+def _pixels(path: str) -> Tensor:
+    """Returns a picture file as pixels [1, 3, H, W] in [0, 1]."""
+    levels = np.asarray(open_picture(path), dtype=np.float32)
+    return torch.from_numpy(levels / 255).permute(2, 0, 1)[None]

@@ -1,0 +1,121 @@
+"""Guidance through the whole pipeline: what it raises, what it leaves alone, what it refuses and what it records."""
+
+from __future__ import annotations
+
+import random
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from clipgen import Pipeline, Settings, SettingsError
+from clipgen.errors import ImageFileError, ModelNotFound
+from clipgen.models.find import BUNDLED
+
+STORYBOOK = pytest.mark.skipif(not BUNDLED["storybook"].is_dir(), reason="no weights of storybook here")
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_v):
+    return Pipeline.from_pretrained(str(tiny_v))
+
+
+@pytest.fixture(scope="module")
+def storybook():
+    return Pipeline.from_pretrained("storybook")
+
+
+def draw(pipe, **settings):
+    return pipe.run(Settings(**{"prompt": "a fox in snow", "seed": 3, "steps": 6, "guidance": "clip", **settings}))
+
+
+def similarity(results):
+    return sum(result.clip.similarity for result in results) / len(results)
+
+
+@STORYBOOK
+def test_more_guidance_is_more_similarity_and_the_colours_stay(storybook):
+    plain, *guided = [
+        draw(storybook, steps=10, images=16, cutouts=2, clip_guidance_scale=scale) for scale in (0, 0.1, 0.25, 0.5)
+    ]
+    means = [similarity(results) for results in (plain, *guided)]
+    assert means == sorted(means)
+    assert means[0] < means[2]
+    for measure in (saturation, clipped):
+        assert measure(guided[1]) <= 1.2 * measure(plain) + 1e-3
+
+
+def saturation(results):
+    pixels = torch.stack([result.pixels for result in results])
+    return float((pixels.amax(1) - pixels.amin(1)).mean())
+
+
+def clipped(results):
+    pixels = torch.stack([result.pixels for result in results])
+    return float(((pixels <= 0) | (pixels >= 1)).float().mean())
+
+
+def test_a_scale_of_zero_is_off_bit_for_bit(pipe):
+    (off,), (zero,) = draw(pipe, guidance="off"), draw(pipe, clip_guidance_scale=0)
+    assert torch.equal(off.pixels, zero.pixels)
+
+
+@pytest.mark.parametrize("more", [{}, {"through_unet": True}, {"guidance_every": 2, "scheduler": "dpm++_2m"}])
+def test_a_guided_picture_is_the_same_twice_and_in_a_batch(pipe, more):
+    (alone,), (again,) = draw(pipe, seed=5, **more), draw(pipe, seed=5, **more)
+    assert torch.equal(alone.pixels, again.pixels)
+    assert not torch.equal(alone.pixels, draw(pipe, seed=5, guidance="off", **more)[0].pixels)
+    off = (draw(pipe, images=4, **more)[2].pixels - alone.pixels).abs() > 1 / 255
+    assert off.float().mean() <= 0.001
+
+
+def test_no_global_random_state_is_touched(pipe):
+    def states():
+        return torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()
+
+    before = states()
+    draw(pipe)
+    assert states() == before
+
+
+def test_a_picture_as_target_pulls_towards_it(pipe, tmp_path):
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
+    (plain,), (red,) = draw(pipe), draw(pipe, like=[f"{tmp_path}/red.png:2"], clip_guidance_scale=1)
+    assert not torch.equal(plain.pixels, red.pixels)
+    assert red.metadata["settings"]["like"] == ["./red.png:2"]
+    with pytest.raises(ImageFileError, match=r"none\.png' cannot be opened: No such file"):
+        draw(pipe, like=[f"{tmp_path}/none.png"])
+
+
+def test_the_score_says_that_it_graded_itself(pipe, tiny_v):
+    assert draw(pipe)[0].clip.self_graded
+    assert not draw(pipe, guidance="off")[0].clip.self_graded
+    assert not draw(pipe, clip_models=[str(tiny_v / "clip")])[0].clip.self_graded
+
+
+def test_a_model_without_clip_asks_for_one(tiny_epsilon, tiny_v):
+    bare = Pipeline.from_pretrained(str(tiny_epsilon))
+    with pytest.raises(SettingsError, match="brings none: name one with clip_models"):
+        draw(bare)
+    (guided,) = draw(bare, clip_models=[str(tiny_v / "clip")])
+    assert not torch.equal(guided.pixels, draw(bare, guidance="off")[0].pixels)
+
+
+def test_two_keys_need_two_clips(pipe, tiny_v):
+    with pytest.raises(SettingsError, match="two-key needs a second CLIP"):
+        draw(pipe, guard="two-key")
+    assert draw(pipe, guard="two-key", clip_models=[str(tiny_v / "clip")])
+    with pytest.raises(ModelNotFound):
+        draw(pipe, clip_models=["./nowhere"])
+
+
+def test_a_decoder_that_is_not_there_is_named(pipe):
+    with pytest.raises(SettingsError, match="guide_decoder 'latent' is none of this model's"):
+        draw(pipe, guide_decoder="latent")
+
+
+def test_a_guided_picture_draws_itself_again(pipe):
+    (first,) = draw(pipe, guide=["snow:0.5"])
+    (again,) = pipe.run(first.settings)
+    assert torch.equal(first.pixels, again.pixels)
