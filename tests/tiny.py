@@ -287,14 +287,14 @@ def save_xl(folder: Path) -> Path:
 
 
 def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
-    """Saves an SD3 look-alike: flow matching with shift 3, factor 2 and patches of 2; T5 of 64, to hold both CLIPs."""
+    """Saves an SD3 look-alike: flow matching with shift 3, factor 4 and patches of 2; T5 of 64, to hold both CLIPs."""
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 
     words = tokenizer()
     StableDiffusion3Pipeline(
         transformer=transformer_sd3(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae_shifted(2),
+        vae=vae_shifted(3),
         text_encoder=text_encoder_projected(words),
         tokenizer=words,
         text_encoder_2=text_encoder_projected(words),

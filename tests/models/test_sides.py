@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+import torch
+from parity import check, refused, spoiled
+from safetensors.torch import load_file, save_file
+
+from clipgen import Pipeline, Settings, SettingsError
+from clipgen.errors import ModelError
+from clipgen.models import Sides
+
+
+def test_a_side_that_is_no_multiple_is_one_line():
+    with pytest.raises(SettingsError) as error:
+        Sides(16).check(136, 128, "storybook")
+    assert str(error.value) == "width must be a multiple of 16 for model 'storybook', got '136'"
+    assert (error.value.field, error.value.exit_code) == ("width", 2)
+    with pytest.raises(SettingsError, match="height must be at most 96 for model 'x', got '112'") as error:
+        Sides(16, most=96).check(96, 112, "x")
+    assert error.value.field == "height"
+
+
+def test_sides_that_are_left_to_the_model_and_those_that_fit_pass():
+    Sides(16, most=96).check(None, None, "x")
+    Sides(16, most=96).check(96, None, "x")
+    Sides(8).check(2048, 64, "x")
+
+
+def test_the_vae_decides(tiny_epsilon, tiny_v):
+    assert check(tiny_epsilon).sides == Sides(2)
+    assert check(tiny_v).sides == Sides(8)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A model whose VAE is of factor 16, as storybook's."""
+    from diffusers import AutoencoderTiny, DDIMScheduler
+
+    levels = 5
+    torch.manual_seed(0)
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(8,) * levels,
+        decoder_block_out_channels=(8,) * levels,
+        num_encoder_blocks=(1,) * levels,
+        num_decoder_blocks=(1,) * levels,
+        latent_channels=8,
+    )
+    folder = tmp_path_factory.mktemp("models") / "deep"
+    scheduler = DDIMScheduler(**tiny.BETAS, clip_sample=False)
+    return tiny.save(folder, tiny.tokenizer(), tiny.unet(8), vae, scheduler, {"steps": 2})
+
+
+def test_a_wrong_size_is_refused_before_anything_is_loaded(deep, tmp_path):
+    """The weights hold a NaN, which loading would find."""
+    folder = spoiled(deep, tmp_path / "model", "model_index.json")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights) | {"conv_in.bias": torch.full((32,), torch.nan)}
+    weights.unlink()
+    save_file(tensors, weights)
+    fits, wrong = (Settings(prompt="a fox", width=width, height=64) for width in (128, 136))
+    with pytest.raises(SettingsError, match=r"width must be a multiple of 16 for model '.*', got '136'"):
+        Pipeline.from_pretrained(str(folder), wanted=[fits, wrong])
+    with pytest.raises(ModelError, match="not finite"):
+        Pipeline.from_pretrained(str(folder), wanted=[fits])
+
+
+def test_a_wrong_size_is_refused_before_anything_is_drawn(deep):
+    pipe = Pipeline.from_pretrained(str(deep))
+    with pytest.raises(SettingsError, match="height must be a multiple of 16"):
+        next(pipe.generate(Settings(prompt="a fox", width=64, height=72)))
+    assert len(pipe.run(Settings(prompt="a fox", width=80, height=64, seed=1))) == 1
+
+
+def test_a_model_may_not_recommend_what_it_cannot_draw(deep, tmp_path):
+    folder = spoiled(deep, tmp_path / "model", "clipgen.json", settings={"width": 136})
+    assert json.loads((folder / "clipgen.json").read_text()) == {"settings": {"width": 136}}
+    refused(folder, r"clipgen.json: width must be a multiple of 16 for model './model', got '136'")
