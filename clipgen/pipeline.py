@@ -138,8 +138,9 @@ class Pipeline:
         pace.batch(monotonic() - denoised)
         broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
         faults += broken.values()
-        batch.notes += steering.notes()
-        yield from self._results(batch, pixels, steering.graded(scores), broken, monotonic() - began)
+        self._guard(batch, steering, pixels)
+        graded = steering.graded(scores, batch.seeds)
+        yield from self._results(batch, pixels, graded, broken, monotonic() - began)
 
     def _scheduler(self, batch: Batch) -> Any:
         """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
@@ -156,9 +157,9 @@ class Pipeline:
         names = ("prompt",) if self.family.distilled else ("prompt", "negative_prompt")
         told: dict[str, list[Conditioning]] = {name: [] for name in names}
         unread = self.family.distilled and batch.pictures[0].negative_prompt != ""
-        batch.text_notes = [[NEGATIVE_UNREAD] * unread for _ in batch.pictures]
+        batch.own_notes = [[NEGATIVE_UNREAD] * unread for _ in batch.pictures]
         with self._lock, memory_told("The text encoder", self.device):
-            for picture, own_notes in zip(batch.pictures, batch.text_notes, strict=True):
+            for picture, own_notes in zip(batch.pictures, batch.own_notes, strict=True):
                 for name, rows in told.items():
                     row, notes = self._encode(name, getattr(picture, name), picture.prompt_syntax, picture.long_prompt)
                     rows.append(row)
@@ -179,6 +180,14 @@ class Pipeline:
         own = None if self.scorer is None else self.scorer.encoder
         with self._lock, memory_told("CLIP", self.device):
             return steering_of(shared, self.family, batch.texts, own=own, model=self.origin.model, load=self._encoder)
+
+    def _guard(self, batch: Batch, steering: Steering, pixels: Tensor) -> None:
+        """Leaves with each picture what is to be said of its guidance."""
+        batch.notes += steering.notes()
+        with self._lock, memory_told("CLIP", self.device):
+            survived = steering.survived(pixels, batch.seeds)
+        for notes, note in zip(batch.own_notes, survived, strict=True):
+            notes += [] if note is None else [note]
 
     def _told(
         self, batch: Batch, conditional: Conditioning, unconditional: Conditioning, steering: Steering
@@ -263,7 +272,7 @@ class Pipeline:
                     seed=batch.seeds[row],
                     settings=picture,
                     clip=None if scores is None else scores[row],
-                    warnings=(*batch.text_notes[row], *shared),
+                    warnings=(*batch.own_notes[row], *shared),
                     seconds=seconds / len(batch.pictures),
                     origin=self.origin,
                 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Batch:
     """Pictures that are denoised together: each one's own settings, and those fields that all of them share, filled.
 
-    `first` is the number of the first one in the run; `notes` collect what is to be said of all of them, `text_notes`
+    `first` is the number of the first one in the run; `notes` collect what is to be said of all of them, `own_notes`
     what of each one's prompts.
     """
 
@@ -32,7 +32,7 @@ class Batch:
     guidance_scale: float
     eta: float
     notes: list[Note] = field(default_factory=list)
-    text_notes: list[list[Note]] = field(default_factory=list)
+    own_notes: list[list[Note]] = field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:

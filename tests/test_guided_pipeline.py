@@ -94,6 +94,15 @@ def test_the_score_says_that_it_graded_itself(pipe, tiny_v):
     assert not draw(pipe, clip_models=[str(tiny_v / "clip")])[0].clip.self_graded
 
 
+def test_the_curve_and_the_guard_come_with_the_picture(pipe):
+    (plain,), (guided,) = draw(pipe, guidance="off"), draw(pipe)
+    assert plain.clip.curve == ()
+    assert [step for step, _, _ in guided.clip.curve] == [1, 2, 3, 4]  # of six steps those from .1 to .7
+    assert guided.metadata["clip"]["curve"] == [list(point) for point in guided.clip.curve]
+    assert all(note.code == "guidance-overoptimised" for note in guided.warnings)
+    assert draw(pipe, guard="off")[0].warnings == ()
+
+
 def test_a_model_without_clip_asks_for_one(tiny_epsilon, tiny_v):
     bare = Pipeline.from_pretrained(str(tiny_epsilon))
     with pytest.raises(SettingsError, match="brings none: name one with clip_models"):

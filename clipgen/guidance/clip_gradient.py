@@ -73,7 +73,7 @@ class ClipGradient:
         self.start, self.stop, self.every = start, stop, every
         self.through_unet = through_unet
         self.two_key = two_key
-        self._seen: list[tuple[int, Tensor]] = []
+        self._seen: list[tuple[int, tuple[int, ...], Tensor]] = []
         self._broken: list[tuple[tuple[int, ...], Tensor]] = []
 
     def active(self, step: int, steps: int) -> bool:
@@ -107,7 +107,7 @@ class ClipGradient:
             pixels = soft_clamp(self.decode(x0))
             losses = [self._loss(guide, pixels, moment, self.cutouts) for guide in self.guides]
             loss = torch.stack([loss for loss, _ in losses]).mean()
-            self._seen.append((moment.step, losses[0][1]))
+            self._seen.append((moment.step, moment.image_seeds, losses[0][1]))
             if self.two_key is None:
                 return -torch.autograd.grad(loss, x0)[0], torch.ones_like(x0[:, :1])
             second, _ = self._loss(self.two_key, pixels, moment, 1)
@@ -123,10 +123,19 @@ class ClipGradient:
         overview = (features[:, 0] * guide.targets[:, 0]).sum(dim=-1).detach()
         return angle_loss(features, guide.targets, guide.weights).sum(), overview
 
-    @property
-    def curve(self) -> list[tuple[int, float]]:
-        """The guided steps so far, each with the mean similarity of the overviews to the first target."""
-        return [(step, float(similarity.mean())) for step, similarity in self._seen]
+    def curve(self, image_seed: int) -> tuple[tuple[int, float], ...]:
+        """Returns the guided steps of a picture, each with the similarity of what CLIP saw to the first target."""
+        return tuple(
+            (step, float(similarity[seeds.index(image_seed)]))
+            for step, seeds, similarity in self._seen
+            if image_seed in seeds
+        )
+
+    @torch.no_grad()
+    def similarity(self, pixels: Tensor) -> Tensor:
+        """Returns the cosines [B] of pictures [B, 3, H, W] in [0, 1] to the first guide's first targets."""
+        guide = self.guides[0]
+        return (guide.encoder.image_features(pixels) * guide.targets[:, 0]).sum(dim=-1)
 
     def notes(self) -> list[Note]:
         """Returns a warning if a picture went unguided for more than a fifth of its guided steps."""

@@ -15,6 +15,7 @@ from clipgen.denoise import Point, PredictNoise
 from clipgen.errors import SettingsError
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, Guide, corrected
+from clipgen.guidance.guard import overoptimised, survival, vae_round_trip
 from clipgen.guidance.guide_decoder import guide_decoder
 from clipgen.image_file import open_picture
 from clipgen.settings import Note, Settings, split_target
@@ -82,10 +83,14 @@ def gradient_of(settings: Settings, encoders: Encoders, family: Family, texts: S
 
 @dataclass(frozen=True)
 class Steering:
-    """What guidance does to one batch: nothing without a correction. `own_guides` = the CLIP that scores it guides."""
+    """What guidance does to one batch: nothing without a correction.
+
+    `own_guides` = the CLIP that scores it guides; `family` is there where the guard `survival` is wanted.
+    """
 
     correction: ClipGradient | None = None
     own_guides: bool = False
+    family: Family | None = None
 
     def wants_graph(self, point: Point) -> bool:
         """Tells whether the conditional prediction of a step must keep its graph."""
@@ -97,12 +102,29 @@ class Steering:
         return predict if self.correction is None else corrected(predict, self.correction, image_seeds)
 
     def notes(self) -> list[Note]:
-        """Returns what is to be said of the batch."""
+        """Returns what is to be said of the whole batch."""
         return [] if self.correction is None else self.correction.notes()
 
-    def graded(self, scores: Sequence[Score] | None) -> Sequence[Score] | None:
-        """Returns scores that say so where the CLIP that gives them has also steered."""
-        return scores if scores is None or not self.own_guides else [replace(s, self_graded=True) for s in scores]
+    def survived(self, pixels: Tensor, image_seeds: Sequence[int]) -> list[Note | None]:
+        """Returns for each picture [B, 3, H, W] a warning if little of its gain outlives changes that nobody sees.
+
+        The gain is counted from the first guided step. None for all where nothing guards or nothing was guided.
+        """
+        correction = self.correction
+        if correction is None or self.family is None or not all(map(correction.curve, image_seeds)):
+            return [None] * len(pixels)
+        baseline = torch.tensor([correction.curve(seed)[0][1] for seed in image_seeds])
+        pixels = pixels.to(self.family.vae.device)
+        found = survival(pixels, correction.similarity, baseline.to(pixels), vae_round_trip(self.family))
+        return overoptimised(found)
+
+    def graded(self, scores: Sequence[Score] | None, image_seeds: Sequence[int]) -> Sequence[Score] | None:
+        """Returns scores with the curve of their picture, and saying so where the CLIP that gives them has steered."""
+        correction = self.correction
+        if scores is None or correction is None or not self.own_guides:
+            return scores
+        curves = [tuple((step, seen, None) for step, seen in correction.curve(seed)) for seed in image_seeds]
+        return [replace(s, self_graded=True, curve=curve) for s, curve in zip(scores, curves, strict=True)]
 
 
 def steering_of(
@@ -121,7 +143,8 @@ def steering_of(
     if settings.guidance == "off":
         return Steering()
     encoders = encoders_of(settings, own, model, load)
-    return Steering(gradient_of(settings, encoders, family, texts), own_guides=own in encoders.guides)
+    guarded = family if settings.guard == "survival" else None
+    return Steering(gradient_of(settings, encoders, family, texts), own in encoders.guides, guarded)
 
 
 def _pixels(path: str) -> Tensor:

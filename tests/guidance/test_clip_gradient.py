@@ -294,9 +294,11 @@ def test_the_curve_is_the_overviews_similarity(clip, decode):
     correction(moment())
     with torch.no_grad():
         overview = clip.image_features(soft_clamp(decode(moment().x0)))  # a square picture's overview is itself
-    ((step, mean),) = correction.curve
-    assert step == 3
-    assert mean == pytest.approx(float((overview * guide.targets[:, 0]).sum(dim=-1).mean()), abs=1e-5)
+    expected = (overview * guide.targets[:, 0]).sum(dim=-1).tolist()
+    for seed, similarity in zip(moment().image_seeds, expected, strict=True):
+        ((step, seen),) = correction.curve(seed)
+        assert step == 3
+        assert seen == pytest.approx(similarity, abs=1e-5)
 
 
 def test_through_the_unet_the_direction_is_the_naive_chains(clip, decode, network):
@@ -342,7 +344,7 @@ def test_similarity_rises_with_the_scale(clip, decode, network):
 def test_scale_zero_is_off_bit_for_bit(clip, decode, network):
     off = ClipGradient([guide_of(clip, PROMPTS[:2])], decode, scale=0.0)
     assert torch.equal(run(network, off), run(network, None))
-    assert off.curve == []
+    assert [off.curve(seed) for seed in moment().image_seeds[:2]] == [(), ()]
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpm++_2m", "heun", "pndm"])
@@ -377,7 +379,7 @@ def test_fifty_guided_steps_leave_no_graph_alive(clip, decode, network, through_
     )
     with_graph = (lambda point: True) if through_unet else None
     run(network, correction, steps=50, rows=1, with_graph=with_graph)
-    assert len(correction.curve) == 50
+    assert len(correction.curve(correction._seen[0][1][0])) == 50
     gc.collect()
     assert not [found for found in gc.get_objects() if type(found) is torch.Tensor and found.grad_fn is not None]
 
