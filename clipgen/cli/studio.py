@@ -91,7 +91,7 @@ class Studio:
                 return
             if self._waiting and self._waiting[0][1].group != run.group:
                 self.flush()
-            pipe = self._load(run.settings.model, interrupt)
+            pipe = self._load(run.settings.model, [each.settings for each in runs], interrupt)
             self._estimate.begin(run.settings.images)
             with closing(cast("Generator[Step | Result, None, None]", pipe.generate(run.settings))) as events:
                 for event in events:
@@ -99,14 +99,18 @@ class Studio:
                         return
             first += run.settings.images
 
-    def _load(self, model: str, interrupt: Interrupt) -> Pipeline:
-        """Returns the pipeline of a model, loading it unless it is the one in hand; a signal breaks this off."""
+    def _load(self, model: str, wanted: Sequence[Settings], interrupt: Interrupt) -> Pipeline:
+        """Returns the pipeline of a model, loading it unless it is the one in hand; a signal breaks this off.
+
+        What the model cannot draw of all that is `wanted` of it is refused before it is loaded.
+        """
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = None
             self.bar.loading(f"Loading {model}")
             self.report.event("loading", what=model, done=0, total=1)
             with interrupt.waiting():
-                self._loaded = (model, _from_pretrained(model, self.options))
+                own = [settings for settings in wanted if settings.model == model]
+                self._loaded = (model, _from_pretrained(model, self.options, own))
             self.report.event("loading", what=model, done=1, total=1)
         return self._loaded[1]
 
@@ -225,8 +229,8 @@ def _rank(result: Result) -> tuple[float, float]:
     return (-1.0 if result.clip.percentile is None else result.clip.percentile), result.clip.similarity
 
 
-def _from_pretrained(model: str, options: Options) -> Pipeline:
+def _from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:
     """Loads a model that has been found on this machine before."""
     from clipgen.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(model, device=options.device, dtype=options.dtype, offline=True)
+    return Pipeline.from_pretrained(model, options.device, options.dtype, offline=True, wanted=wanted)

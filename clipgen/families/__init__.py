@@ -23,9 +23,10 @@ Conditioning = Mapping[str, "Tensor"]  # what a denoiser is told, tensors [B, ..
 class Family(Protocol):
     """What the flow asks of a loaded model, whatever its architecture.
 
-    `towers` are its text encoders, `defaults` Settings fields, `sides` what its pictures may measure. `latent_rgb`
-    [C, 3] turns latents into rough colours, -1 to 1; None where there is no such matrix. `distilled` = one pass a step,
-    never an unconditional one: guidance_scale is an input of the denoiser or nothing, negative prompts say nothing.
+    `towers` are its text encoders, `vae` its autoencoder, `defaults` Settings fields, `sides` what its pictures may
+    measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where there is no such matrix.
+    `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
+    and negative prompts say nothing.
     """
 
     name: str

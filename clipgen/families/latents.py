@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from clipgen.families.folder import own_scheduler
 from clipgen.families.towers import Tower
 from clipgen.models import Sides
-from clipgen.prediction import check_prediction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +35,8 @@ class OnLatents:
         scheduler_config: Mapping[str, Any],
     ) -> None:
         import torch
+
+        from clipgen.prediction import check_prediction
 
         self.denoiser = denoiser
         self.vae = vae.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from clipgen.models.find import Found, find_clip
 from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import Part
 from clipgen.models.load import load_networks
-from clipgen.models.preflight import check_network
+from clipgen.models.network import check_network
 
 if TYPE_CHECKING:
     import torch

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clipgen.errors import ModelError, SettingsError
 from clipgen.image_file import digest_of
 from clipgen.models.find import Found
-from clipgen.models.header import MAX_TOKENIZER, Entry, read_headers, read_json, weight_files
-from clipgen.models.layout import POSITIONS, Checked, Files, Layout, Network, Pair, Part, encoder_of, with_tied
+from clipgen.models.header import MAX_TOKENIZER, read_json
+from clipgen.models.layout import Checked, Layout, Pair, encoder_of
+from clipgen.models.network import make_network, read_files
 from clipgen.models.sides import Sides
-from clipgen.prediction import check_prediction
 from clipgen.settings import MODEL_FIELDS, check_field
-
-if TYPE_CHECKING:
-    from torch.nn import Module
 
 MAX_TIMESTEPS = 10_000
 MAX_SUMS = 2**20  # bytes
-DEPTHS = frozenset(
-    {
-        "layers_per_block",
-        "num_decoder_blocks",
-        "num_encoder_blocks",
-        "num_hidden_layers",
-        "num_layers",
-        "num_single_layers",
-        "transformer_layers_per_block",
-    }
-)
-WIDTHS = frozenset(
-    {
-        "block_out_channels",
-        "cross_attention_dim",
-        "decoder_block_out_channels",
-        "encoder_block_out_channels",
-        "hidden_size",
-        "in_channels",
-        "intermediate_size",
-        "latent_channels",
-        "max_position_embeddings",
-        "out_channels",
-        "vocab_size",
-    }
-)
 
 
 def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
@@ -65,8 +36,8 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
     check_scheduler(scheduler, layout)
     tokenizers = {n: _tokenizer_config(found.path / n) for n in layout.tokenizers if encoder_of(n) in pairs}
     defaults = _defaults(found.path / "clipgen.json")
-    files = {name: _files(found.path / name) for name in pairs}
-    networks = {name: _network(name, pair, files[name], layout.networks[name]) for name, pair in pairs.items()}
+    files = {name: read_files(found.path / name) for name in pairs}
+    networks = {name: make_network(name, pair, files[name], layout.networks[name]) for name, pair in pairs.items()}
     modules = {name: network.module for name, network in networks.items()}
     layout.check(modules, tokenizers)
     sides = layout.sides(modules)
@@ -76,17 +47,14 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
     """Raises ModelError unless a scheduler's config says what a family's denoiser can predict."""
+    from clipgen.prediction import check_prediction
+
     prediction = check_prediction(config)
     if prediction not in layout.predictions:
         raise ModelError(
             f"{config['_class_name']} is made for {prediction}; models of the family {layout.family} "
             f"predict {' or '.join(layout.predictions)}."
         )
-
-
-def check_network(folder: Path, part: Part) -> Network:
-    """Checks one network that stands alone in its folder, against the first class of `part`; raises ModelError."""
-    return _network(folder.name, part.classes[0], _files(folder), part)
 
 
 def verify(found: Found) -> int:
@@ -170,87 +138,3 @@ def _check_own_size(defaults: Mapping[str, Any], sides: Sides, model: str) -> No
         sides.check(defaults.get("width"), defaults.get("height"), model)
     except SettingsError as error:
         raise ModelError(f"clipgen.json: {error}") from None
-
-
-def _files(folder: Path) -> Files:
-    config = read_json(folder / "config.json")
-    _, paths = weight_files(folder)
-    files = Files(config, tuple(paths), read_headers(paths))
-    _check_sizes(folder.name, files)
-    return files
-
-
-def _check_sizes(name: str, files: Files) -> None:
-    """Raises ModelError if a config asks for more layers or wider ones than the weights can fill."""
-    widest = max((side for entry in files.header.values() for side in entry.shape), default=0)
-    bounds = dict.fromkeys(DEPTHS, len(files.header)) | dict.fromkeys(WIDTHS, widest)
-    for key, value in _integers(files.config):
-        if key in bounds and not 0 <= value <= bounds[key]:
-            raise ModelError(f"{name}/config.json: {key} is {value}, but the weights reach {bounds[key]}.")
-
-
-def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yields every integer of a config with its key, those in lists and nested configs too."""
-    for key, value in config.items():
-        values = [value]
-        while values:
-            match values.pop():
-                case dict(inner):
-                    yield from _integers(inner)
-                case list(several):
-                    values += several
-                case bool():
-                    pass
-                case int(number):
-                    yield key, number
-
-
-def _network(name: str, pair: Pair, files: Files, part: Part) -> Network:
-    """Builds a network that has shapes and no memory, and holds the files' tensors against them."""
-    import torch
-    from huggingface_hub.errors import StrictDataclassError
-
-    nonsense = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
-    try:
-        with torch.device("meta"):
-            module: Module = _maker(pair)(files.config).eval().requires_grad_(False)
-    except (*nonsense, TypeError, ValueError, StrictDataclassError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise ModelError(f"{name}/config.json describes no {pair[1]}: {reason}") from error
-    entries = {part.rename(key): entry for key, entry in files.header.items()}
-    _check_tensors(name, module, with_tied(entries, part))
-    return Network(module, files.paths, part)
-
-
-def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
-    """Returns what makes a network of a class from its config; the pair comes from a family's own table."""
-    from clipgen.device import collection_off, set_library_switches
-
-    library, name = pair
-    set_library_switches()
-    with collection_off():
-        import diffusers
-        import transformers
-
-        network: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
-    if library == "diffusers":
-        return lambda config: network.from_config(config)
-    return lambda config: network(network.config_class.from_dict(config))
-
-
-def _check_tensors(name: str, module: Module, header: dict[str, Entry]) -> None:
-    """Raises ModelError, naming the first three, unless the files' tensors are exactly the network's."""
-    wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    tables = sorted(key for key, _ in module.named_buffers() if key not in wanted and not key.endswith(POSITIONS))
-    if tables:
-        raise ModelError(f"{name}/config.json asks for {tables[0]}, a table that no file holds.")
-    present = {key: entry.shape for key, entry in header.items() if not key.endswith(POSITIONS)}
-    faults = {
-        "missing": sorted(wanted.keys() - present.keys()),
-        "unexpected": sorted(present.keys() - wanted.keys()),
-        "of another shape": sorted(key for key in wanted.keys() & present.keys() if wanted[key] != present[key]),
-    }
-    for fault, keys in faults.items():
-        if keys:
-            shown = ", ".join(key[:80] for key in keys[:3])
-            raise ModelError(f"{name}: {len(keys)} of its tensors are {fault}: {shown}.")
