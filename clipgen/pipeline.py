@@ -16,7 +16,7 @@ from clipgen.decode import decode, is_broken, look
 from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
 from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled, SettingsError
-from clipgen.families import LAYOUTS, Conditioning, Family, adopt, load_family, stacked
+from clipgen.families import LAYOUTS, Conditioning, Family, adopt, for_rows, load_family, stacked
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.steering import Steering, steering_of
 from clipgen.models import find_model, preflight
@@ -122,19 +122,24 @@ class Pipeline:
         began = monotonic()
         conditional, unconditional = self._texts(batch)
         steering = self._steering(batch)
-        predict = steering.guided(self._told(batch, conditional, unconditional, steering), batch.seeds)
+        predict = steering.guided(self._told(batch, conditional, unconditional, steering))
         scheduler = self._scheduler(batch)
-        generators = generators_of(batch.seeds)
+        generators = generators_of(steering.seeds)
         noise = start_noise(generators, self.family.latent_shape(*batch.size))
         finite: list[Tensor] = []
-        for state, seconds in self._taking_turns(denoise(predict, scheduler, noise, generators, batch.eta)):
-            finite.append(torch.isfinite(state.latents).flatten(1).all(dim=1))
-            yield from self._steps(batch, state, pace, seconds)
+        states = denoise(predict, scheduler, noise, generators, batch.eta, steering.pick)
+        for state, seconds in self._taking_turns(states):
+            shown = steering.shown(state)
+            finite.append(torch.isfinite(shown.latents).flatten(1).all(dim=1))
+            yield from self._steps(batch, shown, pace, seconds)
         if not finite[-1].all() and self._to_float32(batch):
             yield from self._draw(batch, pace, faults)
             return
         denoised = monotonic()
-        pixels, scores = self._pictures(batch, state.latents)
+        with self._lock, memory_told("CLIP", self.device):
+            latents, seeds = steering.chosen(state)
+        batch.pick(seeds)
+        pixels, scores = self._pictures(batch, latents)
         pace.batch(monotonic() - denoised)
         broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
         faults += broken.values()
@@ -179,7 +184,15 @@ class Pipeline:
         shared = batch.pictures[0]
         own = None if self.scorer is None else self.scorer.encoder
         with self._lock, memory_told("CLIP", self.device):
-            return steering_of(shared, self.family, batch.texts, own=own, model=self.origin.model, load=self._encoder)
+            return steering_of(
+                shared,
+                self.family,
+                batch.texts,
+                batch.seeds,
+                own=own,
+                model=self.origin.model,
+                load=self._encoder,
+            )
 
     def _guard(self, batch: Batch, steering: Steering, pixels: Tensor) -> None:
         """Leaves with each picture what is to be said of its guidance."""
@@ -203,8 +216,8 @@ class Pipeline:
 
         return classifier_free(
             predict,
-            conditional,
-            unconditional,
+            for_rows(conditional, len(steering.seeds)),
+            for_rows(unconditional, len(steering.seeds)),
             scale=1.0 if self.family.distilled else batch.guidance_scale,
             start=shared.cfg_start,
             stop=shared.cfg_stop,

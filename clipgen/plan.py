@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,19 @@ class Batch:
         """The pictures' own seeds."""
         return [picture.seed or 0 for picture in self.pictures]
 
+    def pick(self, seeds: Sequence[int]) -> None:
+        """Takes over the seeds that a choice among candidates has won with: drawn without it, they give the same.
+
+        Each picture that got another seed says so.
+        """
+        for row, (picture, seed) in enumerate(zip(self.pictures, seeds, strict=True)):
+            if "pick" not in picture.guidance:
+                continue
+            left = picture.guidance.replace("+pick", "").replace("pick", "off")
+            line = f"The best of {picture.candidates} candidates of seed {picture.seed} has seed {seed}."
+            self.own_notes[row].append(Note("picked", "seed", line))
+            self.pictures[row] = picture.replace(seed=seed, guidance=left)
+
     @property
     def texts(self) -> list[str]:
         """The pictures' prompts without syntax, as CLIP is asked about them."""
@@ -59,7 +72,8 @@ def plan(settings: Settings, model: str, defaults: Mapping[str, Any], device: to
     seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if shared.seed is None else shared.seed
     pictures = [_picture(shared, (seed + k) % (MAX_SEED + 1)) for k in range(shared.images)]
     known = {name: value for name, value in shared.to_dict().items() if name in MODEL_FIELDS}
-    most = images_at_once(known["width"], known["height"], device)
+    selects = "pick" in shared.guidance  # then the rows of a batch are candidates for one picture
+    most = 1 if selects else images_at_once(known["width"], known["height"], device)
     return [Batch(first, pictures[first : first + most], **known) for first in range(0, len(pictures), most)]
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clipgen import Pipeline, Settings, SettingsError
+from clipgen import Pipeline, Settings, SettingsError, Step
 from clipgen.errors import ImageFileError, ModelNotFound
+from clipgen.guidance.pick import candidate_seeds
 from clipgen.models.find import BUNDLED
 
 STORYBOOK = pytest.mark.skipif(not BUNDLED["storybook"].is_dir(), reason="no weights of storybook here")
@@ -101,6 +102,39 @@ def test_the_curve_and_the_guard_come_with_the_picture(pipe):
     assert guided.metadata["clip"]["curve"] == [list(point) for point in guided.clip.curve]
     assert all(note.code == "guidance-overoptimised" for note in guided.warnings)
     assert draw(pipe, guard="off")[0].warnings == ()
+
+
+def test_the_best_candidate_is_picked_and_draws_itself_again(pipe):
+    (picked,) = draw(pipe, guidance="pick", candidates=4, steps=8)
+    pool = [draw(pipe, guidance="off", seed=seed, steps=8)[0] for seed in candidate_seeds(3, 4)]
+    (same,) = [result for result in pool if result.seed == picked.seed]
+    assert torch.allclose(same.pixels, picked.pixels, atol=1 / 255)
+    assert picked.clip.similarity >= sorted(result.clip.similarity for result in pool)[1]
+    assert picked.settings.guidance == "off"
+    assert [note.code for note in picked.warnings] == ["picked"]
+    assert picked.clip.self_graded
+    assert torch.equal(pipe.run(picked.settings)[0].pixels, same.pixels)
+
+
+def test_few_steps_rank_every_candidate_in_the_end(pipe):
+    (picked,) = draw(pipe, guidance="pick", candidates=4, steps=3)
+    pool = [draw(pipe, guidance="off", seed=seed, steps=3)[0] for seed in candidate_seeds(3, 4)]
+    assert picked.seed == max(pool, key=lambda result: result.clip.similarity).seed
+
+
+def test_each_picture_of_a_run_picks_for_itself(pipe):
+    run = draw(pipe, guidance="clip+pick", candidates=2, images=2, steps=8)
+    alone = [draw(pipe, guidance="clip+pick", candidates=2, seed=seed, steps=8)[0] for seed in (3, 4)]
+    assert [result.seed for result in run] == [result.seed for result in alone]
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(run, alone, strict=True))
+    assert all(result.settings.guidance == "clip" and result.clip.curve for result in run)
+
+
+def test_events_of_a_choice_are_one_picture_a_step(pipe):
+    events = pipe.generate(Settings("a fox", guidance="pick", steps=8, seed=1))
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [(step.image, step.index) for step in steps] == [(0, index) for index in range(8)]
+    assert steps[0].preview().size == (128, 128)
 
 
 def test_a_model_without_clip_asks_for_one(tiny_epsilon, tiny_v):

@@ -136,3 +136,8 @@ def stacked(told: Sequence[Conditioning]) -> Conditioning:
     import torch
 
     return {name: torch.cat([each[name] for each in told]) for name in told[0]}
+
+
+def for_rows(told: Conditioning, rows: int) -> Conditioning:
+    """Returns a conditioning of fewer rows, each repeated for its picture's candidates, who follow each other."""
+    return {name: tensor.repeat_interleave(rows // len(tensor), dim=0) for name, tensor in told.items()}

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Score
-from clipgen.denoise import Point, PredictNoise
+from clipgen.denoise import Point, PredictNoise, State
 from clipgen.errors import SettingsError
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, Guide, corrected
 from clipgen.guidance.guard import overoptimised, survival, vae_round_trip
 from clipgen.guidance.guide_decoder import guide_decoder
+from clipgen.guidance.pick import Pick, Reward, candidate_seeds
 from clipgen.image_file import open_picture
 from clipgen.settings import Note, Settings, split_target
 
@@ -83,23 +84,39 @@ def gradient_of(settings: Settings, encoders: Encoders, family: Family, texts: S
 
 @dataclass(frozen=True)
 class Steering:
-    """What guidance does to one batch: nothing without a correction.
+    """What guidance does to one batch; without a correction and a choice nothing.
 
-    `own_guides` = the CLIP that scores it guides; `family` is there where the guard `survival` is wanted.
+    `seeds` are those of the rows that start: a picture's own, or those of the candidates for the batch's one picture.
+    `own_guides` = the CLIP that scores it steers; `family` is there where the guard `survival` is wanted.
     """
 
+    seeds: tuple[int, ...]
     correction: ClipGradient | None = None
+    pick: Pick | None = None
     own_guides: bool = False
     family: Family | None = None
+
+    def shown(self, state: State) -> State:
+        """Returns a state with one row a picture: the first candidate stands for the others."""
+        if self.pick is None:
+            return state
+        return replace(state, latents=state.latents[:1], x0=state.x0[:1], rows=state.rows[:1])
+
+    def chosen(self, state: State) -> tuple[Tensor, tuple[int, ...]]:
+        """Returns the finished latents [B, C, h, w], one row a picture, and the seeds that they began with."""
+        if self.pick is None:
+            return state.latents, self.seeds
+        best = int(torch.nan_to_num(self.pick.reward(state.latents), nan=-torch.inf).argmax())
+        return state.latents[best : best + 1], (self.seeds[state.rows[best]],)
 
     def wants_graph(self, point: Point) -> bool:
         """Tells whether the conditional prediction of a step must keep its graph."""
         correction = self.correction
         return correction is not None and correction.through_unet and correction.active(point.index, point.steps)
 
-    def guided(self, predict: PredictNoise, image_seeds: Sequence[int]) -> PredictNoise:
+    def guided(self, predict: PredictNoise) -> PredictNoise:
         """Returns the prediction with the correction in it."""
-        return predict if self.correction is None else corrected(predict, self.correction, image_seeds)
+        return predict if self.correction is None else corrected(predict, self.correction, self.seeds)
 
     def notes(self) -> list[Note]:
         """Returns what is to be said of the whole batch."""
@@ -120,31 +137,58 @@ class Steering:
 
     def graded(self, scores: Sequence[Score] | None, image_seeds: Sequence[int]) -> Sequence[Score] | None:
         """Returns scores with the curve of their picture, and saying so where the CLIP that gives them has steered."""
-        correction = self.correction
-        if scores is None or correction is None or not self.own_guides:
+        if scores is None or not self.own_guides:
             return scores
-        curves = [tuple((step, seen, None) for step, seen in correction.curve(seed)) for seed in image_seeds]
-        return [replace(s, self_graded=True, curve=curve) for s, curve in zip(scores, curves, strict=True)]
+        return [
+            replace(score, self_graded=True, curve=self._curve(seed))
+            for score, seed in zip(scores, image_seeds, strict=True)
+        ]
+
+    def _curve(self, image_seed: int) -> tuple[tuple[int, float, None], ...]:
+        seen = () if self.correction is None else self.correction.curve(image_seed)
+        return tuple((step, similarity, None) for step, similarity in seen)
 
 
 def steering_of(
     settings: Settings,
     family: Family,
     texts: Sequence[str],
+    seeds: Sequence[int],
     *,
     own: ClipEncoder | None,
     model: str,
     load: LoadEncoder,
 ) -> Steering:
-    """Returns the steering of a batch whose pictures have these texts; `own` is the CLIP that the model brings.
+    """Returns the steering of a batch whose pictures have these texts and seeds; `own` is the model's own CLIP.
 
     Raises SettingsError, ImageFileError, and what `load` raises for a CLIP that is not there.
     """
-    if settings.guidance == "off":
-        return Steering()
+    methods = settings.guidance.split("+")
+    if methods == ["off"]:
+        return Steering(tuple(seeds))
     encoders = encoders_of(settings, own, model, load)
-    guarded = family if settings.guard == "survival" else None
-    return Steering(gradient_of(settings, encoders, family, texts), own in encoders.guides, guarded)
+    picks = "pick" in methods
+    return Steering(
+        candidate_seeds(seeds[0], settings.candidates) if picks else tuple(seeds),
+        gradient_of(settings, encoders, family, texts) if "clip" in methods else None,
+        Pick(reward_of(encoders, family, texts, settings), settings.candidates) if picks else None,
+        own in encoders.guides,
+        family if settings.guard == "survival" else None,
+    )
+
+
+@torch.no_grad()
+def reward_of(encoders: Encoders, family: Family, texts: Sequence[str], settings: Settings) -> Reward:
+    """Returns what a choice goes by: the weighted similarity of a decoded x0 to the first guide's targets."""
+    guide = guide_of(encoders.guides[0], texts, settings)
+
+    @torch.no_grad()
+    def reward(x0: Tensor) -> Tensor:
+        seen = torch.cat([guide.encoder.image_features(family.decode(row).clamp(0, 1)) for row in x0.split(1)])
+        cosines: Tensor = (seen[:, None] * guide.targets).sum(dim=-1) @ guide.weights
+        return cosines
+
+    return reward
 
 
 def _pixels(path: str) -> Tensor:

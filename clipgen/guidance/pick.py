@@ -1,0 +1,63 @@
+"""Guidance by choice: many candidates start, CLIP looks at what they head for, and again and again half of them go on.
+
+Successive halving (Karnin et al. 2013) of best-of-N: most of the price of N pictures is never paid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from clipgen.denoise import Moment
+
+Reward = Callable[[Tensor], Tensor]  # x0 [B, C, h, w] -> how well each fits its prompt, [B] in float32
+
+HALVED_AT = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # parts of the run
+FEWEST_STEPS = 8  # below, x0 says too little until the end, and no candidate is dropped before
+
+
+def candidate_seeds(image_seed: int, count: int) -> tuple[int, ...]:
+    """Returns the seeds of a picture's candidates: its own, then others below 2^32 that follow from it."""
+
+    def drawn(number: int) -> int:
+        digest = hashlib.blake2b(f"{image_seed}/candidate/{number}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % 2**32
+
+    return (image_seed, *map(drawn, range(1, count)))
+
+
+class Pick:
+    """A Selection that keeps the better half of the candidates at fixed parts of the run."""
+
+    def __init__(self, reward: Reward, candidates: int) -> None:
+        self.reward, self.points = reward, HALVED_AT[candidates]
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        """Returns the rows of the better half in their order, None at steps after which nobody is dropped."""
+        if moment.steps < FEWEST_STEPS or moment.step not in halving_steps(self.points, moment.steps):
+            return None
+        return better_half(self.reward(moment.x0))
+
+
+def halving_steps(points: tuple[float, ...], steps: int) -> tuple[int, ...]:
+    """Returns the steps, counted from 0, after which parts of a run are done."""
+    return tuple(ceil(point * steps - 1e-9) - 1 for point in points)
+
+
+def better_half(rewards: Tensor) -> Tensor:
+    """Returns the rows of the greater half of rewards [B], in their order; what is not finite goes first."""
+    ranked = torch.nan_to_num(rewards, nan=-torch.inf).argsort(descending=True, stable=True)
+    return ranked[: max(1, len(rewards) // 2)].sort().values
+
+
+def price(candidates: int, steps: int) -> float:
+    """Returns how many pictures' steps a choice among candidates takes."""
+    if steps < FEWEST_STEPS:
+        return float(candidates)
+    halvings = [step + 1 for step in halving_steps(HALVED_AT[candidates], steps)]
+    spans = zip([0, *halvings], [*halvings, steps], strict=True)
+    return sum((stop - start) * candidates / 2.0**k for k, (start, stop) in enumerate(spans)) / steps
