@@ -17,15 +17,11 @@ MAX_SEED = 2**63 - 1
 MAX_DRAWN_SEED = 2**32 - 1  # a seed nobody chose stays below this, so that other apps can take it
 FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # controls but newline and tab; surrogates
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # of guidance/, alone or together
+METHODS = ("off", "clip", "pick", "clip+pick")  # of guidance/, alone or together
 DECODERS = ("auto", "tiny", "pooled", "linear", "latent", "full")
 GUARDS = ("off", "survival", "two-key")
 CANDIDATES = (2, 4, 8, 16)
 MAX_TARGETS = 8
-NO_UNION = {
-    "pick+steer": "both choose which pictures live on",
-    "clip+steer": "a gradient would have to enter the weights of the particles",
-}
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,8 @@ class Limits:
     work: int | None = None
     guidance_scale: tuple[float, float] = (0, 50)
     part: tuple[float, float] = (0, 1)
-    budget: tuple[float, float] = (1, 64)
     cutouts: tuple[int, int] = (1, 64)
     guidance_every: tuple[int, int] = (1, 4)
-    particles: tuple[int, int] = (2, 16)
-    iterations: tuple[int, int] = (1, 200)
     target: tuple[float, float] = (-2, 2)
 
 
@@ -174,17 +167,9 @@ def _switch(name: str, value: Any, limits: Limits) -> bool:
 def _guidance(name: str, value: Any, limits: Limits) -> str:
     """Checks one method or a union of two, whose names come out sorted."""
     joined = "+".join(sorted(part.strip() for part in value.split("+"))) if isinstance(value, str) else value
-    if joined not in METHODS:
-        why = NO_UNION.get(joined) if isinstance(joined, str) else None
-        if isinstance(joined, str) and "optimise" in joined.split("+"):
-            why = "optimise owns the whole loop"
-        raise _refused(name, ", ".join(METHODS) + (f" ({why})" if why else ""), value, METHODS)
-    return str(joined)
-
-
-def _budget(name: str, value: Any, limits: Limits) -> float:
-    number = _number(value.removesuffix("x")) if isinstance(value, str) else value
-    return float(_real("budget")(name, number, limits))
+    if not isinstance(joined, str) or joined not in METHODS:
+        raise _refused(name, ", ".join(METHODS), value, METHODS)
+    return joined
 
 
 def _candidates(name: str, value: Any, limits: Limits) -> int:
@@ -257,9 +242,7 @@ class Settings:
     cfg_start: float = _knob("Part of the run, 0 to 1, at which guidance_scale sets in.", _PART, 0.0)
     cfg_stop: float = _knob("Part of the run, 0 to 1, at which guidance_scale ends.", _PART, 1.0)
     guidance_rescale: float = _knob("Tames overexposure from a high guidance_scale, 0 to 1.", _PART, 0.0)
-    apg: bool = _knob("Guides without more contrast, by adaptive projection.", _switch, False)
-    guidance: str = _knob("How CLIP steers: off, clip, pick, steer, optimise, clip+pick.", _guidance, "off")
-    budget: float | None = _knob("Most it may cost, 1.5 = 1.5 times as much; chooses guidance.", _budget, None)
+    guidance: str = _knob("How CLIP steers: off, clip, pick, clip+pick.", _guidance, "off")
     clip_guidance_scale: float = _knob("How strongly CLIP's gradient pulls, 0 to 1.", _PART, 0.25)
     cutouts: int = _knob("Views of the picture that CLIP gets in a guided step, 1 to 64.", _whole("cutouts"), 4)
     guidance_start: float = _knob("Part of the run, 0 to 1, at which CLIP guidance sets in.", _PART, 0.1)
@@ -268,8 +251,6 @@ class Settings:
     through_unet: bool = _knob("Sends CLIP's gradient through the denoiser: slower, truer.", _switch, False)
     guide_decoder: str = _knob("What shows CLIP the latents.", _one_of(*DECODERS), "auto")
     candidates: int = _knob("Pictures that pick starts with: 2, 4, 8 or 16.", _candidates, 8)
-    particles: int = _knob("Pictures that steer keeps, 2 to 16.", _whole("particles"), 4)
-    iterations: int = _knob("Rounds of optimise, 1 to 200.", _whole("iterations"), 25)
     guard: str = _knob("Against fooling CLIP: off, survival or two-key.", _one_of(*GUARDS), "survival")
     guide: tuple[str, ...] = _knob("Also pulls towards a text, away if the weight is negative.", _targets, ())
     like: tuple[str, ...] = _knob("Also pulls towards what a picture shows.", _targets, ())
@@ -352,10 +333,6 @@ def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
         raise SettingsError(f"cfg_start must be below cfg_stop ({stop:g}), got '{start:g}'", field="cfg_start")
     if values["guidance_start"] >= values["guidance_stop"]:
         raise _refused("guidance_start", f"below guidance_stop ({values['guidance_stop']:g})", values["guidance_start"])
-    if values["budget"] is not None and values["guidance"] != "off":
-        raise _refused("budget", "left out where guidance is chosen by name", values["budget"])
-    if values["guidance"] == "optimise" and values["guard"] == "off":
-        raise _refused("guard", "survival or two-key with guidance optimise", values["guard"])
     if steps and scheduler and steps > (most := SCHEDULERS[scheduler].max_steps):
         raise _refused("steps", f"1 to {most} with scheduler {scheduler}", steps)
     _check_size(values, limits)

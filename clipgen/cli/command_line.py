@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Any
 
 from clipgen.cli.layers import DEFAULTS
 from clipgen.settings import Settings
@@ -18,8 +19,16 @@ def command_line(settings: Settings) -> str:
     words += [settings.prompt] if plain else ["-p", settings.prompt]
     for name, value in settings.to_dict().items():
         if name not in LABELS and name != "prompt" and value is not None and value != DEFAULTS[name]:
-            words += [f"--{name.replace('_', '-')}", _short(value) if isinstance(value, float) else str(value)]
+            words += _flag(name.replace("_", "-"), value)
     return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """Returns the words of one flag: a switch has no value, a list repeats it."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    values = value if isinstance(value, list) else [value]
+    return [word for one in values for word in (f"--{name}", _short(one) if isinstance(one, float) else str(one))]
 
 
 def _short(number: float) -> str:

@@ -37,7 +37,6 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "guidance_scale": (("-g", "--cfg"), "X", LOOK),
     "scheduler": (("--sampler",), "NAME", LOOK),
     "guidance": ((), "NAME", STEERING),
-    "budget": ((), "1.5x", STEERING),
     "clip_guidance_scale": (("-c", "--clip-scale"), "X", STEERING),
     "guide": ((), "TEXT:W", STEERING),
     "like": ((), "IMAGE:W", STEERING),

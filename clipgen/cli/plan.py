@@ -48,7 +48,7 @@ def typed(flags: Flags) -> dict[str, Any]:
     Raises SettingsError.
     """
     values = {**flags.values(), **_size(flags)}
-    if values.get("clip_guidance_scale") and not values.keys() & {"guidance", "budget"}:
+    if values.get("clip_guidance_scale") and "guidance" not in values:
         values["guidance"] = "clip"
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,15 @@ def test_refusals(run: Run, words: list[str], message: str) -> None:
     assert ran.code == (1 if words else 2)
     assert message in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_switches_and_lists_are_typed_as_flags(run: Run) -> None:
+    settings = SETTINGS.replace(guidance="clip", through_unet=True, guide=["deep snow:0.5", "a dog:-1"])
+    line = command_line(settings)
+    assert "--through-unet --guide 'deep snow:0.5' --guide 'a dog:-1'" in line
+    shown = run(*shlex.split(line)[1:], "--dry-run", "--json").data["runs"][0]
+    assert {name: shown[name]["value"] for name in ("guidance", "through_unet", "guide")} == {
+        "guidance": "clip",
+        "through_unet": True,
+        "guide": ["deep snow:0.5", "a dog:-1"],
+    }
