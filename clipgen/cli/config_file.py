@@ -103,10 +103,11 @@ def known(key: str) -> None:
 def parse(key: str, text: str) -> Any:
     """Returns the value of a key as `config set` takes it, checked, None to remove it; raises SettingsError."""
     known(key)
-    if key in FIELDS:
-        return None if text == "none" else coerce(key, text)
     if text == "none":
         return None
+    if key in FIELDS:
+        value = coerce(key, text)
+        return list(value) if isinstance(value, tuple) else value
     table, _, name = key.partition(".")
     kind = TABLES[table][name]
     if kind is bool:
@@ -115,7 +116,9 @@ def parse(key: str, text: str) -> Any:
 
 
 def plain(value: Any) -> str:
-    """Returns a value as `config set` would take it."""
+    """Returns a value as `config set` would take it: a list has an item a line."""
+    if isinstance(value, list | tuple):
+        return "\n".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -182,7 +185,9 @@ def _section(lines: list[str], table: str) -> tuple[int | None, int]:
 
 
 def _toml(value: Any) -> str:
-    """Returns a text, number or truth value as TOML writes it."""
+    """Returns a text, number, truth value or list as TOML writes it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

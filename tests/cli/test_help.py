@@ -82,6 +82,7 @@ def test_the_table_of_aliases() -> None:
         "height": {"-H"},
         "scheduler": {"--sampler"},
         "guidance_scale": {"-g", "--cfg"},
+        "clip_guidance_scale": {"-c", "--clip-scale"},
         "images": {"-n"},
         "model": {"-m"},
         "output": {"-o"},
@@ -93,9 +94,9 @@ def test_the_table_of_aliases() -> None:
 
 def test_no_flag_of_later_issues() -> None:
     flags = {flag for child in command().commands.values() for param in child.params for flag in param.opts}
-    later = {"--compare", "--grid", "--require", "--guide", "--like", "--init", "--clip-guidance-scale", "--retries"}
+    later = {"--grid", "--require", "--init", "--retries"}
     assert not flags & later
-    assert not command().commands.keys() & {"compare", "score", "rank", "classify", "caption", "ui", "bench"}
+    assert not command().commands.keys() & {"score", "rank", "classify", "caption", "ui", "bench"}
 
 
 def test_short_flags_come_first() -> None:
