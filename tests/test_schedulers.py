@@ -108,9 +108,7 @@ def test_what_a_flow_model_runs_under_the_usual_names() -> None:
     assert {name: scheduler_for(name, "flow").name for name in names} == names
     with pytest.raises(SettingsError, match=r"^Scheduler 'flow_euler' cannot run a model that predicts epsilon\. Wor"):
         scheduler_for("flow_euler", "epsilon")
-    with pytest.raises(
-        SettingsError, match=r"^Scheduler 'euler_karras' .* predicts flow\. Works: ddim, euler, heun, "
-    ):
+    with pytest.raises(SettingsError, match=r"^Scheduler 'euler_karras' .* predicts flow\. Works: ddim, euler, heun, "):
         scheduler_for("euler_karras", "flow")
 
 
