@@ -37,14 +37,6 @@ class Guide:
     weights: Tensor
 
 
-def guide_of(encoder: ClipEncoder, prompts: Sequence[str], others: Sequence[tuple[Tensor, float]] = ()) -> Guide:
-    """Returns the guide to prompts, one a picture, of weight 1, and to unit vectors [D] that all share, by weight."""
-    targets = encoder.text_features(prompts)[:, None]
-    shared = [vector.to(targets).expand(len(prompts), 1, -1) for vector, _ in others]
-    weights = torch.tensor([1.0, *(weight for _, weight in others)], device=targets.device)
-    return Guide(encoder, torch.cat([targets, *shared], dim=1), weights)
-
-
 class ClipGradient:
     """A Correction by the mean loss of its guides; see `__call__`.
 

@@ -19,7 +19,6 @@ from clipgen.guidance.clip_gradient import (
     Guide,
     angle_loss,
     corrected,
-    guide_of,
     rms,
     soft_clamp,
     trusted,
@@ -33,6 +32,10 @@ PROMPTS = ["a fox in snow", "an owl at night", "a red car", "two pizzas"]
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def guide_of(encoder, prompts):
+    return Guide(encoder, encoder.text_features(prompts)[:, None], torch.ones(1))
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +247,24 @@ def test_guides_count_equally(clip, decode):
 
 
 def test_a_negative_target_pushes_away(clip, decode):
-    away = guide_of(clip, PROMPTS, [(clip.text_features(["snow"])[0], -1.0)])
-    assert away.targets.shape == (4, 2, 32)
-    assert away.weights.tolist() == [1.0, -1.0]
-    only = Guide(clip, away.targets[:, 1:], torch.tensor([-1.0]))
-    towards = Guide(clip, away.targets[:, 1:], torch.tensor([1.0]))
-    off = {"scale": 0.3, "cutouts": 1}
-    away_, towards_ = (ClipGradient([guide], decode, **off)(moment()) for guide in (only, towards))
-    assert float(F.cosine_similarity(away_.flatten(1), towards_.flatten(1)).max()) < -0.9
+    snow = clip.text_features(["snow"])[None]
+    towards, away = (
+        ClipGradient([Guide(clip, snow, torch.tensor([weight]))], decode, scale=0.3, cutouts=1)(moment())
+        for weight in (1.0, -1.0)
+    )
+    assert float(F.cosine_similarity(away.flatten(1), towards.flatten(1)).max()) < -0.9
+
+
+def test_targets_count_by_their_share_of_the_weights(clip, decode):
+    prompts, snow = guide_of(clip, PROMPTS).targets, clip.text_features(["snow"]).expand(4, 1, -1)
+    both = torch.cat([prompts, snow], dim=1)
+    small, large = (
+        ClipGradient([Guide(clip, both, torch.tensor([1.0, -0.5]) * factor)], decode, scale=0.3)(moment())
+        for factor in (1, 8)
+    )
+    assert relative(small, large) < 1e-6
+    silent = ClipGradient([Guide(clip, both, torch.tensor([1.0, 0.0]))], decode, scale=0.3)(moment())
+    assert relative(silent, ClipGradient([guide_of(clip, PROMPTS)], decode, scale=0.3)(moment())) < 1e-5
 
 
 def test_with_two_keys_only_what_both_want_moves(clip, decode):
@@ -295,10 +308,11 @@ def test_the_curve_is_the_overviews_similarity(clip, decode):
     with torch.no_grad():
         overview = clip.image_features(soft_clamp(decode(moment().x0)))  # a square picture's overview is itself
     expected = (overview * guide.targets[:, 0]).sum(dim=-1).tolist()
-    for seed, similarity in zip(moment().image_seeds, expected, strict=True):
+    for seed, wanted in zip(SEEDS, expected, strict=True):
         ((step, seen),) = correction.curve(seed)
         assert step == 3
-        assert seen == pytest.approx(similarity, abs=1e-5)
+        assert seen == pytest.approx(wanted, abs=1e-5)
+    assert correction.similarity(decode(moment().x0)).shape == (4,)
 
 
 def test_through_the_unet_the_direction_is_the_naive_chains(clip, decode, network):
@@ -379,7 +393,7 @@ def test_fifty_guided_steps_leave_no_graph_alive(clip, decode, network, through_
     )
     with_graph = (lambda point: True) if through_unet else None
     run(network, correction, steps=50, rows=1, with_graph=with_graph)
-    assert len(correction.curve(correction._seen[0][1][0])) == 50
+    assert len(correction.curve(SEEDS[0])) == 50
     gc.collect()
     assert not [found for found in gc.get_objects() if type(found) is torch.Tensor and found.grad_fn is not None]
 

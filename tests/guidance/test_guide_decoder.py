@@ -81,7 +81,7 @@ def test_linear_is_the_models_own_matrix(with_matrix):
     assert torch.allclose(guide_decoder(with_matrix, "linear", 32)(x0), colours, atol=1e-6)
 
 
-@dataclass
+@dataclass(eq=False)
 class Affine:
     """A decoder of which every pixel is an affine map of its own latent."""
 
@@ -120,3 +120,19 @@ def test_a_float16_decoder_guides_in_float32_and_stays_itself(tiny_v, with_tiny)
     x0 = latents(1, 8, 8, 8)
     assert torch.allclose(guide_decoder(half, "tiny", 32)(x0), with_tiny.decode(x0), atol=1e-2)
     assert half.vae.dtype == torch.float16
+
+
+def test_colours_are_fitted_once_for_each_model(with_tiny):
+    calls: list[int] = []
+
+    class Counted(Affine):
+        def decode(self, x0):
+            calls.append(len(x0))
+            return super().decode(x0)
+
+    for offset in (torch.zeros(3), torch.ones(3)):
+        family = Counted(0.05 * latents(16, 3), offset, with_tiny.vae)
+        twice = [guide_decoder(family, "linear", 32)(latents(1, 16, 4, 4)) for _ in range(2)]
+        assert torch.equal(*twice)
+        assert float(twice[0].mean()) == pytest.approx(0.5 + float(offset.mean()) / 2, abs=0.1)
+    assert len(calls) == 2
