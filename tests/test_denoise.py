@@ -226,6 +226,15 @@ def test_copies_of_a_copy_draw_noise_of_their_own():
     assert all(not torch.equal(found[a], found[b]) for a in range(4) for b in range(a))
 
 
+def test_copies_of_two_rows_draw_different_noise():
+    """SA Solver draws none at first, so that two rows of one start are one picture when they are copied."""
+    start, generators = start_noise(generators_of([3]), SHAPE).repeat(2, 1, 1, 1), generators_of([3, 4])
+    scheduler = make_scheduler("sa_solver", CONFIG, 8, CPU)
+    found = list(denoise(towards_noise, scheduler, start, generators, select=at_step(0, [0, 0, 1, 1])))
+    assert torch.equal(found[0].latents[0], found[0].latents[2])
+    assert len({float(latents.sum()) for latents in found[-1].latents}) == 4
+
+
 def test_copies_under_a_deterministic_scheduler_stay_one():
     last = states("dpm++_2m", [3, 4], select=at_step(1, [1, 1]))[-1].latents
     assert torch.equal(last[0], last[1])
