@@ -48,7 +48,7 @@ class Step:
     """One picture after one step: `latents` and the `x0` it heads for [C, h, w]; `image` counts the run's pictures.
 
     `seconds` is what the step took, for all pictures of its batch; `eta` the seconds until the run is done, None at
-    the first step.
+    the first step; `similarity_unguided` that of the unguided twin at this step, None where no twin was drawn.
     """
 
     image: int
@@ -61,6 +61,7 @@ class Step:
     eta: float | None
     look: Look = field(repr=False)
     row: int = field(repr=False)
+    similarity_unguided: float | None = None
 
     def preview(self) -> Image:
         """Returns what the picture would look like by now; made on the first call."""

@@ -11,7 +11,20 @@ from typing import IO, Annotated
 import typer
 from typer._click.exceptions import UsageError
 
-from clipgen.cli import again, batch, completion, config, doctor, generate, history, info, models, presets, train
+from clipgen.cli import (
+    again,
+    batch,
+    compare,
+    completion,
+    config,
+    doctor,
+    generate,
+    history,
+    info,
+    models,
+    presets,
+    train,
+)
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
@@ -23,6 +36,7 @@ for name, run, panel in (
     ("generate", generate.generate, DRAW),
     ("again", again.again, DRAW),
     ("batch", batch.batch, DRAW),
+    ("compare", compare.compare, DRAW),
     ("info", info.info, LOOK_UP),
 ):
     app.command(name, cls=Command, rich_help_panel=panel)(run)

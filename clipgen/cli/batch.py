@@ -14,10 +14,10 @@ import typer
 from clipgen.cli import draw, files, layers
 from clipgen.cli.flags import FILES, PICTURE, Flags, takes_flags
 from clipgen.cli.layers import Layer, Resolved
-from clipgen.cli.plan import print_plan, surroundings, typed
+from clipgen.cli.plan import flag_layers, print_plan, surroundings
 from clipgen.cli.prompts import STDIN
 from clipgen.cli.report import Report
-from clipgen.cli.studio import Run
+from clipgen.cli.runs import Run
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.settings import MAX_DRAWN_SEED, Note, Settings, coerce
 
@@ -77,7 +77,7 @@ def _resolved(lines: Sequence[Line], flags: Flags, report: Report) -> list[tuple
     from clipgen.batch import in_line
 
     seed = {"seed": coerce("seed", flags.fields["seed"])} if "seed" in flags.fields else {}
-    below = [Layer("flags", {**typed(flags), **seed}), *surroundings(report)]
+    below = [*flag_layers(flags, seed), *surroundings(report)]
     resolved = []
     for line in lines:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from clipgen.schedulers import SCHEDULERS
+from clipgen.settings import CANDIDATES, DECODERS, GUARDS, METHODS
 
 Choices = list[tuple[str, str]]
 IDS = 30
@@ -46,10 +48,22 @@ def long_prompts() -> Choices:
     return [("cut", "with a warning"), ("error", "refuse it")]
 
 
+def among(names: Iterable[object], told: Mapping[str, str] = MappingProxyType({})) -> Callable[[], Choices]:
+    """Returns what offers fixed names, each with what is told of it."""
+    return lambda: [(str(name), told.get(str(name), "")) for name in names]
+
+
+METHODS_TOLD = {"off": "CLIP only looks", "clip": "by CLIP's gradient", "pick": "CLIP chooses among candidates"}
+DECODERS_TOLD = {"auto": "the first the model has", "full": "the model's own decoder, slow"}
+GUARDS_TOLD = {"survival": "warns when the gain is fragile", "two-key": "a second CLIP has a veto"}
 VALUES: Mapping[str, Callable[[], Choices]] = {
     "model": models,
     "preset": presets,
     "scheduler": schedulers,
     "prompt_syntax": syntaxes,
     "long_prompt": long_prompts,
+    "guidance": among(METHODS, METHODS_TOLD),
+    "guide_decoder": among(DECODERS, DECODERS_TOLD),
+    "guard": among(GUARDS, GUARDS_TOLD),
+    "candidates": among(CANDIDATES),
 }

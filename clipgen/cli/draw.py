@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clipgen.cli import files
+from clipgen.cli import files, inputs
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved
@@ -17,9 +15,9 @@ from clipgen.cli.outcome import check_scores, summary
 from clipgen.cli.plan import print_plan
 from clipgen.cli.progress import Bar
 from clipgen.cli.report import Report
-from clipgen.cli.studio import Run, Saved, Studio
+from clipgen.cli.runs import Run, single, with_twins
+from clipgen.cli.studio import Saved, Studio
 from clipgen.errors import ModelNotFound, SettingsError
-from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED
 
 if TYPE_CHECKING:
     from clipgen.models import Found
@@ -35,7 +33,8 @@ def draw_plan(plan: Sequence[Resolved], options: Options, report: Report, *, par
     runs = []
     for resolved in plan:
         settings = resolved.settings()
-        runs.append(Run(settings, settings.prompt, replayed="model" in resolved.replayed))
+        model, clips = (name in resolved.replayed for name in ("model", "clip_models"))
+        runs.append(Run(settings, settings.prompt, replayed=model, replayed_clips=clips))
     draw(runs, options, report, parent=parent)
 
 
@@ -53,14 +52,18 @@ def draw(
     by then is saved.
     """
     place = files.target(options)
+    inputs.check_pictures(run.settings for run in runs)
+    runs = list(single(runs)) if options.exact else runs
+    runs = with_twins(runs) if options.compare else runs
     files.check(place, [run.settings for run in runs], options)
-    runs = list(_single(runs)) if options.exact else runs
     total = sum(run.settings.images for run in runs)
     if options.keep and options.keep > total:
         raise SettingsError(f"keep must be at most the {total} pictures asked for, got '{options.keep}'", field="keep")
     quiet_hub(report)
     for model, replayed in dict.fromkeys((run.settings.model, run.replayed) for run in runs):
         find(model, offline=options.offline, replayed=replayed)
+    for settings, replayed in dict.fromkeys((run.settings, run.replayed_clips) for run in runs):
+        inputs.check_clips(settings, offline=options.offline or replayed)
     report.event("start", schema=EVENTS, clipgen=_version(), settings=runs[0].settings.to_dict(), images=total)
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
     with Interrupt() as interrupt, Bar(total, shown=shown) as bar:
@@ -96,14 +99,6 @@ def find(model: str, *, offline: bool, replayed: bool = False) -> Found:
             raise
         advice = f"The picture names it: fetch it with clipgen models pull {model}, or choose another with --model."
         raise ModelNotFound(f"{error} {advice}", field="model") from error
-
-
-def _single(runs: Sequence[Run]) -> Iterator[Run]:
-    """Yields runs of one picture each: image k of a run is seed + k alone."""
-    for run in runs:
-        seed = run.settings.seed if run.settings.seed is not None else secrets.randbelow(MAX_DRAWN_SEED + 1)
-        for k in range(run.settings.images):
-            yield replace(run, settings=run.settings.replace(seed=(seed + k) % (MAX_SEED + 1), images=1))
 
 
 def _version() -> str:

@@ -102,10 +102,11 @@ def _check_stdout(runs: Sequence[Settings], options: Options) -> None:
         raise SettingsError("--output - writes bytes; send them to a file: clipgen ... -o - > fox.png", field="output")
 
 
-def save(result: Result, place: Target, *, job: str | None = None) -> str | None:
+def save(result: Result, place: Target, *, job: str | None = None, label: str = "") -> str | None:
     """Writes a finished Result, sets its path and returns the SHA-256 of the file; raises OutputError.
 
-    Bytes that go to stdout leave the path None, and so is the SHA-256.
+    `label` goes between the file's name and its suffix. Bytes that go to stdout leave the path None, and so is the
+    SHA-256.
     """
     from clipgen.image_file import digest_of, encode_image, fit_record, output_path, save_bytes
 
@@ -125,7 +126,7 @@ def save(result: Result, place: Target, *, job: str | None = None) -> str | None
         format=place.format,
         percent=result.clip.percentile if result.clip else None,
     )
-    result.path = save_bytes(data, folder, stem, suffix)
+    result.path = save_bytes(data, folder, stem + label, suffix)
     return digest_of(data)
 
 

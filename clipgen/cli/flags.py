@@ -15,7 +15,7 @@ from clipgen.cli import complete
 from clipgen.cli.numbers import percentage, whole
 from clipgen.cli.show import MODES
 from clipgen.errors import SettingsError
-from clipgen.settings import FIELDS, LIST_FIELDS, Settings, coerce
+from clipgen.settings import DECODERS, FIELDS, LIST_FIELDS, Settings, coerce
 
 PICTURE, LOOK, FILES, SCREEN, MACHINE = "Picture", "Look", "Files", "Terminal", "Machine"
 STEERING, FINE = "Steering by CLIP", "Fine tuning"
@@ -52,6 +52,12 @@ TERMINAL_HELP = {
     "prompt": "What to draw; repeat it for several pictures.",
     "seed": "7, random, or 1,2,5-8: one run each.",
 }
+CHOICES_HELP = {
+    "guide_decoder": f"What shows CLIP the latents: {', '.join(DECODERS)}.",
+    "guide": "Also pulls towards a text, away if W is negative; repeatable.",
+    "like": "Also pulls towards what a picture shows; repeatable.",
+    "clip_models": "A CLIP or SigLIP that guides, not the model's own; repeatable.",
+}
 
 
 def _flag(*names: str, metavar: str = "", panel: str, help: str, **more: Any) -> Any:
@@ -77,6 +83,7 @@ class Options:
             parser=percentage("min_score"),
         ),
     ] = None
+    compare: Annotated[bool, _flag("--compare", panel=STEERING, help="Write the unguided twin too.")] = False
     output: Annotated[
         str | None,
         _flag("--output", "-o", metavar="PATH", panel=FILES, help="File, folder, $template, or - for bytes."),
@@ -131,6 +138,8 @@ class Options:
             raise SettingsError("--json and --quiet exclude each other", field="quiet")
         if self.show is not None and self.no_show:
             raise SettingsError("--show and --no-show exclude each other", field="show")
+        if self.compare and self.keep is not None:
+            raise SettingsError("--compare and --keep exclude each other", field="compare")
         _known("format", self.format, FORMATS)
         _known("show", self.show, MODES)
 
@@ -156,7 +165,7 @@ class Flags:
 def takes_flags(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command a flag for every Settings field and Options field, handed to it as `flags: Flags`.
 
-    `without` names fields that make no sense for it.
+    `without` names fields of either that make no sense for it.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,9 +175,9 @@ def takes_flags(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., Non
             for name, parameter in inspect.signature(command).parameters.items()
             if name != "flags"
         ]
-        helps = {} if "prompt" in without else TERMINAL_HELP
+        helps = CHOICES_HELP | ({} if "prompt" in without else TERMINAL_HELP)
         settings = [_settings_parameter(name, helps.get(name)) for name in ORDER if name not in without]
-        options = _options_parameters()
+        options = [option for option in _options_parameters() if option.name not in without]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:

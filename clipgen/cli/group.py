@@ -52,7 +52,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-DRAWING = ("generate", "again", "batch")
+DRAWING = ("generate", "again", "batch", "compare")
 ORDER = (*DRAWING, "info", "history", "presets", "models", "doctor", "config", "completion", "train")
 
 

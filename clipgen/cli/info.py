@@ -75,7 +75,7 @@ def _one(report: Report, path: Path, *, heading: bool, command: bool, raw: bool)
 def _print(report: Report, path: Path, restored: Restored, heading: bool) -> None:
     rows = [("file", str(path))] if heading else []
     rows += [("made by", restored.source)]
-    rows += [(name, value) for name, value in restored.settings.to_dict().items() if value not in (None, "")]
+    rows += [(name, value) for name, value in restored.settings.to_dict().items() if value not in (None, "", [])]
     if restored.record and restored.record["clip"]:
         rows += [(f"clip {name}", value) for name, value in restored.record["clip"].items() if name != "curve"]
     rows += [(f"not used: {name}", value) for name, value in restored.unknown.items()]

@@ -22,6 +22,7 @@ class Written:
     seed: int
     path: Path | None
     percentile: float | None
+    twin: bool = False
 
 
 def summary(written: Sequence[Written]) -> dict[str, Any]:
@@ -37,9 +38,10 @@ def summary(written: Sequence[Written]) -> dict[str, Any]:
 
 
 def check_scores(written: Sequence[Written], least: float | None, report: Report) -> None:
-    """Raises BelowMinScore if a picture lies under the percentile `least`; the files are kept."""
+    """Raises BelowMinScore if a picture, twins aside, lies under the percentile `least`; the files are kept."""
     if least is None:
         return
+    written = [picture for picture in written if not picture.twin]
     scores = [picture.percentile for picture in written if picture.percentile is not None]
     if len(scores) < len(written):
         message = "Without a calibrated score nothing can be held against --min-score."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def plan(flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report
     below = [*restored, *surroundings(report)]
     seeds = [{"seed": seed} for seed in parse_seeds(flags.fields["seed"])] if "seed" in flags.fields else [{}]
     return [
-        layers.resolve([Layer("flags", {**typed(flags), **words, **seed}), *below])
+        layers.resolve([*flag_layers(flags, {**words, **seed}), *below])
         for words in ([{"prompt": prompt} for prompt in prompts] or [{}])
         for seed in seeds
     ]
@@ -43,14 +43,18 @@ def check_flags(flags: Flags) -> None:
 
 
 def typed(flags: Flags) -> dict[str, Any]:
-    """Returns the values of the flags, all but prompts and seeds; a CLIP scale alone means guidance by its gradient.
+    """Returns the values of the flags, all but prompts and seeds; raises SettingsError."""
+    return {**flags.values(), **_size(flags)}
 
-    Raises SettingsError.
+
+def flag_layers(flags: Flags, words: Mapping[str, Any]) -> list[Layer]:
+    """Returns the layers of what was typed, `words` (prompt, seed) too; raises SettingsError.
+
+    A CLIP scale without a guidance means guidance by CLIP's gradient.
     """
-    values = {**flags.values(), **_size(flags)}
-    if values.get("clip_guidance_scale") and "guidance" not in values:
-        values["guidance"] = "clip"
-    return values
+    values = {**typed(flags), **words}
+    implied = [Layer("--clip-guidance-scale", {"guidance": "clip"})] if values.get("clip_guidance_scale") else []
+    return [Layer("flags", values), *implied]
 
 
 def surroundings(report: Report) -> list[Layer]:
@@ -130,5 +134,5 @@ def origin(name: str, run: Resolved) -> str:
     if run.values[name] is None and name in MODEL_FIELDS:
         return "model"
     if layer == "flags":
-        return f"--{name.replace('_', '-')}"
+        return f"--{'no-' * (run.values[name] is False)}{name.replace('_', '-')}"
     return f"{layers.ENVIRONMENT}{name.upper()}" if layer == "environment" else layer

@@ -128,8 +128,11 @@ class Bar:
         if self._progress:
             self._progress.stop()
 
-    def step(self, step: Step, picture: int, left: float | None) -> None:
-        """Shows a step, with `left` seconds for all pictures: `12/30  1.8 s/step  ETA 0:33  CLIP ▁▂▄▆█ 61→96 %`."""
+    def step(self, step: Step, picture: int, left: float | None, label: str = "") -> None:
+        """Shows a step, with `left` seconds for all pictures: `12/30  1.8 s/step  ETA 0:33  CLIP ▁▂▄▆█ 61→96 %`.
+
+        `label` says before it what is being drawn.
+        """
         if not self.shown:
             return
         if self._followed is None:
@@ -137,7 +140,7 @@ class Bar:
         if picture == self._followed:
             self._similarities += [step.similarity] if step.similarity is not None else []
             self._percentiles += [step.percentile] if step.percentile is not None else []
-            parts = filter(None, self._parts(step, left))
+            parts = filter(None, [label, *self._parts(step, left)])
             self._draw("  ".join(parts), completed=step.index + 1, total=step.steps)
 
     def _parts(self, step: Step, left: float | None) -> list[str]:

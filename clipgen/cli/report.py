@@ -18,6 +18,7 @@ from clipgen.errors import Cancelled, ClipgenError
 from clipgen.settings import Note
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # a file name that is not UTF-8
+ENVELOPE = "envelope"
 STYLES = {"note": "dim", "warning": "yellow", "clipgen": "bold red"}
 
 
@@ -25,11 +26,13 @@ class Report:
     """The two streams of one command, as a context manager that turns a ClipgenError into one line and an exit code.
 
     With `json`, stdout holds NDJSON whose last line is the envelope, also after an error; `data` is what it carries.
+    Without `events` the envelope is the only line.
     With `quiet`, stderr holds errors only. With `verbose`, errors come with their traceback.
     """
 
-    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False, events: bool = True) -> None:
         self.json = json
+        self.events = events
         self.quiet = quiet
         self.verbose = verbose
         self.data: dict[str, Any] = {}
@@ -98,7 +101,7 @@ class Report:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Sends one NDJSON event; nothing without `json`."""
-        if self.json:
+        if self.json and (self.events or kind == ENVELOPE):
             line = {"type": kind, "t": round(time.monotonic() - self.started, 3), **fields}
             text = json.dumps(line, ensure_ascii=False)
             print(json.dumps(line) if SURROGATE.search(text) else text, flush=True)
@@ -111,7 +114,7 @@ class Report:
 
     def _envelope(self, *, exit_code: int, error: Mapping[str, Any] | None) -> None:
         outcome = {"schema": "envelope/1", "ok": not exit_code, "exit": exit_code, "data": self.data, "error": error}
-        self.event("envelope", **outcome)
+        self.event(ENVELOPE, **outcome)
 
     @staticmethod
     def _stderr(line: str, style: str) -> None:
@@ -130,5 +133,8 @@ def error_line(error: Exception) -> str:
 
 
 def _flat(cell: object) -> str:
-    """Returns a table cell on one line, None as nothing."""
-    return "" if cell is None else " ".join(str(cell).split())
+    """Returns a table cell on one line: None as nothing, a list as its items, a switch as `true` or `false`."""
+    if isinstance(cell, list | tuple):
+        return ", ".join(map(_flat, cell))
+    text = str(cell).lower() if isinstance(cell, bool) else str(cell)
+    return "" if cell is None else " ".join(text.split())

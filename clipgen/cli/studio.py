@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +18,7 @@ from clipgen.cli.outcome import Written
 from clipgen.cli.plan import absolute_model
 from clipgen.cli.progress import Bar, Estimate
 from clipgen.cli.report import Report
+from clipgen.cli.runs import Beside, Run
 from clipgen.cli.score import score_line
 from clipgen.errors import ClipgenError
 from clipgen.settings import Note, Settings
@@ -30,19 +30,6 @@ if TYPE_CHECKING:
 STEPS_A_SECOND = 10  # step events
 PREVIEWS_A_SECOND = 4
 Saved = Callable[[str, Path | None], None]  # hears of each job's file, None for one that --keep drops
-
-
-@dataclass(frozen=True)
-class Run:
-    """One Settings to draw; --keep chooses among a `group`; `job` is a batch's id of its one picture.
-
-    `replayed` = a picture named the model, not a person.
-    """
-
-    settings: Settings
-    group: Hashable
-    job: str | None = None
-    replayed: bool = False
 
 
 class Throttle:
@@ -78,6 +65,7 @@ class Studio:
         self._warned: set[Note] = set()
         self._loaded: tuple[str, Pipeline] | None = None
         self._estimate = Estimate(pictures)
+        self._beside = Beside()
         self._events, self._previews = Throttle(STEPS_A_SECOND), Throttle(PREVIEWS_A_SECOND)
         tables = read_user().tables
         self._history = tables.get("history.on", True) and not options.no_history
@@ -110,7 +98,7 @@ class Studio:
             self.report.event("loading", what=model, done=0, total=1)
             with interrupt.waiting():
                 own = [settings for settings in wanted if settings.model == model]
-                self._loaded = (model, _from_pretrained(model, self.options, own))
+                self._loaded = (model, from_pretrained(model, self.options, own))
             self.report.event("loading", what=model, done=1, total=1)
         return self._loaded[1]
 
@@ -122,7 +110,7 @@ class Studio:
         from clipgen.result import Step
 
         if isinstance(event, Step):
-            self._step(event, first + event.image)
+            self._step(self._beside.hear(event, run), run, first + event.image)
             return True
         self._estimate.finish(event.seconds)
         if self.options.keep:
@@ -131,9 +119,9 @@ class Studio:
             self._finish(first + event.index, run, event)
         return False
 
-    def _step(self, step: Step, number: int) -> None:
+    def _step(self, step: Step, run: Run, number: int) -> None:
         left = self._estimate.left(step.eta)
-        self.bar.step(step, number, left)
+        self.bar.step(step, number, left, "unguided" if run.twin else "")
         if self.report.json and (self._events.ready() or step.index in (0, step.steps - 1)):
             self.report.event(
                 "step",
@@ -143,6 +131,7 @@ class Studio:
                 eta=left and round(left, 2),
                 similarity=step.similarity,
                 percentile=step.percentile,
+                similarity_unguided=step.similarity_unguided,
             )
         if self.options.preview and self._previews.ready():
             files.replace_preview(step.preview(), Path(self.options.preview))
@@ -154,7 +143,7 @@ class Studio:
             worst = min(self._waiting, key=lambda item: _rank(item[2]))
             self._waiting.remove(worst)
             number, run, result = worst
-            self._image_event(number, result, None)
+            self._image_event(number, run, result, None)
             self._tell_saved(run, None)
 
     def flush(self) -> None:
@@ -166,14 +155,15 @@ class Studio:
 
     def _finish(self, number: int, run: Run, result: Result) -> None:
         """Saves one picture, shows it, prints its path and writes it into the history."""
-        digest = files.save(result, self.place, job=run.job)
-        self.written.append(Written(result.seed, result.path, result.clip.percentile if result.clip else None))
+        digest = files.save(result, self.place, job=run.job, label=run.label)
+        percentile = result.clip.percentile if result.clip else None
+        self.written.append(Written(result.seed, result.path, percentile, run.twin))
         self._tell_saved(run, result.path)
         self.bar.pause()
         self._show(result)
-        self._image_event(number, result, digest)
+        self._image_event(number, run, result, digest)
         if result.path and self._history:
-            self._remember(result, result.path)
+            remember(result, result.path, self.report, self.parent)
 
     def _tell_saved(self, run: Run, path: Path | None) -> None:
         if self.on_saved and run.job:
@@ -192,7 +182,7 @@ class Studio:
         if result.path:
             self.report.result(result.path)
 
-    def _image_event(self, number: int, result: Result, digest: str | None) -> None:
+    def _image_event(self, number: int, run: Run, result: Result, digest: str | None) -> None:
         self.report.event(
             "image",
             image=number,
@@ -202,17 +192,20 @@ class Studio:
             sha256=digest,
             clip=result.metadata["clip"],
             withheld=False,
+            twin=run.twin,
             seconds=round(result.seconds, 3),
         )
 
-    def _remember(self, result: Result, path: Path) -> None:
-        from clipgen import history
 
-        settings = result.settings.replace(model=absolute_model(result.settings.model))
-        try:
-            history.record(path, settings, clip=result.metadata["clip"], parent=self.parent)
-        except ClipgenError as error:
-            self.report.warn(Note("history-not-written", None, str(error)))
+def remember(result: Result, path: Path, report: Report, parent: int | None) -> None:
+    """Writes a saved picture into the history; a history that cannot be written is a warning."""
+    from clipgen import history
+
+    settings = result.settings.replace(model=absolute_model(result.settings.model))
+    try:
+        history.record(path, settings, clip=result.metadata["clip"], parent=parent)
+    except ClipgenError as error:
+        report.warn(Note("history-not-written", None, str(error)))
 
 
 def _show_mode(options: Options, configured: str) -> str:
@@ -229,7 +222,7 @@ def _rank(result: Result) -> tuple[float, float]:
     return (-1.0 if result.clip.percentile is None else result.clip.percentile), result.clip.similarity
 
 
-def _from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:
+def from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:
     """Loads a model that has been found on this machine before."""
     from clipgen.pipeline import Pipeline
 

@@ -1,0 +1,180 @@
+"""`clipgen compare`: what CLIP's steering gains and costs, or how two pictures differ."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipgen.cli import compare_files, complete, draw, files, inputs
+from clipgen.cli.config_file import read_user
+from clipgen.cli.contest import GUIDED, Arm, contest, panel_of, row_of
+from clipgen.cli.flags import LOOK, PICTURE, STEERING, Flags, Options, takes_flags
+from clipgen.cli.interrupt import Interrupt
+from clipgen.cli.layers import Resolved
+from clipgen.cli.plan import check_flags, from_file, plan, print_plan
+from clipgen.cli.progress import Bar
+from clipgen.cli.prompts import read_prompts
+from clipgen.cli.report import Report
+from clipgen.cli.runs import seeded
+from clipgen.cli.studio import from_pretrained, remember
+from clipgen.cli.verdict import Row, averaged, verdicts
+from clipgen.errors import SettingsError
+from clipgen.settings import Settings
+
+if TYPE_CHECKING:
+    from clipgen.pipeline import Pipeline
+    from clipgen.result import Step
+
+ONLY_DRAWING = ("images", "keep", "min_score", "compare", "preview", "show", "no_show", "exact")
+COLUMNS = ("arm", "seconds", "guide", "judge", "file")
+
+
+@takes_flags(without=ONLY_DRAWING)
+def compare(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT or FILE FILE",
+            help="What to draw each way, or two pictures.",
+            rich_help_panel=PICTURE,
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="NAME",
+            help="A CLIP or SigLIP that did not guide: its word counts.",
+            rich_help_panel=STEERING,
+            autocompletion=complete.models,
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Settings of a picture, a record or a TOML.", rich_help_panel=LOOK),
+    ] = None,
+    *,
+    flags: Flags,
+) -> None:
+    """Measure what CLIP's steering gains and costs.
+
+    the same noise guided and unguided, and the best of as many as the extra seconds buy
+
+    clipgen compare "a fox in snow" --judge NAME       a CLIP that did not guide judges
+    clipgen compare "a fox in snow" -c 0.4 -s 1-8      the mean over eight seeds
+    clipgen compare a.png b.png                        how two pictures differ
+    """
+    options = flags.options
+    with Report(json=options.json, quiet=options.quiet, verbose=options.verbose, events=False) as report:
+        if pictures := compare_files.pictures_among(words or ()):
+            report.data = compare_files.compare(pictures, flags, judge, report)
+            return
+        prompts, notes = read_prompts(words or (), flags.prompts)
+        for note in notes:
+            report.note(note)
+        check_flags(flags)
+        restored, _ = from_file(Path(from_), report) if from_ else (None, None)
+        runs = [_guided(run, flags) for run in plan(flags, prompts, [restored] if restored else [], report)]
+        if options.dry_run:
+            print_plan(runs, report)
+            return
+        _compare(runs, judge, options, report)
+
+
+def _guided(run: Resolved, flags: Flags) -> Resolved:
+    """Returns a run that CLIP's gradient guides where nobody said how; raises SettingsError for `--guidance off`."""
+    if run.values.get("guidance", "off") != "off":
+        return run
+    if "guidance" in flags.fields:
+        raise SettingsError("compare needs guidance: name another than 'off'", field="guidance")
+    values, origins = {**run.values, "guidance": "clip"}, {**run.origins, "guidance": "compare"}
+    return replace(run, values=values, origins=origins)
+
+
+def _compare(runs: Sequence[Resolved], judge: str | None, options: Options, report: Report) -> None:
+    """Checks everything that can be known before, then draws and tells."""
+    wanted = [seeded(run.settings()).replace(images=1) for run in runs]
+    place = files.target(options)
+    if place.to_stdout:
+        raise SettingsError("compare writes several files, not to stdout; name a folder with --output", field="output")
+    inputs.check_pictures(wanted)
+    files.check(place, [each for settings in wanted for each in [settings] * 3], options)
+    draw.quiet_hub(report)
+    for run, settings in zip(runs, wanted, strict=True):
+        draw.find(settings.model, offline=options.offline, replayed="model" in run.replayed)
+        inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
+        if judge is not None:
+            inputs.check_judge(judge, settings, offline=options.offline)
+    _tell(_draw(wanted, judge, place, options, report), report)
+
+
+def _draw(
+    wanted: Sequence[Settings], judge: str | None, place: files.Target, options: Options, report: Report
+) -> list[list[Row]]:
+    """Draws every comparison and writes its pictures; returns the arms of each."""
+    comparisons: list[list[Row]] = []
+    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
+    with Interrupt() as interrupt, Bar(len(wanted), shown=shown) as bar:
+
+        def hear(step: Step, arm: str) -> None:
+            if step.index == 0:
+                bar.pause()
+            bar.step(step, len(comparisons), None, arm)
+            if interrupt.stopped:
+                done = f"Stopped after {len(comparisons)} of {len(wanted)} comparisons."
+                raise interrupt.cancelled(comparisons, done)
+
+        pipe: Pipeline | None = None
+        for settings in wanted:
+            with interrupt.waiting():
+                if pipe is None or pipe.origin.model != settings.model:
+                    bar.loading(f"Loading {settings.model}")
+                    own = [each for each in wanted if each.model == settings.model]
+                    pipe = from_pretrained(settings.model, options, own)
+                panel = panel_of(pipe, settings, judge)
+            rows = []
+            for arm in contest(pipe, settings, panel, hear):
+                bar.pause()
+                _write(arm, place, options, report)
+                rows.append(row_of(arm, panel))
+            comparisons.append(rows)
+    return comparisons
+
+
+def _write(arm: Arm, place: files.Target, options: Options, report: Report) -> None:
+    """Saves an arm's picture under a name that says what it is, and into the history."""
+    label = "" if arm.name == GUIDED else f"-{arm.name.replace(' ', '-')}"
+    files.save(arm.result, place, label=label)
+    for note in arm.result.warnings:
+        report.warn(note)
+    if arm.result.path and not options.no_history and read_user().tables.get("history.on", True):
+        remember(arm.result, arm.result.path, report, None)
+
+
+def _tell(comparisons: Sequence[Sequence[Row]], report: Report) -> None:
+    """Prints each comparison, or the mean of several, and who says so."""
+    rows = averaged(comparisons) if len(comparisons) > 1 else list(comparisons[0])
+    found = verdicts(rows)
+    report.data = {
+        "comparisons": [[row.to_dict() for row in each] for each in comparisons],
+        "mean": [row.to_dict() for row in rows],
+        "verdicts": [verdict.to_dict() for verdict in found],
+    }
+    told = [row for each in comparisons for row in each] + (rows if len(comparisons) > 1 else [])
+    means = len(told) - len(rows) if len(comparisons) > 1 else len(told)
+    table = []
+    for number, row in enumerate(told):
+        name = f"mean of {len(comparisons)}: {row.arm}" if number >= means else row.arm
+        table.append((name, f"{row.seconds:.1f}", row.guide, row.judge or "none", row.path))
+    report.table(COLUMNS, table)
+    for verdict in found:
+        report.say(str(verdict))
+    if rows[0].judge is None:
+        report.say("self-graded: the CLIP that guides also counts; --judge NAME asks one that does not", "dim")

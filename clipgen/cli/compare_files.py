@@ -1,0 +1,142 @@
+"""How two pictures differ: their settings, what one CLIP makes of both, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipgen.cli.contest import load_scorer
+from clipgen.cli.flags import Flags
+from clipgen.cli.plan import typed
+from clipgen.cli.report import Report
+from clipgen.cli.verdict import LEAST, UNCLEAR, Opinion, opinion
+from clipgen.errors import ImageFileError, SettingsError
+from clipgen.settings import FIELDS, Note
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from clipgen.image_file import Restored
+
+KINDS = {".png", ".jpg", ".jpeg", ".webp"}
+NAMES = ("left", "right")
+
+
+def pictures_among(words: Sequence[str]) -> tuple[Path, Path] | None:
+    """Returns the two pictures that the words of a command name, None if they are prompts.
+
+    Raises SettingsError for one picture or more than two, and for a name of a picture that is not there.
+    """
+    paths = [Path(word) for word in words]
+    named = [path for path in paths if path.suffix.lower() in KINDS and " " not in path.name]
+    here = [path.is_file() for path in paths]
+    if len(paths) == 2 and all(here):
+        return paths[0], paths[1]
+    if paths and (all(here) or len(named) == len(paths)):
+        missing = [str(path) for path, is_here in zip(paths, here, strict=True) if not is_here]
+        wrong = f"'{missing[0]}' is not there" if missing else f"compare takes two pictures, got {len(paths)}"
+        raise SettingsError(f"{wrong}. Works: a prompt, or two pictures", field="file")
+    return None
+
+
+def compare(paths: tuple[Path, Path], flags: Flags, judge: str | None, report: Report) -> dict[str, Any]:
+    """Prints how two pictures differ and returns it for the envelope; raises ClipgenError."""
+    from clipgen.image_file import open_picture
+
+    images = [open_picture(path) for path in paths]
+    restored = [_settings(path, report) for path in paths]
+    differing = difference(*restored)
+    prompts = [_prompt(flags, each) for each in restored]
+    name = judge or str(typed(flags).get("model", "storybook"))
+    opinions, clip = _opinions(name, images, prompts, flags) if all(prompts) else ([], None)
+    pixels = mean_difference(*images)
+    rows: list[tuple[object, ...]] = [(name, *values) for name, values in differing.items()]
+    rows += [(f"by {clip}", *opinions)] if opinions else []
+    rows += [("mean pixel difference", "sizes differ" if pixels is None else f"{pixels:.1f} of 255", "")]
+    report.table(("", *map(str, paths)), rows)
+    graded = _self_graded(restored, clip)
+    if opinions:
+        report.say(_gain(*opinions) + (", self-graded" if graded else ""))
+    return {
+        "settings": {name: dict(zip(NAMES, values, strict=True)) for name, values in differing.items()},
+        "clip": clip,
+        "self_graded": graded,
+        "opinions": {side: vars(each) for side, each in zip(NAMES, opinions, strict=False)},
+        "mean_pixel_difference": pixels,
+    }
+
+
+def difference(left: Restored | None, right: Restored | None) -> dict[str, tuple[Any, Any]]:
+    """Returns the Settings fields that two pictures do not share, with both values; {} if one has no settings."""
+    if left is None or right is None:
+        return {}
+    a, b = left.settings.to_dict(), right.settings.to_dict()
+    return {name: (a[name], b[name]) for name in FIELDS if a[name] != b[name]}
+
+
+def mean_difference(left: Image, right: Image) -> float | None:
+    """Returns the mean distance of two pictures' levels, 0 to 255; None where their sizes differ."""
+    import numpy as np
+
+    if left.size != right.size:
+        return None
+    a, b = (np.asarray(image, dtype=np.float32) for image in (left, right))
+    return float(np.abs(a - b).mean())
+
+
+def _settings(path: Path, report: Report) -> Restored | None:
+    from clipgen.image_file import read_settings
+
+    try:
+        return read_settings(path)
+    except ImageFileError as error:
+        report.warn(Note("no-settings", None, str(error)))
+        return None
+
+
+def _prompt(flags: Flags, restored: Restored | None) -> str | None:
+    """Returns the text that a picture is scored by: what --prompt says, else its own prompt."""
+    from clipgen.text import plain_text
+
+    if flags.prompts:
+        return flags.prompts[0]
+    if restored is None:
+        return None
+    return plain_text(restored.settings.prompt, restored.settings.prompt_syntax)
+
+
+def _opinions(
+    name: str, images: Sequence[Image], prompts: Sequence[str | None], flags: Flags
+) -> tuple[list[Opinion], str]:
+    """Returns what one CLIP makes of each picture, and that CLIP's name."""
+    from clipgen.device import pick_device
+    from clipgen.models.find import find_clip
+
+    find_clip(name, offline=flags.options.offline)
+    scorer = load_scorer(name, pick_device(flags.options.device))
+    scores = [scorer.score(_pixels(image), [text or ""])[0] for image, text in zip(images, prompts, strict=True)]
+    return [opinion(score) for score in scores], scorer.encoder.name
+
+
+def _pixels(image: Image) -> Tensor:
+    """Returns a picture as [1, 3, H, W] in [0, 1]."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def _self_graded(restored: Sequence[Restored | None], clip: str | None) -> bool:
+    """Tells whether the CLIP that looks at the pictures has steered one of them."""
+    records = [each.record for each in restored if each is not None and each.record]
+    scores = [record["clip"] for record in records if record["clip"]]
+    return any(score["self_graded"] and score["model"] == clip for score in scores)
+
+
+def _gain(left: Opinion, right: Opinion) -> str:
+    if left.percentile is None or right.percentile is None:
+        return f"similarity {right.similarity - left.similarity:+.3f}, uncalibrated"
+    points = right.percentile - left.percentile
+    return f"{points:+.1f} points" if abs(points) >= LEAST else UNCLEAR

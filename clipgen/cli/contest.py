@@ -1,0 +1,131 @@
+"""Guided against unguided from the same noise, and against the best of as many as the guided one's time buys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from clipgen.cli.runs import unguided
+from clipgen.cli.verdict import Row, opinion
+from clipgen.errors import SettingsError
+from clipgen.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import torch
+
+    from clipgen.clip.score import Score, Scorer
+    from clipgen.pipeline import Pipeline
+    from clipgen.result import Result, Step
+
+MOST = 64  # pictures that one comparison draws at most for best-of
+GUIDED = "guided"
+WARM_UP = 2  # steps nobody times: what a first run loads and compiles counts for no arm
+Hear = Callable[["Step", str], None]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Who looks at the arms: the CLIP that guides, and one that does not, None where there is none."""
+
+    guide: Scorer
+    judge: Scorer | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm's picture, how many were drawn for it and how long that took in all."""
+
+    name: str
+    result: Result
+    pictures: int
+    seconds: float
+
+
+def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
+    """Returns who guides and who judges: without `judge` the model's own CLIP judges where others guide.
+
+    Raises SettingsError if nothing guides, and what loading a CLIP raises.
+    """
+    named = settings.clip_models[:-1] if settings.guard == "two-key" else settings.clip_models
+    own = pipe.scorer
+    guide = load_scorer(named[0], pipe.device) if named else own
+    if guide is None:
+        raise SettingsError(f"model '{settings.model}' brings no CLIP: name one with --clip-model", field="clip_models")
+    if judge is not None:
+        return Panel(guide, load_scorer(judge, pipe.device))
+    return Panel(guide, own if guide is not own else None)
+
+
+def load_scorer(name: str, device: torch.device) -> Scorer:
+    """Loads a CLIP that is on this machine, to score by it; raises ModelNotFound, ModelError, OutOfMemory."""
+    from clipgen.clip.score import Scorer, read_captions
+    from clipgen.models.encoder import load_encoder
+    from clipgen.models.find import find_clip
+
+    folder = find_clip(name, offline=True).path
+    return Scorer(load_encoder(name, device, offline=True), read_captions(), folder)
+
+
+def contest(pipe: Pipeline, settings: Settings, panel: Panel, hear: Hear) -> Iterator[Arm]:
+    """Yields the arms unguided, guided and best-of of one picture; `hear` takes each step and what it belongs to.
+
+    Best-of chooses by the guide among the unguided picture and as many more as fit into the seconds that guiding
+    takes longer, at least one: seeds as guidance `pick` draws them. Everything goes one picture at a time.
+    """
+    from clipgen.guidance.pick import candidate_seeds
+
+    def ignored(step: Step, arm: str) -> None:
+        hear(step, "warming up")
+
+    _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "", ignored)
+    plain = _draw(pipe, unguided(settings), "unguided", hear)
+    yield Arm("unguided", plain, 1, plain.seconds)
+    guided = _draw(pipe, settings, GUIDED, hear)
+    yield Arm(GUIDED, guided, 1, guided.seconds)
+    count = 1 + more(plain.seconds, guided.seconds)
+    began = monotonic()
+    best, best_score, name = plain, score(panel.guide, plain), f"best of {count}"
+    for seed in candidate_seeds(plain.seed, count)[1:]:
+        other = _draw(pipe, plain.settings.replace(seed=seed), name, hear)
+        if (other_score := score(panel.guide, other)).similarity > best_score.similarity:
+            best, best_score = other, other_score
+    yield Arm(name, best, count, plain.seconds + monotonic() - began)
+
+
+def more(plain: float, guided: float) -> int:
+    """Returns how many more unguided pictures of `plain` seconds fit into what guiding takes longer, 1 to MOST - 1."""
+    return min(MOST - 1, max(1, int((guided - plain) / plain)))
+
+
+def score(scorer: Scorer, result: Result) -> Score:
+    """Returns a CLIP's score of a finished picture by its own prompt."""
+    from clipgen.text import plain_text
+
+    text = plain_text(result.settings.prompt, result.settings.prompt_syntax)
+    return scorer.score(result.pixels[None], [text])[0]
+
+
+def row_of(arm: Arm, panel: Panel) -> Row:
+    """Returns what the panel says of an arm."""
+    judge = None if panel.judge is None else opinion(score(panel.judge, arm.result))
+    guide = opinion(score(panel.guide, arm.result))
+    return Row(arm.name, arm.pictures, arm.seconds, guide, judge, arm.result.seed, arm.result.path)
+
+
+def _draw(pipe: Pipeline, settings: Settings, arm: str, hear: Hear) -> Result:
+    """Draws one picture; raises what the pipeline and `hear` raise."""
+    from clipgen.result import Result
+
+    results = []
+    with closing(cast("Generator[Step | Result, None, None]", pipe.generate(settings))) as events:
+        for event in events:
+            if isinstance(event, Result):
+                results.append(event)
+            else:
+                hear(event, arm)
+    return results[0]
