@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from clipgen.cli import complete
 from clipgen.cli.draw import find, quiet_hub
 from clipgen.cli.group import Command, Group
 from clipgen.cli.report import Report
+
+if TYPE_CHECKING:
+    from clipgen.models import Found
 
 app = typer.Typer(cls=Group)
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
@@ -22,7 +25,7 @@ Name = Annotated[
 
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context, json: Json = False) -> None:
-    """Models: list, show, check, pull.
+    """Models: list, families, show, check, pull.
 
     clipgen models list
     clipgen models check ./my-model
@@ -34,14 +37,24 @@ def models(context: typer.Context, json: Json = False) -> None:
 
 @app.command("list", cls=Command)
 def list_(json: Json = False) -> None:
-    """List the models on this machine, the bundled one and the hub's cache."""
+    """List the models on this machine, the bundled one and the hub's cache, and the family that draws each."""
     from clipgen.models import list_models
 
     with Report(json=json) as report:
-        found = list_models()
-        rows = [(model.name, model.kind, _megabytes(model.path), model.path) for model in found]
-        report.data = {"models": [{"name": n, "kind": k, "bytes": _size(p), "path": str(p)} for n, k, _, p in rows]}
-        report.table(("name", "from", "size", "path"), rows)
+        found = [(model, _family(model)) for model in list_models()]
+        rows = [(m.name, m.kind, _megabytes(m.path), m.path, family or "not supported") for m, family in found]
+        report.data = {"models": [_told(model, family) for model, family in found], "families": _families()}
+        report.table(("name", "from", "size", "path", "family"), rows)
+        report.say("What works: clipgen models families", "dim")
+
+
+@app.command("families", cls=Command)
+def families(json: Json = False) -> None:
+    """List the families of models that work, their pipeline classes, and what guidance_scale does in each."""
+    with Report(json=json) as report:
+        report.data = {"families": _families()}
+        rows = [[", ".join(v) if isinstance(v, list) else v for v in each.values()] for each in _families()]
+        report.table(("family", "pipeline classes", "predicts", "guidance"), rows)
 
 
 @app.command("show", cls=Command)
@@ -91,6 +104,39 @@ def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
         found = find(name, offline=offline)
         report.data = {"name": found.name, "path": str(found.path), "bytes": _size(found.path)}
         report.result(found.path)
+
+
+def _told(model: Found, family: str | None) -> dict[str, Any]:
+    path = model.path
+    return {"name": model.name, "kind": model.kind, "family": family, "bytes": _size(path), "path": str(path)}
+
+
+def _family(model: Found) -> str | None:
+    """Returns the family that draws a model, by its model_index.json; None if none does."""
+    from clipgen.errors import ModelError
+    from clipgen.families import LAYOUTS
+    from clipgen.models import read_json
+
+    try:
+        layout = LAYOUTS.get(str(read_json(model.path / "model_index.json").get("_class_name")))
+    except ModelError:
+        return None
+    return layout.family if layout else None
+
+
+def _families() -> list[dict[str, Any]]:
+    """Returns of each family its name, the diffusers pipelines it draws, what they predict, and their guidance."""
+    from clipgen.families import FAMILIES
+
+    return [
+        {
+            "family": name,
+            "classes": list(layout.pipeline_classes),
+            "predictions": list(layout.predictions),
+            "guidance": layout.guidance,
+        }
+        for name, (layout, _) in FAMILIES.items()
+    ]
 
 
 def _size(folder: Path) -> int:

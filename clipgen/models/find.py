@@ -112,12 +112,12 @@ def _folder_of(wanted: ModelId) -> Path:
 
 def list_models() -> list[Found]:
     """Returns the models on this machine: the bundled ones and the text-to-image folders in the hub's cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     here = [Found(name, path, "bundled") for name, path in BUNDLED.items() if (path / "model_index.json").is_file()]
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return here
     newest = [(repo.repo_id, max(repo.revisions, key=lambda r: r.last_modified)) for repo in repos if repo.revisions]

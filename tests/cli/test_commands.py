@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import subprocess
@@ -53,10 +54,42 @@ def test_models_that_are_not_here(run: Run, verb: str) -> None:
 def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = run("models", "list", "--json")
     assert ran.code == 0
-    assert {"name", "kind", "bytes", "path"} == set().union(*(model.keys() for model in ran.data["models"])) or not (
-        ran.data["models"]
-    )
+    assert all(model.keys() == {"name", "kind", "family", "bytes", "path"} for model in ran.data["models"])
+    assert all(model["family"] == "stable_diffusion" for model in ran.data["models"] if model["kind"] == "bundled")
     assert run("models").out == run("models", "list").out
+
+
+def test_models_list_says_what_is_not_supported(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the hub's cache lies what anybody's program fetched."""
+    kinds = {"good": "FluxPipeline", "other": "KolorsPipeline"}
+    for name, kind in kinds.items():
+        folder = tmp_path / f"models--org--{name}" / "snapshots" / ("0" * 40)
+        folder.mkdir(parents=True)
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+    broken = tmp_path / "models--org--torn" / "snapshots" / ("0" * 40)
+    broken.mkdir(parents=True)
+    (broken / "model_index.json").write_text("{")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    rows = {line.split("\t")[0]: line.split("\t")[-1] for line in run("models", "list").lines}
+    assert {name: rows[f"org/{name}"] for name in ("good", "other", "torn")} == {
+        "good": "flux",
+        "other": "not supported",
+        "torn": "not supported",
+    }
+
+
+def test_models_families(run: Run) -> None:
+    rows = dict(line.split("\t", 1) for line in run("models", "families").lines)
+    assert rows.keys() == {"stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"}
+    assert rows["flux"] == "FluxPipeline\tflow\tdistilled (dev), none (schnell)"
+    told = run("models", "families", "--json").data["families"]
+    assert told == run("models", "list", "--json").data["families"]
+    assert told[0] == {
+        "family": "stable_diffusion",
+        "classes": ["StableDiffusionPipeline"],
+        "predictions": ["epsilon", "v_prediction", "sample"],
+        "guidance": "classifier-free",
+    }
 
 
 def test_presets(run: Run) -> None:
