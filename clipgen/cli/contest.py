@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from clipgen.cli import inputs
 from clipgen.cli.runs import unguided
 from clipgen.cli.verdict import Row, opinion
 from clipgen.errors import SettingsError
@@ -58,7 +59,7 @@ def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
         raise SettingsError(f"model '{settings.model}' brings no CLIP: name one with --clip-model", field="clip_models")
     if judge is not None:
         return Panel(guide, load_scorer(judge, pipe.device))
-    return Panel(guide, own if guide is not own else None)
+    return Panel(guide, own if inputs.own_clip(settings.model) not in inputs.guides_of(settings) else None)
 
 
 def load_scorer(name: str, device: torch.device) -> Scorer:

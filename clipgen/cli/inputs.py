@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from clipgen.errors import ImageFileError, ModelNotFound, SettingsError
 from clipgen.settings import Settings, split_target
@@ -26,7 +27,6 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
     """
     if settings.guidance == "off":
         return
-    from clipgen.models import find_model
     from clipgen.models.find import find_clip
 
     for name in settings.clip_models:
@@ -37,8 +37,7 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
     second = settings.guard == "two-key"
     if second and not settings.clip_models:
         raise SettingsError("guard two-key needs a second CLIP: name it with --clip-model", field="guard")
-    has_own = (find_model(settings.model, offline=True).path / "clip").is_dir()
-    if not has_own and len(settings.clip_models) <= second:
+    if not own_clip(settings.model).is_dir() and len(settings.clip_models) <= second:
         needs = "two CLIPs" if second else "a CLIP"
         raise SettingsError(
             f"guidance '{settings.guidance}' needs {needs}, and model '{settings.model}' brings none: name "
@@ -47,14 +46,24 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
         )
 
 
-def check_judge(judge: str, settings: Settings, *, offline: bool) -> None:
-    """Finds the CLIP that is to judge; raises SettingsError if it guides these settings, ModelNotFound."""
+def own_clip(model: str) -> Path:
+    """Returns where a model's own CLIP lies, if it brings one; the model is on this machine."""
     from clipgen.models import find_model
+
+    return (find_model(model, offline=True).path / "clip").resolve()
+
+
+def guides_of(settings: Settings) -> set[Path]:
+    """Returns the folders of all CLIPs that steer, one that only vetoes among them; they are on this machine."""
     from clipgen.models.find import find_clip
 
-    own = () if len(settings.clip_models) > (settings.guard == "two-key") else (settings.model,)
-    found = find_clip(judge, offline=offline)
-    for name in (*settings.clip_models, *own):
-        place = find_model(name, offline=True).path / "clip" if name in own else find_clip(name, offline=True).path
-        if place.resolve() == found.path.resolve():
-            raise SettingsError(f"judge '{judge}' guides these pictures: name another CLIP", field="judge")
+    guides = {find_clip(name, offline=True).path.resolve() for name in settings.clip_models}
+    return guides if len(settings.clip_models) > (settings.guard == "two-key") else guides | {own_clip(settings.model)}
+
+
+def check_judge(judge: str, settings: Settings, *, offline: bool) -> None:
+    """Finds the CLIP that is to judge; raises SettingsError if it guides these settings, ModelNotFound."""
+    from clipgen.models.find import find_clip
+
+    if find_clip(judge, offline=offline).path.resolve() in guides_of(settings):
+        raise SettingsError(f"judge '{judge}' guides these pictures: name another CLIP", field="judge")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from clipgen.cli.verdict import UNCLEAR, Opinion, Row, against, averaged, verdic
 from clipgen.image_file import read_settings
 
 from .conftest import Run
+from .test_interrupt import signal_after
 
 FOX = ["a fox", "-s", "3", "--steps", "3"]
 
@@ -115,6 +117,22 @@ class TestCompare:
     def test_the_models_own_clip_judges_where_another_guides(self, run: Run, siglip: str) -> None:
         ran = run("compare", *FOX, "--clip-model", siglip, "--json")
         assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [False] * 3
+
+    def test_the_models_own_clip_under_another_name_is_no_judge(self, run: Run, model: str) -> None:
+        ran = run("compare", *FOX, "--clip-model", f"{model}/clip", "--json")
+        assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [True] * 3
+
+    def test_a_choice_can_be_compared_too(self, run: Run) -> None:
+        ran = run(
+            "compare", "a fox", "-s", "3", "--steps", "8", "--guidance", "clip+pick", "--candidates", "2", "--json"
+        )
+        assert [arm["arm"].rstrip("0123456789") for arm in ran.data["mean"]] == ["unguided", "guided", "best of "]
+        assert ran.data["mean"][0]["seed"] == 3
+
+    def test_a_signal_stops_it(self, run: Run) -> None:
+        with signal_after(0.5, signal.SIGINT):
+            ran = run("compare", "a fox", "-s", "1-50", "--steps", "50")
+        assert (ran.code, ran.err.splitlines()[-1].startswith("clipgen: Stopped")) == (130, True)
 
     def test_several_seeds_have_a_mean(self, run: Run) -> None:
         ran = run("compare", "a fox", "-s", "3,4", "--steps", "2")

@@ -96,6 +96,12 @@ def test_bar_picture_and_path(terminal: Terminal, tiny_v: Path) -> None:
     assert shown.rstrip().endswith("made/a-fox-8.png")
 
 
+def test_a_twin_says_so_and_both_have_their_curve(terminal: Terminal, tiny_v: Path) -> None:
+    shown = draw(terminal, tiny_v, "-c", "0.5", "--compare", "--no-show")
+    assert re.search(r"unguided  picture 1 of 4  \d/3  .*CLIP [▁-█]+ \d+→\d+ %", shown)
+    assert re.search(r"(?<!unguided  )picture [24] of 4  \d/3  .*CLIP [▁-█]+ \d+→\d+ %", shown)
+
+
 @pytest.mark.parametrize(
     "words, bar, picture",
     [
