@@ -160,20 +160,17 @@ def _write(arm: Arm, place: files.Target, options: Options, report: Report) -> N
 
 def _tell(comparisons: Sequence[Sequence[Row]], report: Report) -> None:
     """Prints each comparison, or the mean of several, and who says so."""
-    rows = averaged(comparisons) if len(comparisons) > 1 else list(comparisons[0])
+    several = len(comparisons) > 1
+    rows = averaged(comparisons) if several else list(comparisons[0])
     found = verdicts(rows)
     report.data = {
         "comparisons": [[row.to_dict() for row in each] for each in comparisons],
         "mean": [row.to_dict() for row in rows],
         "verdicts": [verdict.to_dict() for verdict in found],
     }
-    told = [row for each in comparisons for row in each] + (rows if len(comparisons) > 1 else [])
-    means = len(told) - len(rows) if len(comparisons) > 1 else len(told)
-    table = []
-    for number, row in enumerate(told):
-        name = f"mean of {len(comparisons)}: {row.arm}" if number >= means else row.arm
-        table.append((name, f"{row.seconds:.1f}", row.guide, row.judge or "none", row.path))
-    report.table(COLUMNS, table)
+    lines = [(row.arm, row) for each in comparisons for row in each]
+    lines += [(f"mean of {len(comparisons)}: {row.arm}", row) for row in rows if several]
+    report.table(COLUMNS, [(arm, f"{r.seconds:.1f}", r.guide, r.judge or "none", r.path) for arm, r in lines])
     for verdict in found:
         report.say(str(verdict))
     if rows[0].judge is None:
