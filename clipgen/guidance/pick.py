@@ -31,7 +31,7 @@ def candidate_seeds(image_seed: int, count: int) -> tuple[int, ...]:
 
 
 class Pick:
-    """A Selection that keeps the better half of the candidates at fixed parts of the run."""
+    """A Selection that keeps the better half of one picture's candidates at fixed parts of the run."""
 
     def __init__(self, reward: Reward, candidates: int) -> None:
         self.reward, self.points = reward, HALVED_AT[candidates]
@@ -44,20 +44,28 @@ class Pick:
 
 
 def halving_steps(points: tuple[float, ...], steps: int) -> tuple[int, ...]:
-    """Returns the steps, counted from 0, after which parts of a run are done."""
-    return tuple(ceil(point * steps - 1e-9) - 1 for point in points)
+    """Returns the steps, counted from 0, that begin where parts of a run are done."""
+    return tuple(ceil(point * steps - 1e-9) for point in points)
 
 
 def better_half(rewards: Tensor) -> Tensor:
     """Returns the rows of the greater half of rewards [B], in their order; what is not finite goes first."""
-    ranked = torch.nan_to_num(rewards, nan=-torch.inf).argsort(descending=True, stable=True)
+    known = torch.nan_to_num(rewards, nan=-torch.inf, posinf=-torch.inf)
+    ranked = known.argsort(descending=True, stable=True)
     return ranked[: max(1, len(rewards) // 2)].sort().values
+
+
+def winner(rewards: Tensor) -> int:
+    """Returns the row of the greatest of rewards [B], the first of equal ones; what is not finite never wins."""
+    return int(torch.nan_to_num(rewards, nan=-torch.inf, posinf=-torch.inf).argmax())
+
+
+def rows_alive(candidates: int, steps: int) -> list[int]:
+    """Returns how many candidates take each step."""
+    halved = halving_steps(HALVED_AT[candidates], steps) if steps >= FEWEST_STEPS else ()
+    return [candidates >> sum(earlier < step for earlier in halved) for step in range(steps)]
 
 
 def price(candidates: int, steps: int) -> float:
     """Returns how many pictures' steps a choice among candidates takes."""
-    if steps < FEWEST_STEPS:
-        return float(candidates)
-    halvings = [step + 1 for step in halving_steps(HALVED_AT[candidates], steps)]
-    spans = zip([0, *halvings], [*halvings, steps], strict=True)
-    return sum((stop - start) * candidates / 2.0**k for k, (start, stop) in enumerate(spans)) / steps
+    return sum(rows_alive(candidates, steps)) / steps

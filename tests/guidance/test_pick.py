@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from clipgen.denoise import Moment
-from clipgen.guidance.pick import HALVED_AT, Pick, better_half, candidate_seeds, halving_steps, price
+from clipgen.guidance.pick import (
+    HALVED_AT,
+    Pick,
+    better_half,
+    candidate_seeds,
+    halving_steps,
+    price,
+    rows_alive,
+    winner,
+)
 
 
 def moment(rows: int, step: int, steps: int = 20) -> Moment:
@@ -28,21 +37,32 @@ def test_the_pictures_own_seed_is_the_first_candidate() -> None:
 
 
 def test_the_better_half_lives_on_in_its_order() -> None:
-    assert Pick(reward, 8)(moment(8, step=3)).tolist() == [0, 2, 4, 6]
-    assert Pick(reward, 8)(moment(8, step=4)) is None
+    assert Pick(reward, 8)(moment(8, step=4)).tolist() == [0, 2, 4, 6]
+    assert Pick(reward, 8)(moment(8, step=3)) is None
     assert better_half(torch.tensor([1.0, float("nan"), 3.0, float("-inf")])).tolist() == [0, 2]
-    assert better_half(torch.tensor([0.1])).tolist() == [0]
+    assert better_half(torch.tensor([0.1, float("inf")])).tolist() == [0]
+
+
+def test_the_winner_is_the_best_that_is_finite() -> None:
+    assert winner(torch.tensor([float("nan"), 0.1, 0.3, float("inf"), 0.3])) == 2
+    assert winner(torch.tensor([float("nan")])) == 0
 
 
 @pytest.mark.parametrize("candidates", HALVED_AT)
-@pytest.mark.parametrize("steps", [8, 10, 20, 40, 150])
+@pytest.mark.parametrize("steps", [8, 9, 10, 20, 40, 150])
 def test_one_candidate_is_left_in_the_end(candidates: int, steps: int) -> None:
-    pick, rows = Pick(reward, candidates), candidates
+    pick, alive = Pick(reward, candidates), [candidates]
     for step in range(steps):
-        kept = pick(moment(rows, step, steps))
-        rows = rows if kept is None else len(kept)
-    assert rows == 1
-    assert len(set(halving_steps(HALVED_AT[candidates], steps))) == len(HALVED_AT[candidates]) or steps < 10
+        kept = pick(moment(alive[-1], step, steps))
+        alive.append(alive[-1] if kept is None else len(kept))
+    assert alive[:-1] == rows_alive(candidates, steps)
+    assert alive[-1] == 1
+
+
+def test_nobody_is_dropped_before_their_part_of_the_run_is_done() -> None:
+    for steps in (8, 11, 40):
+        points = HALVED_AT[16]
+        assert all(step / steps >= point for step, point in zip(halving_steps(points, steps), points, strict=True))
 
 
 def test_few_steps_drop_nobody_early() -> None:
@@ -51,4 +71,4 @@ def test_few_steps_drop_nobody_early() -> None:
 
 
 def test_the_price_is_far_below_best_of_n() -> None:
-    assert [round(price(n, 40), 2) for n in (2, 4, 8, 16)] == [1.4, 1.8, 3.2, 3.6]
+    assert [round(price(n, 40), 1) for n in (2, 4, 8, 16)] == [1.4, 1.9, 3.4, 4.0]

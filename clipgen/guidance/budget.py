@@ -1,0 +1,177 @@
+"""Budget first: of all that guidance can do, the dearest that a budget pays for. Prices come from FLOP alone."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from clipgen.guidance.flops import Facts
+from clipgen.guidance.optimise import MOST_STEPS
+from clipgen.guidance.pick import FEWEST_STEPS, HALVED_AT, halving_steps, rows_alive
+from clipgen.guidance.steer import draws_noise, weighing_steps
+from clipgen.settings import CANDIDATES, METHODS, Settings
+
+PARTICLES, ITERATIONS = range(2, 17), range(1, 201)
+ROUNDING = 1e-9
+READS: dict[str, tuple[str, ...]] = {  # the fields that say how much of a method there is
+    "off": (),
+    "clip": ("through_unet",),
+    "pick": ("candidates",),
+    "steer": ("particles",),
+    "optimise": ("iterations",),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to guide: the Settings fields that decide what it costs, for each method those of READS."""
+
+    guidance: str = "off"
+    through_unet: bool = False
+    candidates: int = 8
+    particles: int = 4
+    iterations: int = 25
+
+    @property
+    def methods(self) -> list[str]:
+        """The names that guidance joins."""
+        return self.guidance.split("+")
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Guidance and those fields that its methods read."""
+        known = vars(self)
+        return {"guidance": self.guidance, **{name: known[name] for each in self.methods for name in READS[each]}}
+
+
+def choice_of(settings: Settings) -> Choice:
+    """Returns the way that settings guide."""
+    known = settings.to_dict()
+    return Choice(**{name: known[name] for name in Choice.__dataclass_fields__ if name in known})
+
+
+def resolve(settings: Settings, budget: float, facts: Facts) -> Settings:
+    """Returns settings with the guidance that a budget buys, in units of the unguided picture's work, at least 1.
+
+    What the model leaves open must be filled: `Settings.with_defaults`. All but the fields of a Choice stays, so that
+    resolving twice changes nothing.
+    """
+    return settings.replace(**choose(settings, budget, facts).fields)
+
+
+def choose(settings: Settings, budget: float, facts: Facts, methods: Container[str] = METHODS) -> Choice:
+    """Returns the dearest choice that fits; those of a better tier are asked once a budget pays all of the one below.
+
+    `methods` are the values of `guidance` that there are.
+    """
+    best = Choice()
+    for tier in tiers(settings, facts):
+        known = [choice for choice in tier if choice.guidance in methods]
+        prices = {choice: price(settings, facts, choice) for choice in known}
+        fits = [choice for choice in known if prices[choice] <= budget + ROUNDING]
+        best = max(fits, key=lambda choice: prices[choice], default=best)
+        if len(fits) < len(known):
+            break
+    return best
+
+
+def tiers(settings: Settings, facts: Facts) -> list[list[Choice]]:
+    """Returns what a budget may choose from, for this model, scheduler and number of steps, the best tier last."""
+    if _steps(settings) < FEWEST_STEPS:
+        return [[Choice(), *_picks("pick", CANDIDATES)], _optimising(settings, facts)]
+    gradients = [Choice("clip"), *([Choice("clip", through_unet=True)] if facts.back_propagates else [])]
+    return [[Choice(), *gradients, *_picks("pick", (2,)), *_picks("clip+pick", (4, 8, 16))], _steering(settings, facts)]
+
+
+def _picks(guidance: str, candidates: tuple[int, ...]) -> list[Choice]:
+    return [Choice(guidance, candidates=count) for count in candidates]
+
+
+def _steering(settings: Settings, facts: Facts) -> list[Choice]:
+    """Returns the crowds there may be, none with a scheduler that draws no noise."""
+    if not draws_noise(settings.scheduler or "", facts.prediction, settings.eta or 0.0):
+        return []
+    return [Choice("steer", particles=count) for count in PARTICLES]
+
+
+def _optimising(settings: Settings, facts: Facts) -> list[Choice]:
+    """Returns the ascents there may be, none where gradients cannot go through the run, or nothing guards them."""
+    if _steps(settings) > MOST_STEPS or not facts.back_propagates or settings.guard == "off":
+        return []
+    return [Choice("optimise", iterations=count) for count in ITERATIONS]
+
+
+def price(settings: Settings, facts: Facts, choice: Choice | None = None) -> float:
+    """Returns what a picture takes by a choice, that of the settings themselves by default; unguided = 1.
+
+    Counted are denoising, decoding, what guidance looks at and one look of CLIP at the finished picture. What the
+    guard does to the finished picture is not.
+    """
+    return work(settings, facts, choice or choice_of(settings)) / work(settings, facts, Choice())
+
+
+def work(settings: Settings, facts: Facts, choice: Choice) -> float:
+    """Returns the FLOP of one picture."""
+    passes = _passes(settings, facts)
+    plain = [facts.denoiser.forward * count for count in passes]
+    finish = facts.decoder.forward + facts.view.forward
+    if choice.guidance == "optimise":
+        drawn = sum(passes) * facts.denoiser.both + facts.guide.both + facts.view.both
+        return sum(plain) + finish + choice.iterations * drawn
+    rows, looks = _rows(choice, len(passes)), _looks(choice, len(passes))
+    extra = _correction(settings, facts, choice)
+    guided = [extra if active else 0.0 for active in _active(settings)]
+    denoising = sum(count * (one + more) for count, one, more in zip(rows, plain, guided, strict=True))
+    return denoising + looks * (facts.guide.forward + facts.view.forward) + rows[-1] * finish
+
+
+def _passes(settings: Settings, facts: Facts) -> list[int]:
+    """Returns how often a picture goes through the denoiser at each step."""
+    steps, doubles = _steps(settings), not facts.distilled and (settings.guidance_scale or 0.0) > 1.0
+    return [2 if doubles and settings.cfg_start <= step / steps < settings.cfg_stop else 1 for step in range(steps)]
+
+
+def _active(settings: Settings) -> list[bool]:
+    """Tells of each step whether a gradient guides it."""
+    steps, start, stop = _steps(settings), settings.guidance_start, settings.guidance_stop
+    inside = [step for step in range(steps) if start <= step / steps < stop]
+    guided = set(inside[:: settings.guidance_every])
+    return [settings.clip_guidance_scale > 0 and step in guided for step in range(steps)]
+
+
+def _correction(settings: Settings, facts: Facts, choice: Choice) -> float:
+    """Returns the FLOP that a gradient adds to one step of one picture."""
+    if "clip" not in choice.methods:
+        return 0.0
+    views = settings.cutouts + (settings.guard == "two-key")
+    through = facts.denoiser.backward if choice.through_unet else 0.0
+    return facts.guide.both + views * facts.view.both + through
+
+
+def _rows(choice: Choice, steps: int) -> list[int]:
+    """Returns how many latents take each step for one picture."""
+    if "pick" in choice.methods:
+        return rows_alive(choice.candidates, steps)
+    return [choice.particles if "steer" in choice.methods else 1] * steps
+
+
+def _looks(choice: Choice, steps: int) -> int:
+    """Returns how often a reward is asked about an x0 on the way."""
+    if "pick" in choice.methods and steps >= FEWEST_STEPS:
+        rows = rows_alive(choice.candidates, steps)
+        return sum(rows[step] for step in halving_steps(HALVED_AT[choice.candidates], steps))
+    return choice.particles * len(weighing_steps(steps)) if "steer" in choice.methods else 0
+
+
+def _steps(settings: Settings) -> int:
+    assert settings.steps is not None, "with_defaults fills the steps"
+    return settings.steps
+
+
+def told(settings: Settings, budget: float, facts: Facts) -> str:
+    """Returns one line about resolved settings: what was chosen for a budget, and what it costs."""
+    chosen = choice_of(settings).fields
+    how = "".join(f", {name} {str(value).lower()}" for name, value in chosen.items() if name != "guidance")
+    cost = price(settings, facts)
+    return f"A budget of {budget:g}x buys guidance {settings.guidance}{how}: {cost:.2f} times the work of no guidance."

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from clipgen.guidance.budget import Choice, choice_of, choose, price, resolve, told
+from clipgen.guidance.flops import KL_DECODER, SD15_UNET, TINY_DECODER, Cost, Facts
+from clipgen.settings import Settings
+
+ALL = ("off", "clip", "pick", "clip+pick", "steer", "optimise")
+LATENTS = 64 * 64
+B32 = Cost(8.8e9, 8.9e9)
+SD15 = Facts(SD15_UNET.at(LATENTS), KL_DECODER.at(LATENTS), TINY_DECODER.at(LATENTS), B32, "epsilon", False)
+KL = replace(SD15, guide=SD15.decoder)
+FREE = Cost(0.0, 0.0)
+BARE = Facts(Cost(1.0, 1.0), FREE, FREE, FREE, "epsilon", False)  # nothing but the denoiser costs anything
+BUDGETS = [1 + part / 20 for part in range(160)] + [16.0, 20.0, 64.0]
+
+
+def settings(**fields: object) -> Settings:
+    known = {"prompt": "a fox", "steps": 40, "scheduler": "ddim", "guidance_scale": 7.5, "eta": 0.0}
+    return Settings.from_dict({**known, **fields})
+
+
+FEW = settings(steps=1, guidance_scale=0)
+
+
+def test_no_guidance_costs_one() -> None:
+    assert price(settings(), SD15) == price(FEW, SD15) == 1
+
+
+@pytest.mark.parametrize(("candidates", "expected"), [(2, 1.4), (4, 1.9), (8, 3.4), (16, 4.0)])
+def test_halving_costs_what_the_design_says(candidates: int, expected: float) -> None:
+    assert round(price(settings(), BARE, Choice("pick", candidates=candidates)), 1) == expected
+    assert price(settings(), SD15, Choice("pick", candidates=candidates)) == pytest.approx(expected, rel=0.03)
+    assert price(settings(steps=4), SD15, Choice("pick", candidates=candidates)) == pytest.approx(candidates)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+@pytest.mark.parametrize(("start", "stop"), [(0.1, 0.7), (0.0, 1.0), (0.3, 0.5)])
+def test_a_gradient_costs_what_the_law_says(every: int, start: float, stop: float) -> None:
+    """1 + f (m - 1) / r, m = the price of a guided step."""
+    m = 1 + 0.5  # the guide adds half of a step of two passes
+    made = settings(steps=120, guidance="clip", guidance_every=every, guidance_start=start, guidance_stop=stop)
+    expected = 1 + (stop - start) * (m - 1) / every
+    assert price(made, replace(BARE, guide=Cost(0.5, 0.5))) == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("facts", "choice", "expected"),
+    [
+        (SD15, Choice("clip"), 1.13),
+        (SD15, Choice("clip", through_unet=True), 1.46),
+        (KL, Choice("clip"), 1 + 0.6 * 3.2),
+        (KL, Choice("clip", through_unet=True), 1 + 0.6 * 3.8),
+        (SD15, Choice("clip+pick", candidates=4), 2.1),
+        (SD15, Choice("clip+pick", candidates=8), 3.8),
+        (SD15, Choice("clip+pick", candidates=16), 4.4),
+        (SD15, Choice("steer", particles=4), 4.04),
+    ],
+)
+def test_stable_diffusion_costs_what_the_design_says(facts: Facts, choice: Choice, expected: float) -> None:
+    assert price(settings(), facts, choice) == pytest.approx(expected, rel=0.035)
+
+
+def test_an_iteration_costs_six_tenths_of_a_picture_in_one_step() -> None:
+    assert price(FEW, SD15, Choice("optimise", iterations=10)) == pytest.approx(1 + 10 * 0.61, rel=0.01)
+
+
+def test_a_picture_without_two_passes_makes_guidance_dearer() -> None:
+    clip = Choice("clip")
+    assert price(settings(guidance_scale=1), SD15, clip) > price(settings(cfg_stop=0.5), SD15, clip)
+    assert price(settings(cfg_stop=0.5), SD15, clip) > price(settings(), SD15, clip)
+    assert price(settings(), replace(SD15, distilled=True), clip) == price(settings(guidance_scale=1), SD15, clip)
+    assert price(settings(clip_guidance_scale=0), SD15, clip) == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (1.0, {"guidance": "off"}),
+        (1.12, {"guidance": "off"}),
+        (1.2, {"guidance": "clip", "through_unet": False}),
+        (1.5, {"guidance": "clip", "through_unet": True}),
+        (2.2, {"guidance": "clip+pick", "through_unet": False, "candidates": 4}),
+        (3.9, {"guidance": "clip+pick", "through_unet": False, "candidates": 8}),
+        (4.4, {"guidance": "clip+pick", "through_unet": False, "candidates": 16}),
+        (64, {"guidance": "clip+pick", "through_unet": False, "candidates": 16}),
+    ],
+)
+def test_what_a_budget_buys_of_stable_diffusion(budget: float, expected: dict[str, object]) -> None:
+    assert choose(settings(), budget, SD15, ALL).fields == expected
+
+
+def test_a_denoiser_without_gradients_gets_two_candidates() -> None:
+    chosen = choose(settings(), 1.5, replace(SD15, back_propagates=False), ALL)
+    assert chosen.fields == {"guidance": "pick", "candidates": 2}
+
+
+def test_a_scheduler_with_noise_gets_particles_once_the_best_pick_is_paid() -> None:
+    noisy = settings(scheduler="euler_ancestral")
+    assert choose(noisy, 4.3, SD15, ALL).guidance == "clip+pick"
+    assert choose(noisy, 4.4, SD15, ALL).fields == {"guidance": "steer", "particles": 4}
+    assert choose(settings(eta=0.5), 8, SD15, ALL).fields == {"guidance": "steer", "particles": 7}
+    assert choose(noisy, 64, SD15, ALL).particles == 16
+    assert choose(noisy, 8, SD15, ("off", "clip", "pick", "clip+pick")).guidance == "clip+pick"
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (1.9, {"guidance": "off"}),
+        (2, {"guidance": "pick", "candidates": 2}),
+        (7.5, {"guidance": "pick", "candidates": 4}),
+        (15.9, {"guidance": "pick", "candidates": 8}),
+        (16, {"guidance": "optimise", "iterations": 24}),
+    ],
+)
+def test_what_a_budget_buys_of_a_model_of_one_step(budget: float, expected: dict[str, object]) -> None:
+    assert choose(FEW, budget, SD15, ALL).fields == expected
+
+
+@pytest.mark.parametrize("fields", [{"steps": 6}, {"guard": "off"}])
+def test_an_ascent_needs_few_steps_and_a_guard(fields: dict[str, object]) -> None:
+    assert choose(FEW.replace(**fields), 64, SD15, ALL).fields == {"guidance": "pick", "candidates": 16}
+
+
+@pytest.mark.parametrize("facts", [SD15, KL, BARE, replace(SD15, view=Cost(6e11, 6e11), distilled=True)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        settings(),
+        settings(scheduler="euler_ancestral", guidance_every=3, cutouts=16, guard="two-key"),
+        settings(steps=8, cfg_stop=0.4),
+        settings(steps=6),
+        FEW,
+        settings(steps=4, guidance_start=0, guidance_stop=1),
+    ],
+)
+def test_no_budget_is_exceeded_and_more_never_buys_less(made: Settings, facts: Facts) -> None:
+    spent = [price(made, facts, choose(made, budget, facts, ALL)) for budget in BUDGETS]
+    assert all(cost <= budget + 1e-6 for cost, budget in zip(spent, BUDGETS, strict=True))
+    assert spent[0] == 1
+
+
+@pytest.mark.parametrize("budget", [1, 1.3, 1.5, 2.5, 5, 64])
+def test_resolving_twice_changes_nothing(budget: float) -> None:
+    once = resolve(settings(candidates=2, guidance="pick", through_unet=True), budget, SD15)
+    assert resolve(once, budget, SD15) == once
+    assert price(once, SD15) == price(settings(), SD15, choice_of(once)) <= budget
+    assert once == resolve(settings(candidates=once.candidates, through_unet=once.through_unet), budget, SD15)
+
+
+def test_what_was_chosen_is_said_in_one_line() -> None:
+    assert told(resolve(settings(), 2, SD15), 2, SD15) == (
+        "A budget of 2x buys guidance clip, through_unet true: 1.46 times the work of no guidance."
+    )
+    assert "guidance clip+pick, through_unet false, candidates 4: 2.10" in told(resolve(settings(), 3, SD15), 3, SD15)
