@@ -318,6 +318,19 @@ def test_a_long_prompt_can_be_refused_instead(model: Model) -> None:
     model.encode("a fox in snow", long_prompt="error")
 
 
+def test_what_one_tower_cuts_another_may_read() -> None:
+    words = tiny.tokenizer(12)
+    towers = [Tower(words, tiny.text_encoder(words), length, last_layer) for length in (6, 12)]
+    short, long = encode_prompt("a fox in", towers), encode_prompt("a fox in a snow", towers)
+    assert [each.tokens.shape for each in short.embedded] == [(1, 6, 32), (1, 12, 32)]
+    assert (short.lost, short.warnings) == ("", ())
+    assert long.lost == "snow"
+    assert "10 tokens" in long.warnings[0].message
+    encode_prompt("a fox in", towers, long_prompt="error")
+    with pytest.raises(PromptError, match="longer than the 10 tokens"):
+        encode_prompt("a fox in a snow", towers, long_prompt="error")
+
+
 def test_plain_syntax_reads_every_character(model: Model) -> None:
     import torch
 

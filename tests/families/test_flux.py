@@ -61,6 +61,11 @@ def test_one_pass_a_step_and_no_negative_prompt(pipes, kind):
     assert apart(drawn[0].pixels, results(pipes[kind], "an owl", guidance_scale=3.5)[0].pixels) > 2 / 255
 
 
+def test_half_precision_draws_nearly_the_same(pipes, folders):
+    half = ours(Pipeline.from_pretrained(str(folders["dev"]), dtype="bfloat16"))
+    assert (half - ours(pipes["dev"])).abs().mean() <= 4 / 255
+
+
 def test_packing_is_diffusers_own_and_can_be_undone():
     latents = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     packed = pack(latents)

@@ -61,6 +61,11 @@ def test_a_loaded_pipeline_is_taken_over(pipe, peer):
     assert apart(ours(Pipeline.from_diffusers(peer)), ours(pipe)) <= 1e-4
 
 
+def test_half_precision_draws_nearly_the_same(pipe, folder):
+    half = ours(Pipeline.from_pretrained(str(folder), dtype="bfloat16"))
+    assert (half - ours(pipe)).abs().mean() <= 4 / 255
+
+
 def test_the_defaults_are_the_models_own(pipe):
     assert pipe.defaults == {
         "steps": 28,

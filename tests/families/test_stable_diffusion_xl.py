@@ -57,6 +57,11 @@ def test_a_loaded_pipeline_is_taken_over(pipe, peer):
     peer.text_encoder_2 = kept
 
 
+def test_half_precision_draws_nearly_the_same(pipe, folder):
+    half = ours(Pipeline.from_pretrained(str(folder), dtype="bfloat16"))
+    assert (half - ours(pipe)).abs().mean() <= 4 / 255
+
+
 def test_the_defaults_are_the_models_own(pipe):
     assert pipe.defaults == {
         "steps": 30,
