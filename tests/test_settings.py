@@ -32,7 +32,6 @@ from clipgen.settings import (
     validate,
 )
 
-
 DEFAULT = Settings("a fox")
 
 
