@@ -1,30 +1,41 @@
-"""storybook's CLIP: two encoders trained contrastively (Radford et al. 2021), with hard negatives in every batch.
+"""storybook's CLIPs: two encoders trained contrastively, with hard negatives in every batch and labels as anchors.
 
 Each picture meets, beside the captions of the others, a caption of its own scene with one thing changed (another
 concept, colour, count, place, style, or the two things swapped), which teaches word order and attributes that
 captions of other scenes never test (Yuksekgonul et al. 2023).
+
+The anchors are one direction a label of the world, shared by pictures and texts: each must point along the directions
+of what it shows. Contrast alone learns the colour of the ground first and puts things of one colour at one place for
+a long time (LOG.md). They are left behind when training ends.
+
+The guide is a CLIPModel with InfoNCE (Radford et al. 2021), the judge a SiglipModel with the pairwise sigmoid loss
+(Zhai et al. 2023): other towers, another objective, other data. It never guides; it tells whether guidance helped.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from math import log
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import AutoModel, CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 
 from clipgen.train.data import Renders
-from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.scene import Scene, Thing
+from clipgen.train.labels import label_index, labels_of, labels_told
+from clipgen.train.negatives import caption_pair
+from clipgen.train.world.concepts import concepts
+from clipgen.train.world.grammar import indefinite
 
-T = TypeVar("T")
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
+WORD_SPREAD = 0.5  # standard deviation of new token embeddings; the usual 0.02 drowns them in the layers' noise
+ANCHOR_WEIGHT = 0.1
+RARE = -4.0  # where the logits of labels begin: few are true of a picture
+FEATURES = 256
 
 
 def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
@@ -33,7 +44,26 @@ def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
         "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
         "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
     }  # fmt: skip
-    return CLIPModel(CLIPConfig(text_config=text_config(tokenizer), vision_config=vision, projection_dim=256))
+    clip = CLIPModel(CLIPConfig(text_config=text_config(tokenizer), vision_config=vision, projection_dim=FEATURES))
+    nn.init.normal_(clip.text_model.embeddings.token_embedding.weight, std=WORD_SPREAD)
+    return clip
+
+
+def build_judge(tokenizer: CLIPTokenizer, side: int = 128) -> SiglipModel:
+    """Builds the untrained second CLIP: narrower and deeper, smaller patches, a pooling head, texts read both ways."""
+    vision = {
+        "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 7, "num_attention_heads": 6,
+        "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
+    }  # fmt: skip
+    text = {
+        **text_config(tokenizer), "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 3,
+        "num_attention_heads": 6, "projection_size": 192,
+    }  # fmt: skip
+    judge = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    nn.init.normal_(judge.text_model.embeddings.token_embedding.weight, std=WORD_SPREAD)
+    nn.init.constant_(judge.logit_scale, log(10))
+    nn.init.constant_(judge.logit_bias, -10.0)
+    return judge
 
 
 def text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
@@ -46,108 +76,118 @@ def text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Anchored(nn.Module):
+    """A CLIP or SigLIP and the directions of the labels, which are trained as one; only the encoders are saved."""
+
+    def __init__(self, clip: CLIPModel | SiglipModel) -> None:
+        super().__init__()
+        self.clip = clip
+        self.kind: str = clip.config.model_type
+        width = clip.config.projection_dim if self.kind == "clip" else clip.config.vision_config.hidden_size
+        self.anchors = nn.Linear(width, len(label_index()))
+        nn.init.normal_(self.anchors.weight)
+        nn.init.constant_(self.anchors.bias, RARE)
+
+    def images(self, pictures: Tensor) -> Tensor:
+        """Returns the unit vectors [B, D] of pictures in [-1, 1]."""
+        return F.normalize(self.clip.get_image_features(pictures).pooler_output.float(), dim=-1)
+
+    def texts(self, ids: Tensor) -> Tensor:
+        """Returns the unit vectors [B, D] of token ids [B, T]."""
+        return F.normalize(self.clip.get_text_features(ids).pooler_output.float(), dim=-1)
+
+    def contrast(self, logits: Tensor) -> Tensor:
+        """Returns the loss of logits [B, 2B]: a picture's own text stands in its row's place, false texts after B."""
+        count = len(logits)
+        own = torch.arange(count, device=logits.device)
+        if self.kind == "clip":
+            return (F.cross_entropy(logits, own) + F.cross_entropy(logits[:, :count].T, own)) / 2
+        signs = 2 * F.one_hot(own, 2 * count) - 1
+        return -F.logsigmoid(signs * (logits + self.clip.logit_bias)).sum() / count
+
+    def anchoring(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Returns how badly features [B, D] tell the first labels [B, L]."""
+        told = self.anchors(features)[:, : labels.shape[1]]
+        return F.binary_cross_entropy_with_logits(told, labels, reduction="sum") / len(labels)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes the encoders, as transformers has them."""
+        self.clip.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Anchored:
+        """Reads encoders; the anchors begin anew."""
+        return cls(AutoModel.from_pretrained(folder))
+
+
 class ClipPart:
     """Trains on pictures, their captions and one hard negative caption each."""
 
-    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer, renders: Renders, batch: int, seed: int = 0) -> None:
-        self.model, self.tokenizer, self.renders, self.batch = clip, tokenizer, renders, batch
+    def __init__(
+        self, clip: CLIPModel | SiglipModel, tokenizer: CLIPTokenizer, renders: Renders, batch: int, seed: int = 0
+    ) -> None:
+        self.model, self.tokenizer, self.renders, self.batch = Anchored(clip), tokenizer, renders, batch
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
 
     def to(self, device: torch.device) -> None:
-        """Moves both encoders to a device."""
+        """Moves both encoders to a device; on CPUs attention is two plain products, whose gradient is far cheaper."""
         self.model.to(device)
+        if device.type == "cpu":
+            self.model.clip.set_attn_implementation("eager")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoders are."""
+        return self.model.anchors.weight.device
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the symmetric contrastive loss of one batch."""
+        """Returns the contrastive loss of one batch and that of its labels."""
         indices = self.numbers.integers(0, len(self.renders) - HELD_BACK, self.batch)
-        pairs = [caption_pair(self.renders.scene(int(i)), self.words) for i in indices]
+        scenes = [self.renders.scene(int(i)) for i in indices]
+        pairs = [caption_pair(scene, self.words) for scene in scenes]
         texts = [true for true, _ in pairs] + [false or true for true, false in pairs]
-        spare = torch.tensor([false is None for _, false in pairs], device=self.model.device)
-        output = self.model(self._ids(texts), self.renders.images(indices).to(self.model.device))
-        images, words = output.image_embeds.float(), output.text_embeds.float()
-        scale = self.model.logit_scale.exp().clamp(max=100)
+        spare = torch.tensor([false is None for _, false in pairs], device=self.device)
+        images = self.model.images(degraded(self.renders.images(indices).to(self.device)))
+        words = self.model.texts(self._ids(texts))
+        scale = self.model.clip.logit_scale.exp().clamp(max=100)
         logits = scale * images @ words.T  # [B, 2B]
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
-        target = torch.arange(self.batch, device=logits.device)
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, : self.batch].T, target)) / 2
-        right = (logits.argmax(1) == target).float().mean()
-        return loss, {"r@1": right.item(), "scale": scale.item()}
+        contrast = self.model.contrast(logits)
+        labels = torch.stack([labels_of(scene) for scene in scenes]).to(self.device)
+        anchoring = self.model.anchoring(images, labels)
+        anchoring = anchoring + self.model.anchoring(words[: self.batch], labels[:, : labels_told()])
+        right = (logits.argmax(1) == torch.arange(self.batch, device=self.device)).float().mean()
+        figures = {"contrast": contrast.item(), "r@1": right.item(), "scale": scale.item()}
+        return contrast + ANCHOR_WEIGHT * anchoring, figures
 
     def show(self, folder: Path) -> dict[str, float]:
-        """Measures retrieval and hard-negative accuracy on the pictures held back."""
+        """Measures retrieval, hard negatives and zero-shot naming on the pictures held back."""
         count, rng = 512, random.Random(0)
         indices = np.arange(len(self.renders) - count, len(self.renders))
-        pairs = [caption_pair(self.renders.scene(int(i)), rng) for i in indices]
-        images = F.normalize(
-            self.model.get_image_features(self.renders.images(indices).to(self.model.device)).pooler_output, dim=-1
-        )
-        true, false = (self._texts([pair[k] or pair[0] for pair in pairs]) for k in (0, 1))
-        similarity = images @ true.T
-        hard = torch.tensor([pair[1] is not None for pair in pairs])
-        wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard.to(images.device)].float().mean()
-        found = (similarity.argmax(1) == torch.arange(count, device=similarity.device)).float().mean()
-        return {"val_r@1": float(found), "val_hard": float(wins)}
-
-    def _texts(self, texts: list[str]) -> Tensor:
-        return F.normalize(self.model.get_text_features(self._ids(texts)).pooler_output, dim=-1)
+        scenes = [self.renders.scene(int(i)) for i in indices]
+        pairs = [caption_pair(scene, rng) for scene in scenes]
+        images = self.model.images(self.renders.images(indices).to(self.device))
+        true, false = (self.model.texts(self._ids([pair[k] or pair[0] for pair in pairs])) for k in (0, 1))
+        hard = torch.tensor([pair[1] is not None for pair in pairs], device=self.device)
+        wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard].float().mean()
+        found = ((images @ true.T).argmax(1) == torch.arange(count, device=self.device)).float().mean()
+        names = [name for name, concept in concepts().items() if concept.tier <= self.renders.mix.tier]
+        single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
+        named = (images[single] @ self.model.texts(self._ids([indefinite(name) for name in names])).T).argmax(1)
+        right = np.mean([names[k] == scenes[i].things[0].concept for i, k in zip(single, named.tolist(), strict=True)])
+        return {"val_r@1": float(found), "val_hard": float(wins), "val_top1": float(right)}
 
     def _ids(self, texts: list[str]) -> Tensor:
-        """Returns input_ids [B, T] padded to the longest; the text encoder is causal, so padding changes nothing."""
-        found = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        ids: Tensor = found["input_ids"].to(self.model.device)
+        """Returns input_ids [B, T]: padded to the longest for CLIP, which reads forwards only, else to the limit."""
+        padding = "longest" if self.model.kind == "clip" else "max_length"
+        found = self.tokenizer(texts, padding=padding, truncation=True, return_tensors="pt")
+        ids: Tensor = found["input_ids"].to(self.device)
         return ids
 
 
-def caption_pair(scene: Scene, rng: random.Random) -> tuple[str, str | None]:
-    """Returns a true caption and one of the same wording that is false, or None where the change went unsaid."""
-    state = rng.getstate()
-    true = caption(scene, rng)
-    changed = edited(scene, rng)
-    after = rng.getstate()
-    rng.setstate(state)
-    false = caption(changed, rng)
-    rng.setstate(after)
-    return true, None if false == true else false
-
-
-def edited(scene: Scene, rng: random.Random) -> Scene:
-    """Changes one thing of a scene: a concept, colour, count, place, style, or swaps two things."""
-    kinds = ["concept", "concept", "place", "count"]
-    kinds += ["swap", "swap"] if len(scene.things) > 1 else []
-    kinds += ["colour"] * 2 if any(t.colour for t in scene.things) else []
-    kinds += ["style"] if scene.style != "picture book" else []
-    kind = rng.choice(kinds)
-    if kind == "place":
-        return replace(scene, place=_other(rng, COLOURS if scene.is_plain else PLACES, scene.place))
-    if kind == "style":
-        return replace(scene, style=_other(rng, STYLES[1:], scene.style))
-    if kind == "swap":
-        return _swapped(scene, rng)
-    index = rng.randrange(len(scene.things))
-    if kind == "colour":
-        index = next(k for k, t in enumerate(scene.things) if t.colour)
-    things = list(scene.things)
-    things[index] = _changed(things[index], kind, rng)
-    return replace(scene, things=tuple(things))
-
-
-def _changed(thing: Thing, kind: str, rng: random.Random) -> Thing:
-    if kind == "colour":
-        return replace(thing, colour=_other(rng, COLOURS, thing.colour))
-    if kind == "count":
-        return replace(thing, count=_other(rng, (1, 2, 3, 4), thing.count))
-    return replace(thing, concept=_other(rng, tuple(concepts()), thing.concept))
-
-
-def _swapped(scene: Scene, rng: random.Random) -> Scene:
-    """Swaps two things' names where a relation tells them apart, else the colours or counts they carry."""
-    a, b, *rest = scene.things
-    if scene.relation and scene.relation != "next to" and (a.colour == b.colour or rng.random() < 0.5):
-        a, b = replace(a, concept=b.concept), replace(b, concept=a.concept)
-    else:
-        a, b = replace(a, colour=b.colour, count=b.count), replace(b, colour=a.colour, count=a.count)
-    return replace(scene, things=(a, b, *rest))
-
-
-def _other(rng: random.Random, values: tuple[T, ...], value: T) -> T:
-    return rng.choice([v for v in values if v != value])
+def degraded(pictures: Tensor) -> Tensor:
+    """Blurs a quarter of pictures [B, 3, H, W] and puts noise on another: what is half drawn must be named too."""
+    quarter = len(pictures) // 4
+    soft, rough, rest = pictures.split([quarter, quarter, len(pictures) - 2 * quarter])
+    soft = F.interpolate(F.avg_pool2d(soft, 2), scale_factor=2.0, mode="bilinear")
+    return torch.cat([soft, rough + 0.1 * torch.randn_like(rough), rest])

@@ -1,4 +1,4 @@
-"""The recipe of storybook: renders -> tokenizer -> CLIP -> autoencoder -> denoiser -> folder, every stage resumable."""
+"""The recipe of storybook: renders -> tokenizer -> CLIP, judge -> autoencoder -> denoiser -> folder, every stage resumable."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, SiglipModel
 
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
-from clipgen.train.clip import ClipPart, build_clip
+from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.loop import Part, fit
@@ -31,7 +31,7 @@ from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
-NARROW_SEED = 1_000_000  # the first seed of the denoiser's scenes, far from those of CLIP and autoencoder
+FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # no two sets of renders share a scene
 
 
 class Recipe:
@@ -58,7 +58,9 @@ class Recipe:
         """Trains one stage until it has had `minutes` in all, and writes its model beside its state."""
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
-        parts: dict[str, Callable[[], Part]] = {"clip": self._clip, "vae": self._vae, "unet": self._unet}
+        parts: dict[str, Callable[[], Part]] = {
+            "clip": self._clip, "judge": self._judge, "vae": self._vae, "unet": self._unet,
+        }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
         self._warm(name, part.model)
@@ -73,7 +75,7 @@ class Recipe:
         """Writes the storybook folder from the trained parts."""
         folder = self.out / "storybook"
         assemble(
-            folder, clip=self._trained(CLIPModel, "clip"), text_encoder=self._text_encoder(),
+            folder, clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"), text_encoder=self._text_encoder(),
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
@@ -88,17 +90,22 @@ class Recipe:
         return CLIPTokenizer.from_pretrained(folder)
 
     def renders(self, name: str) -> Renders:
-        """Opens the renders "wide" or "narrow", drawing them when they are not there."""
-        mix, first = (self.tier.wide, 0) if name == "wide" else (self.tier.narrow, NARROW_SEED)
+        """Opens the renders "wide" (CLIP, autoencoder), "narrow" (denoiser) or "judge", drawing them when not there."""
+        mix = self.tier.narrow if name == "narrow" else self.tier.wide
         return rendered(
-            self.out / f"renders-{name}", self.tier.renders, mix=mix, size=self.tier.side, first_seed=first,
-            processes=torch.multiprocessing.cpu_count(),
+            self.out / f"renders-{name}", self.tier.renders, mix=mix, size=self.tier.side,
+            first_seed=FIRST_SEEDS[name], processes=torch.multiprocessing.cpu_count(),
         )  # fmt: skip
 
     def _clip(self) -> ClipPart:
         tokenizer = self.tokenizer()
         clip = build_clip(tokenizer, self.tier.side)
         return ClipPart(clip, tokenizer, self.renders("wide"), self.tier.budgets["clip"].batch, self._seed())
+
+    def _judge(self) -> ClipPart:
+        tokenizer = self.tokenizer()
+        judge = build_judge(tokenizer, self.tier.side)
+        return ClipPart(judge, tokenizer, self.renders("judge"), self.tier.budgets["judge"].batch, self._seed())
 
     def _vae(self) -> VaePart:
         vae = build_vae()

@@ -10,7 +10,14 @@ from typing import TypeVar
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTokenizer,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer, read_captions
@@ -20,8 +27,8 @@ DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0}
 
 
 def assemble(
-    folder: Path, *, clip: CLIPModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny,
-    unet: UNet2DConditionModel, scheduler: DDIMScheduler, side: int,
+    folder: Path, *, clip: CLIPModel, judge: SiglipModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+    vae: AutoencoderTiny, unet: UNet2DConditionModel, scheduler: DDIMScheduler, side: int,
 ) -> None:  # fmt: skip
     """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
     pipeline = StableDiffusionPipeline(
@@ -29,13 +36,17 @@ def assemble(
         scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)
-    _half(clip).save_pretrained(folder / "clip")
-    tokenizer.save_pretrained(folder / "clip")
+    for name, encoder in (("clip", clip), ("judge", judge)):
+        _half(encoder).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
     for config in folder.glob("*/config.json"):
         _drop(config, "_name_or_path")  # where it lay on the machine that trained it
-    edge = {"shortest_edge": side}
-    CLIPImageProcessorPil(size=edge, crop_size={"height": side, "width": side}).save_pretrained(folder / "clip")
+    square, half = {"height": side, "width": side}, [0.5, 0.5, 0.5]
+    CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size=square, image_mean=half, image_std=half
+    ).save_pretrained(folder / "clip")
+    SiglipImageProcessorPil(size=square, image_mean=half, image_std=half).save_pretrained(folder / "judge")
     _store_captions(folder / "clip", tokenizer)
     settings = {**DEFAULTS, "width": side, "height": side}
     (folder / "clipgen.json").write_text(json.dumps({"settings": settings}, indent=2) + "\n")

@@ -22,7 +22,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clipgen.train.clip import text_config
+from clipgen.train.clip import WORD_SPREAD, text_config
 from clipgen.train.data import Renders
 from clipgen.train.vae import to_image
 from clipgen.train.world.sheet import contact_sheet
@@ -31,7 +31,6 @@ EMPTY_SHARE = 0.1
 FRESH_SHARE = 0.25
 HELD_BACK = 128  # the last pictures of the renders are never trained on
 NOISY = 0.6  # timesteps are u^NOISY of an even u: 1 is even, less is noisier
-WORD_SPREAD = 0.5  # standard deviation of new token embeddings; CLIP's usual 0.02 drowns them in the layers' noise
 MEASURED_AT = (100, 300, 500, 700, 900)  # timesteps of the held-back errors
 PROMPTS = (
     "a fox in snow", "a cat on a beach", "a rocket in space", "an owl at night", "two pizzas on a table",
