@@ -58,10 +58,24 @@ def clip(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm 
     _stage("clip", minutes, tier, out, warm_start, json)
 
 
+@app.command("judge", cls=Command)
+def judge(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+    """Train the second CLIP, which judges and never guides."""
+    _stage("judge", minutes, tier, out, warm_start, json)
+
+
 @app.command("vae", cls=Command)
 def vae(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
     """Train the autoencoder between pixels and latents."""
     _stage("vae", minutes, tier, out, warm_start, json)
+
+
+@app.command("latent-head", cls=Command)
+def latent_head(
+    minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
+) -> None:
+    """Train what guesses CLIP's view from latents; it needs a trained clip and vae."""
+    _stage("latent_head", minutes, tier, out, warm_start, json)
 
 
 @app.command("unet", cls=Command)

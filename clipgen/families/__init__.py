@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from clipgen.clip.latent_head import LatentHead
     from clipgen.clip.score import Scorer
 
 Conditioning = Mapping[str, "Tensor"]  # what a denoiser is told, tensors [B, ...] by the name it takes them under
@@ -25,6 +26,7 @@ class Family(Protocol):
 
     `towers` are its text encoders, `vae` its autoencoder, `defaults` Settings fields, `sides` what its pictures may
     measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where there is no such matrix.
+    `latent_head` guesses from noisy latents what the model's own CLIP would see; None where a model brings none.
     `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
     and negative prompts say nothing.
     """
@@ -34,6 +36,7 @@ class Family(Protocol):
     scheduler_config: Mapping[str, Any]
     defaults: Mapping[str, Any]
     latent_rgb: Tensor | None
+    latent_head: LatentHead | None
     distilled: bool
     towers: Sequence[Tower]
     sides: Sides

@@ -12,6 +12,8 @@ from clipgen.models import Sides
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clipgen.clip.latent_head import LatentHead
+
 FAST_PIXELS = 256 * 256  # up to here a KL decoder is fast enough to look at single steps
 
 
@@ -25,6 +27,7 @@ class OnLatents:
 
     distilled = False
     latent_rgb: Tensor | None = None
+    latent_head: LatentHead | None = None
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ LAYOUT = Layout(
         "vae": folder.VAE,
         "text_encoder": folder.CLIP_TEXT,
         "clip": folder.CLIP,
+        "latent_head": folder.LATENT_HEAD,
     },
     tokenizers={"tokenizer": folder.CLIP_TOKENIZER},
     schedulers=folder.DIFFUSION,
@@ -58,12 +59,16 @@ class StableDiffusion(OnLatents):
     def __init__(self, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]) -> None:
         import torch
 
+        from clipgen.clip.latent_head import LatentHead
+
         self.unet, self.text_encoder = parts["unet"], parts["text_encoder"]
         towers = [clip_tower(parts, "", last_layer)]
         super().__init__(self.unet, parts["vae"], towers, _sides(parts), scheduler_config)
         self.defaults: Mapping[str, Any] = self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE)
         if self.unet.config.in_channels == len(SD_LATENT_RGB):
             self.latent_rgb = torch.tensor(SD_LATENT_RGB)
+        if "latent_head" in parts:
+            self.latent_head = LatentHead(parts["latent_head"])
 
     def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D]}."""

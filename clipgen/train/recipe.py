@@ -1,4 +1,4 @@
-"""The recipe of storybook: renders -> tokenizer -> CLIP, judge -> autoencoder -> denoiser -> folder, every stage resumable."""
+"""The recipe of storybook: renders -> tokenizer -> CLIPs -> autoencoder -> head, denoiser -> folder; all resumable."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, SiglipModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
+from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Part, fit
 from clipgen.train.storybook import assemble
 from clipgen.train.tiers import STAGES, TIERS
@@ -59,7 +60,8 @@ class Recipe:
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
-            "clip": self._clip, "judge": self._judge, "vae": self._vae, "unet": self._unet,
+            "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
+            "unet": self._unet,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
@@ -75,7 +77,8 @@ class Recipe:
         """Writes the storybook folder from the trained parts."""
         folder = self.out / "storybook"
         assemble(
-            folder, clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"), text_encoder=self._text_encoder(),
+            folder, clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"),
+            latent_head=self._trained(CLIPVisionModelWithProjection, "latent_head"), text_encoder=self._text_encoder(),
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
@@ -113,6 +116,12 @@ class Recipe:
             vae.encoder.requires_grad_(False)
             vae.register_to_config(scaling_factor=self._trained(AutoencoderTiny, "vae").config.scaling_factor)
         return VaePart(vae, self.renders("wide"), self.tier.budgets["vae"].batch, self._seed())
+
+    def _latent_head(self) -> LatentHeadPart:
+        clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae()
+        head = build_latent_head(clip.config.projection_dim, vae.config.latent_channels, self.tier.side // 8)
+        batch = self.tier.budgets["latent_head"].batch
+        return LatentHeadPart(head, clip, self.tokenizer(), vae, self.renders("wide"), batch, self._seed())
 
     def _unet(self) -> UnetPart:
         text_encoder, batch = self._text_encoder(), self.tier.budgets["unet"].batch

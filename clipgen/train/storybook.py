@@ -15,6 +15,7 @@ from transformers import (
     CLIPModel,
     CLIPTextModel,
     CLIPTokenizer,
+    CLIPVisionModelWithProjection,
     SiglipImageProcessorPil,
     SiglipModel,
 )
@@ -27,8 +28,9 @@ DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0}
 
 
 def assemble(
-    folder: Path, *, clip: CLIPModel, judge: SiglipModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
-    vae: AutoencoderTiny, unet: UNet2DConditionModel, scheduler: DDIMScheduler, side: int,
+    folder: Path, *, clip: CLIPModel, judge: SiglipModel, latent_head: CLIPVisionModelWithProjection,
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny, unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler, side: int,
 ) -> None:  # fmt: skip
     """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
     pipeline = StableDiffusionPipeline(
@@ -39,6 +41,7 @@ def assemble(
     for name, encoder in (("clip", clip), ("judge", judge)):
         _half(encoder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    _half(latent_head).save_pretrained(folder / "latent_head")
     _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
     for config in folder.glob("*/config.json"):
         _drop(config, "_name_or_path")  # where it lay on the machine that trained it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from clipgen.train.loop import Budget
 from clipgen.train.world.scene import Mix
 
-STAGES = ("clip", "judge", "vae", "unet")
+STAGES = ("clip", "judge", "vae", "latent_head", "unet")
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ TIERS = {
         renders=60_000,
         wide=Mix(tier=2),
         narrow=NARROW,
-        shares={"clip": 0.12, "judge": 0.08, "vae": 0.15, "unet": 0.65},
+        shares={"clip": 0.12, "judge": 0.08, "vae": 0.15, "latent_head": 0.05, "unet": 0.6},
         budgets={
             "clip": Budget(1, 64, 1e-3, warmup=150, average=0.995, weight_decay=0.05, betas=(0.9, 0.98)),
             "judge": Budget(1, 64, 1e-3, warmup=150, average=0.995, weight_decay=0.05, betas=(0.9, 0.98)),
             "vae": Budget(1, 16, 1e-3, warmup=100, average=0.995),
+            "latent_head": Budget(1, 64, 1e-3, warmup=100, average=0.995),
             "unet": Budget(1, 20, 8e-4, warmup=200, average=0.9985, decay=0.4, show_minutes=14),
         },
         unet_channels=(96, 192, 256),
@@ -64,11 +65,12 @@ TIERS = {
         renders=100_000,
         wide=Mix(tier=3),
         narrow=replace(NARROW, tier=3, favourites=2.0, styled=0.2),
-        shares={"clip": 0.1, "judge": 0.05, "vae": 0.15, "unet": 0.7},
+        shares={"clip": 0.1, "judge": 0.05, "vae": 0.15, "latent_head": 0.05, "unet": 0.65},
         budgets={
             "clip": Budget(1, 1024, 8e-4, warmup=300, average=0.998, weight_decay=0.05, betas=(0.9, 0.98)),
             "judge": Budget(1, 512, 8e-4, warmup=300, average=0.998, weight_decay=0.05, betas=(0.9, 0.98)),
             "vae": Budget(1, 64, 8e-4, warmup=200, average=0.998),
+            "latent_head": Budget(1, 256, 8e-4, warmup=200, average=0.998),
             "unet": Budget(1, 256, 5e-4, warmup=500, average=0.9995),
         },
         unet_channels=(96, 192, 256),

@@ -107,16 +107,16 @@ class LatentStore:
 
     def __init__(
         self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator,
-        first: Collection[str] = (),
+        first: Collection[str] = (), fresh: int = 0, held_back: int = HELD_BACK,
     ) -> None:  # fmt: skip
-        self.vae, self.renders, self.scale, self.rng = vae.eval(), renders, scaling_factor, rng
-        self.order = _first_in_front(renders, rng.permutation(len(renders) - HELD_BACK), first)
+        self.vae, self.renders, self.scale, self.rng, self.fresh = vae.eval(), renders, scaling_factor, rng, fresh
+        self.order = _first_in_front(renders, rng.permutation(len(renders) - held_back), first)
         self.latents = torch.empty(0)
         self.filled = 0
 
     def batch(self, size: int) -> tuple[npt.NDArray[np.int64], Tensor]:
         """Returns indices into the renders and their latents [size, C, h, w]."""
-        fresh = size if self.filled < 4 * size else max(1, round(FRESH_SHARE * size))
+        fresh = size if self.filled < 4 * size else self.fresh or max(1, round(FRESH_SHARE * size))
         fresh = min(fresh, len(self.order) - self.filled)
         places = np.concatenate(
             [np.arange(self.filled, self.filled + fresh), self.rng.integers(0, max(self.filled, 1), size - fresh)]
@@ -167,7 +167,7 @@ class UnetPart:
     def to(self, device: torch.device) -> None:
         """Moves the denoiser, and the autoencoder that feeds it, to a device.
 
-        On CPUs attention is two plain matrix products: over 64 places the gradient of the fused kernel takes ten times as long.
+        On CPUs attention is two plain products: over 64 places the gradient of the fused kernel takes ten times longer.
         """
         for module in (self.model, self.vae):
             module.to(device)

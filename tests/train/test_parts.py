@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from clipgen.train.clip import build_clip, caption_pair
+from clipgen.models.encoder import load_encoder
+from clipgen.train.clip import Anchored, ClipPart, build_clip, build_judge
 from clipgen.train.data import rendered
+from clipgen.train.labels import label_index, labels_of, labels_told
+from clipgen.train.latent_head import LatentHeadPart, build_latent_head
+from clipgen.train.negatives import caption_pair
 from clipgen.train.storybook import assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import (
@@ -79,6 +85,55 @@ def test_the_text_encoder_keeps_words_apart(tokenizer: CLIPTokenizer) -> None:
     assert (words @ words.T - torch.eye(6)).max() < 0.7
 
 
+def test_labels_tell_what_a_scene_shows() -> None:
+    scene = sample_scene(3, Mix(tier=2, kinds=(0, 1, 0)))
+    true = {label for label, place in label_index().items() if labels_of(scene)[place]}
+    assert {("thing", thing.concept) for thing in scene.things} <= true
+    assert ("place", scene.place) in true
+    assert ("style", scene.style) in true
+    assert {kind for kind, _ in list(label_index())[labels_told() :]} == {"place", "style"}
+
+
+@pytest.mark.parametrize("build", [build_clip, build_judge])
+def test_the_clips_learn_to_tell_captions_apart(
+    build: Callable[[CLIPTokenizer], Any], tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    renders = rendered(tmp_path / "renders", 2048 + 64, mix=Mix(tier=1, kinds=(1, 0, 0)), size=32)
+    part = ClipPart(build(tokenizer, 32), tokenizer, renders, 16)
+    part.to(torch.device("cpu"))
+    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
+    for step in range(12):
+        loss, _ = part.loss(step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert set(part.show(tmp_path)) == {"val_r@1", "val_hard", "val_top1"}
+    part.model.save_pretrained(tmp_path / "model")
+    again = Anchored.from_pretrained(tmp_path / "model")
+    pictures = renders.images(np.arange(2))
+    with torch.no_grad():
+        assert torch.allclose(again.images(pictures), part.model.images(pictures), atol=1e-5)
+
+
+def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    renders = rendered(tmp_path / "renders", 512 + 32, mix=Mix(tier=1, kinds=(1, 0, 0)), size=32)
+    part = LatentHeadPart(build_latent_head(256, 8, 4), build_clip(tokenizer, 32), tokenizer, build_vae(), renders, 16)
+    part.to(torch.device("cpu"))
+    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
+    for step in range(10):
+        loss, _ = part.loss(step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+    assert part.head.features(torch.randn(2, 8, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
+
+
 def test_denoiser_and_text_encoder_are_saved_together(
     tokenizer: CLIPTokenizer, tmp_path: Path
 ) -> None:
@@ -108,7 +163,8 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     unet = build_unet(256, (16, 32, 32), 16)
     clip = build_clip(tokenizer)
     assemble(
-        tmp_path, clip=clip, text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
+        tmp_path, clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(256, 8, 16),
+        text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
         unet=unet, scheduler=build_scheduler(), side=128,
     )  # fmt: skip
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
@@ -117,3 +173,8 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     assert "_name_or_path" not in "".join(path.read_text() for path in tmp_path.glob("*/config.json"))
     listed = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
     assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= listed
+    pixels = torch.rand(2, 3, 128, 128)
+    for name in ("clip", "judge"):
+        encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))
+        assert encoder.text_features(["a fox in snow"]).shape == (1, encoder.model.config.text_config.hidden_size)
+        assert torch.allclose(encoder.see(pixels), pixels * 2 - 1, atol=1e-6)  # what training shows the towers

@@ -1,0 +1,94 @@
+"""The head that guesses CLIP's features from noisy latents, for guidance that decodes nothing."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from clipgen.clip.latent_head import LatentHead
+from clipgen.train.clip import Anchored
+from clipgen.train.data import Renders
+from clipgen.train.unet import LatentStore, build_scheduler
+
+FRESH = 12  # new pictures a batch, as long as there are such
+HELD_BACK = 512  # pictures that are measured and never trained on
+HALF_NOISE = 0.5  # the noise level at which the guess is measured
+
+
+def build_latent_head(features: int, channels: int, side: int) -> CLIPVisionModelWithProjection:
+    """Builds the untrained head for latents [B, channels, side, side]; patches are 2 x 2."""
+    config = CLIPVisionConfig(
+        hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=3, projection_dim=features,
+        num_channels=channels + 1, image_size=side, patch_size=2, hidden_act="gelu",
+    )  # fmt: skip
+    return CLIPVisionModelWithProjection(config)
+
+
+class LatentHeadPart:
+    """Trains on noised latents of renders towards what CLIP sees in the renders; no captions are needed."""
+
+    def __init__(
+        self, head: CLIPVisionModelWithProjection, clip: CLIPModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny,
+        renders: Renders, batch: int, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.model, self.head = head, LatentHead(head)
+        self.clip, self.tokenizer, self.vae = Anchored(clip).eval(), tokenizer, vae
+        self.renders, self.batch = renders, batch
+        self.store = LatentStore(
+            vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), fresh=FRESH, held_back=HELD_BACK
+        )
+        self.seen: dict[int, Tensor] = {}
+        self.alphas = build_scheduler().alphas_cumprod
+
+    def to(self, device: torch.device) -> None:
+        """Moves the head, and what feeds it, to a device; on CPUs attention is two plain products."""
+        for module in (self.model, self.clip, self.vae):
+            module.to(device)
+        self.alphas = self.alphas.to(device)
+        if device.type == "cpu":
+            self.model.set_attn_implementation("eager")
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns 1 - cosine between guess and CLIP, averaged over a batch at timesteps spread evenly."""
+        indices, latents = self.store.batch(self.batch)
+        wanted = self._clip_features(indices)
+        latents = latents.to(self.alphas.device)
+        timesteps = (torch.randperm(self.batch) * len(self.alphas) // self.batch).to(self.alphas.device)
+        sigma = (1 - self.alphas[timesteps]).sqrt()
+        cosine = (self._guess(latents, sigma, torch.randn_like(latents)) * wanted).sum(dim=-1)
+        return 1 - cosine.mean(), {"cosine": cosine.mean().item(), "stored": self.store.filled}
+
+    def _guess(self, latents: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        level = sigma.view(-1, 1, 1, 1)
+        return self.head.features((1 - level.square()).sqrt() * latents + level * noise, sigma)
+
+    @torch.no_grad()
+    def _clip_features(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Returns CLIP's unit vectors [B, D] of some renders, which are kept."""
+        new = [int(i) for i in indices if int(i) not in self.seen]
+        if new:
+            pictures = self.renders.images(np.array(new)).to(self.alphas.device)
+            self.seen |= dict(zip(new, self.clip.images(pictures).cpu(), strict=True))
+        return torch.stack([self.seen[int(i)] for i in indices]).to(self.alphas.device)
+
+    def show(self, folder: Path) -> dict[str, float]:
+        """Measures on renders held back: R@1 of their captions by clean latents and by CLIP, cosine at half noise."""
+        words = random.Random(0)
+        indices = np.arange(len(self.renders) - HELD_BACK, len(self.renders))
+        texts = [self.renders.caption(int(i), words) for i in indices]
+        ids = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
+        told = self.clip.texts(ids.to(self.alphas.device))
+        seen = self._clip_features(indices)
+        latents = torch.cat([self.store.encode(part) for part in np.array_split(indices, 16)]).to(told)
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
+        clean, half = (self._guess(latents, torch.full((len(told),), s).to(told), noise) for s in (0.0, HALF_NOISE))
+        own = torch.arange(len(told), device=told.device)
+        by_head, by_clip = (((f @ told.T).argmax(dim=1) == own).float().mean().item() for f in (clean, seen))
+        return {"val_r@1": by_head, "clip_r@1": by_clip, "cosine_half": (half * seen).sum(dim=-1).mean().item()}
