@@ -29,6 +29,7 @@ from clipgen.train.unet import (
     build_scheduler,
     build_text_encoder,
     build_unet,
+    emphasis,
 )
 from clipgen.train.vae import build_vae
 from clipgen.train.world.scene import Mix, sample_scene
@@ -144,6 +145,15 @@ def test_denoiser_and_text_encoder_are_saved_together(
     with torch.no_grad():
         first, second = (m(latents, torch.tensor([500]), m.states(ids)) for m in (model, again))
     assert torch.equal(first, second)
+
+
+def test_errors_weigh_more_where_a_thing_stands() -> None:
+    scene = sample_scene(5, Mix(tier=1, kinds=(1, 0, 0), several=0))
+    weights = emphasis([scene, scene], 16)
+    ((x, foot, height),) = scene.things[0].boxes
+    assert weights.shape == (2, 1, 16, 16)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[0, 0, int(16 * (foot - height / 2)), int(16 * x)] == 3 * weights[0, 0, 0, 0]
 
 
 def test_latents_of_the_first_things_come_first(tmp_path: Path) -> None:
