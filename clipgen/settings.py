@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import numbers
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -283,10 +284,21 @@ class Settings:
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 FIELDS: tuple[str, ...] = tuple(_FIELDS)
+DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard"}
 LIST_FIELDS = ("guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def seeded(settings: Settings) -> Settings:
+    """Returns settings with a seed, drawn if nobody chose one."""
+    return settings if settings.seed is not None else settings.replace(seed=secrets.randbelow(MAX_DRAWN_SEED + 1))
+
+
+def unguided(settings: Settings) -> Settings:
+    """Returns the settings of the twin: the same noise, without CLIP."""
+    return settings.replace(guidance="off")
 
 
 def validate(settings: Settings, limits: Limits) -> None:

@@ -14,16 +14,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"clipgen": ROOT / "clipgen", "clipgen.presets": ROOT / "presets"}
+FOLDERS = {"clipgen": ROOT / "clipgen", "clipgen.presets": ROOT / "presets", "clipgen.ui": ROOT / "ui"}
 
 # Each layer may import only those below it in this list; rooms of one layer do not import one another.
 LAYERS = (
     {"clipgen", "__main__"},
-    {"cli", "ui"},
-    {"batch", "bench"},
+    {"cli"},
+    {"ui"},
+    {"batch", "bench", "contest"},
     {"train"},
     {"pipeline", "attach"},
     {"result", "plan"},
+    {"words", "inputs"},
     {"guidance"},
     {"denoise", "text", "decode"},
     {"families"},
@@ -42,14 +44,17 @@ LIGHT_ROOMS = {
     "clipgen",
     "__main__",
     "cli",
+    "contest",
     "history",
     "home",
     "image_file",
+    "inputs",
     "preset",
     "presets",
     "settings",
     "schedulers",
     "errors",
+    "words",
 }
 DISTRIBUTIONS = {"PIL": "pillow"}
 

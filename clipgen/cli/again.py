@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from clipgen.cli import complete, draw
-from clipgen.cli.command_line import command_line
 from clipgen.cli.flags import WHICH, Flags, takes_flags
 from clipgen.cli.layers import Layer
 from clipgen.cli.numbers import whole
@@ -16,6 +15,7 @@ from clipgen.cli.plan import check_flags, from_file, plan
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.settings import FIELDS, coerce, unknown_name
+from clipgen.words.command_line import command_line
 
 
 @takes_flags()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipgen.cli import compare_files, complete, draw, files, inputs
+from clipgen import inputs
+from clipgen.cli import compare_files, complete, draw, files
 from clipgen.cli.config_file import read_user
-from clipgen.cli.contest import GUIDED, Arm, contest, panel_of, row_of
 from clipgen.cli.flags import LOOK, PICTURE, STEERING, Flags, Options, takes_flags
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved
@@ -21,11 +21,11 @@ from clipgen.cli.plan import check_flags, from_file, plan, print_plan
 from clipgen.cli.progress import Bar
 from clipgen.cli.prompts import read_prompts
 from clipgen.cli.report import Report
-from clipgen.cli.runs import seeded
 from clipgen.cli.studio import from_pretrained, remember
-from clipgen.cli.verdict import Row, averaged, verdicts
+from clipgen.contest import GUIDED, Arm, Heard, contest, panel_of, row_of
 from clipgen.errors import SettingsError
-from clipgen.settings import Settings
+from clipgen.settings import Settings, seeded
+from clipgen.words.verdict import Row, averaged, verdicts
 
 if TYPE_CHECKING:
     from clipgen.pipeline import Pipeline
@@ -140,10 +140,13 @@ def _draw(
                     pipe = from_pretrained(settings.model, options, own)
                 panel = panel_of(pipe, settings, judge)
             rows = []
-            for arm in contest(pipe, settings, panel, hear):
+            for event in contest(pipe, settings, panel):
+                if isinstance(event, Heard):
+                    hear(event.step, event.arm)
+                    continue
                 bar.pause()
-                _write(arm, place, options, report)
-                rows.append(row_of(arm, panel))
+                _write(event, place, options, report)
+                rows.append(row_of(event, panel))
             comparisons.append(rows)
     return comparisons
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipgen.cli.contest import load_scorer
 from clipgen.cli.flags import Flags
 from clipgen.cli.plan import typed
 from clipgen.cli.report import Report
-from clipgen.cli.verdict import LEAST, UNCLEAR, Opinion, opinion
+from clipgen.contest import load_scorer
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.settings import FIELDS, Note
+from clipgen.words.verdict import LEAST, UNCLEAR, Opinion, opinion
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clipgen.cli import files, inputs
+from clipgen import inputs
+from clipgen.cli import files
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipgen.cli import complete, config_file
-from clipgen.cli.command_line import command_line
 from clipgen.cli.group import Command, Group
 from clipgen.cli.numbers import whole
 from clipgen.cli.report import Report
-from clipgen.cli.score import percent
 from clipgen.errors import SettingsError
 from clipgen.home import history_path
+from clipgen.words.command_line import command_line
+from clipgen.words.score import percent
 
 if TYPE_CHECKING:
     from clipgen.history import Entry

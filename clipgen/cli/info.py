@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipgen.cli.command_line import command_line
 from clipgen.cli.report import Report, error_line
 from clipgen.errors import ClipgenError
+from clipgen.words.command_line import command_line
 
 if TYPE_CHECKING:
     from clipgen.image_file import Restored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from typing import Any
 from clipgen.cli import config_file
 from clipgen.errors import SettingsError
 from clipgen.home import config_path
-from clipgen.settings import FIELDS, MODEL_FIELDS, Note, Settings, coerce, unknown_name
+from clipgen.settings import DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coerce, unknown_name
 
 ENVIRONMENT = "CLIPGEN_"
 NO_FIELDS = ("CLIPGEN_HOME",)
-DEFAULTS = {knob.name: knob.default for knob in dataclasses.fields(Settings) if knob.default is not dataclasses.MISSING}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from clipgen.cli.layers import Layer, Resolved
 from clipgen.cli.prompts import parse_seeds, parse_size
 from clipgen.cli.report import Report
 from clipgen.errors import SettingsError
-from clipgen.settings import FIELDS, MODEL_FIELDS
+from clipgen.settings import DEFAULTS, FIELDS, MODEL_FIELDS
 
 LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
 
@@ -89,7 +89,7 @@ def from_file(path: Path, report: Report) -> tuple[Layer, int | None]:
         report.warn(note)
     values = restored.settings.to_dict()
     if restored.record is None:
-        return Layer(name, {key: value for key, value in values.items() if value != layers.DEFAULTS.get(key)}), None
+        return Layer(name, {key: value for key, value in values.items() if value != DEFAULTS.get(key)}), None
     entry = history.find_file(path)
     own = Layer(name, {**values, **({"model": entry.settings.model} if entry else {})}, replay=True)
     return own, entry.id if entry else None
@@ -105,7 +105,7 @@ def print_plan(runs: Sequence[Resolved], report: Report) -> None:
     shown = []
     for run in runs:
         run.settings()
-        model = run.values.get("model", layers.DEFAULTS["model"])
+        model = run.values.get("model", DEFAULTS["model"])
         full = layers.with_model(run, own_defaults(model), model)
         shown.append({name: {"value": full.values[name], "from": origin(name, full)} for name in FIELDS})
     report.data = {"runs": shown}

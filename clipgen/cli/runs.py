@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clipgen.errors import SettingsError
-from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED, Settings
+from clipgen.settings import MAX_SEED, Settings, seeded, unguided
 
 if TYPE_CHECKING:
     from clipgen.result import Step
@@ -37,22 +36,12 @@ class Run:
         return UNGUIDED if self.twin else ""
 
 
-def seeded(settings: Settings) -> Settings:
-    """Returns settings with a seed, drawn if nobody chose one."""
-    return settings if settings.seed is not None else settings.replace(seed=secrets.randbelow(MAX_DRAWN_SEED + 1))
-
-
 def single(runs: Sequence[Run]) -> Iterator[Run]:
     """Yields runs of one picture each: image k of a run is seed + k alone."""
     for run in runs:
         settings = seeded(run.settings)
         for k in range(settings.images):
             yield replace(run, settings=settings.replace(seed=((settings.seed or 0) + k) % (MAX_SEED + 1), images=1))
-
-
-def unguided(settings: Settings) -> Settings:
-    """Returns the settings of the twin: the same noise, without CLIP."""
-    return settings.replace(guidance="off")
 
 
 def with_twins(runs: Sequence[Run]) -> list[Run]:

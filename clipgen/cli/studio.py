@@ -19,9 +19,9 @@ from clipgen.cli.plan import absolute_model
 from clipgen.cli.progress import Bar, Estimate
 from clipgen.cli.report import Report
 from clipgen.cli.runs import Beside, Run
-from clipgen.cli.score import score_line
 from clipgen.errors import ClipgenError
 from clipgen.settings import Note, Settings
+from clipgen.words.score import score_line
 
 if TYPE_CHECKING:
     from clipgen.pipeline import Pipeline

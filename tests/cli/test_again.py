@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from clipgen import history
-from clipgen.cli.command_line import command_line
 from clipgen.image_file import read_settings
 from clipgen.settings import Settings
+from clipgen.words.command_line import command_line
 
 from .conftest import Run
 from .test_arguments import values

@@ -11,9 +11,9 @@ import tiny_siglip
 from PIL import Image
 
 from clipgen import history
-from clipgen.cli.contest import MOST, more
-from clipgen.cli.verdict import UNCLEAR, Opinion, Row, against, averaged, verdicts
+from clipgen.contest import MOST, more
 from clipgen.image_file import read_settings
+from clipgen.words.verdict import UNCLEAR, Opinion, Row, against, averaged, verdicts
 
 from .conftest import Run
 from .test_interrupt import signal_after

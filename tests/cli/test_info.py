@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from clipgen.cli.command_line import command_line
 from clipgen.image_file import encode_image, make_record
 from clipgen.settings import Settings
+from clipgen.words.command_line import command_line
 
 from .conftest import Run
 

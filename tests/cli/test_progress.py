@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from clipgen.cli.progress import Estimate, clip_line, clock, pace, sparkline
-from clipgen.cli.score import percent, score_line, word
 from clipgen.clip.score import Score
+from clipgen.words.score import percent, score_line, word
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import re
 import shlex
 from typing import Any
 
-from clipgen.cli.layers import DEFAULTS
-from clipgen.settings import Settings
+from clipgen.settings import DEFAULTS, Settings
 
 LABELS = ("preset", "prompt_template")  # a replay ignores them: the prompt already has its style and its choices
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from clipgen.cli.score import percent
+from clipgen.words.score import percent
 
 if TYPE_CHECKING:
     from clipgen.clip.score import Score

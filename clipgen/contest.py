@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from clipgen.cli import inputs
-from clipgen.cli.runs import unguided
-from clipgen.cli.verdict import Row, opinion
+from clipgen import inputs
 from clipgen.errors import SettingsError
-from clipgen.settings import Settings
+from clipgen.settings import Settings, unguided
+from clipgen.words.verdict import Row, opinion
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     import torch
 
     from clipgen.clip.score import Score, Scorer
@@ -24,9 +21,8 @@ if TYPE_CHECKING:
     from clipgen.result import Result, Step
 
 MOST = 64  # pictures that one comparison draws at most for best-of
-GUIDED = "guided"
+GUIDED, UNGUIDED = "guided", "unguided"
 WARM_UP = 2  # steps nobody times: what a first run loads and compiles counts for no arm
-Hear = Callable[["Step", str], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,14 @@ class Arm:
     result: Result
     pictures: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One step on the way to an arm."""
+
+    arm: str
+    step: Step
 
 
 def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
@@ -72,27 +76,25 @@ def load_scorer(name: str, device: torch.device) -> Scorer:
     return Scorer(load_encoder(name, device, offline=True), read_captions(), folder)
 
 
-def contest(pipe: Pipeline, settings: Settings, panel: Panel, hear: Hear) -> Iterator[Arm]:
-    """Yields the arms unguided, guided and best-of of one picture; `hear` takes each step and what it belongs to.
+def contest(pipe: Pipeline, settings: Settings, panel: Panel) -> Iterator[Heard | Arm]:
+    """Yields the arms unguided, guided and best-of of one picture, and before each of them its steps.
 
     Best-of chooses by the guide among the unguided picture and as many more as fit into the seconds that guiding
-    takes longer, at least one: seeds as guidance `pick` draws them. Everything goes one picture at a time.
+    takes longer, at least one: seeds as guidance `pick` draws them. Everything goes one picture at a time. Closing the
+    iterator stops the work.
     """
     from clipgen.guidance.pick import candidate_seeds
 
-    def ignored(step: Step, arm: str) -> None:
-        hear(step, "warming up")
-
-    _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "", ignored)
-    plain = _draw(pipe, unguided(settings), "unguided", hear)
-    yield Arm("unguided", plain, 1, plain.seconds)
-    guided = _draw(pipe, settings, GUIDED, hear)
+    yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up")
+    plain = yield from _draw(pipe, unguided(settings), UNGUIDED)
+    yield Arm(UNGUIDED, plain, 1, plain.seconds)
+    guided = yield from _draw(pipe, settings, GUIDED)
     yield Arm(GUIDED, guided, 1, guided.seconds)
     count = 1 + more(plain.seconds, guided.seconds)
     began = monotonic()
     best, best_score, name = plain, score(panel.guide, plain), f"best of {count}"
     for seed in candidate_seeds(plain.seed, count)[1:]:
-        other = _draw(pipe, plain.settings.replace(seed=seed), name, hear)
+        other = yield from _draw(pipe, plain.settings.replace(seed=seed), name)
         if (other_score := score(panel.guide, other)).similarity > best_score.similarity:
             best, best_score = other, other_score
     yield Arm(name, best, count, plain.seconds + monotonic() - began)
@@ -118,8 +120,8 @@ def row_of(arm: Arm, panel: Panel) -> Row:
     return Row(arm.name, arm.pictures, arm.seconds, guide, judge, arm.result.seed, arm.result.path)
 
 
-def _draw(pipe: Pipeline, settings: Settings, arm: str, hear: Hear) -> Result:
-    """Draws one picture; raises what the pipeline and `hear` raise."""
+def _draw(pipe: Pipeline, settings: Settings, arm: str) -> Generator[Heard, None, Result]:
+    """Yields the steps of one picture and returns it."""
     from clipgen.result import Result
 
     results = []
@@ -128,5 +130,5 @@ def _draw(pipe: Pipeline, settings: Settings, arm: str, hear: Hear) -> Result:
             if isinstance(event, Result):
                 results.append(event)
             else:
-                hear(event, arm)
+                yield Heard(arm, event)
     return results[0]

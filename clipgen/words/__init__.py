@@ -1,0 +1,1 @@
+"""What every door tells people in words: a score, a comparison, the command that draws a picture again."""
