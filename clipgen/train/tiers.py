@@ -34,7 +34,7 @@ class Tier:
 
 
 NARROW = Mix(
-    tier=2, favourites=50.0, kinds=(0.85, 0.14, 0.01), several=0.2, coloured=0.15, plain=0.06, styled=0.06, timed=0.08,
+    tier=2, favourites=50.0, kinds=(0.82, 0.17, 0.01), several=0.35, coloured=0.15, plain=0.06, styled=0.06, timed=0.08,
     sized=0.05, looseness=0.25, drawings=1,
 )  # fmt: skip
 

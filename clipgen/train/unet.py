@@ -31,6 +31,7 @@ from clipgen.train.world.sheet import contact_sheet
 EMPTY_SHARE = 0.1
 FRESH_SHARE = 0.25
 HELD_BACK = 128  # the last pictures of the renders are never trained on
+FIRST_LEAD = 1.5  # pictures of the first things alone, to each other one
 NOISY = 0.6  # timesteps are u^NOISY of an even u: 1 is even, less is noisier
 EMPHASIS = 3.0  # weight of an error where a thing stands, to that of the ground around it, which is learnt first
 MEASURED_AT = (100, 300, 500, 700, 900)  # timesteps of the held-back errors
@@ -104,7 +105,7 @@ class Denoiser(nn.Module):
 class LatentStore:
     """Latents of renders, encoded when first asked for and kept; a batch takes some new ones and repeats others.
 
-    Four of five new ones show nothing but the `first` things, as long as there are such.
+    FIRST_LEAD new ones to each other one show nothing but the `first` things, as long as there are such.
     """
 
     def __init__(
@@ -143,11 +144,11 @@ class LatentStore:
 
 
 def _first_in_front(renders: Renders, order: npt.NDArray[np.int64], first: Collection[str]) -> npt.NDArray[np.int64]:
-    """Reorders pictures so that those of the `first` things alone come early, four to each other one."""
+    """Reorders pictures so that those of the `first` things alone come early, FIRST_LEAD to each other one."""
     known = frozenset(first)
     chosen = np.array([all(thing.concept in known for thing in renders.scene(int(i)).things) for i in order])
     place = np.empty(len(order))
-    place[chosen] = np.arange(chosen.sum()) / 4
+    place[chosen] = np.arange(chosen.sum()) / FIRST_LEAD
     place[~chosen] = np.arange((~chosen).sum())
     return order[np.argsort(place, kind="stable")]
 
