@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
@@ -14,8 +14,7 @@ from clipgen.settings import Settings, unguided
 from clipgen.words.verdict import Row, opinion
 
 if TYPE_CHECKING:
-    import torch
-
+    from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.score import Score, Scorer
     from clipgen.pipeline import Pipeline
     from clipgen.result import Result, Step
@@ -58,22 +57,20 @@ def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
     """
     named = settings.clip_models[:-1] if settings.guard == "two-key" else settings.clip_models
     own = pipe.scorer
-    guide = load_scorer(named[0], pipe.device) if named else own
+    guide = load_scorer(named[0], pipe.encoder) if named else own
     if guide is None:
         raise SettingsError(f"model '{settings.model}' brings no CLIP: name one with --clip-model", field="clip_models")
     if judge is not None:
-        return Panel(guide, load_scorer(judge, pipe.device))
+        return Panel(guide, load_scorer(judge, pipe.encoder))
     return Panel(guide, own if inputs.own_clip(settings.model) not in inputs.guides_of(settings) else None)
 
 
-def load_scorer(name: str, device: torch.device) -> Scorer:
-    """Loads a CLIP that is on this machine, to score by it; raises ModelNotFound, ModelError, OutOfMemory."""
+def load_scorer(name: str, load: Callable[[str], ClipEncoder]) -> Scorer:
+    """Returns what scores by a CLIP that is on this machine; raises ModelNotFound, and what `load` raises."""
     from clipgen.clip.score import Scorer, read_captions
-    from clipgen.models.encoder import load_encoder
     from clipgen.models.find import find_clip
 
-    folder = find_clip(name, offline=True).path
-    return Scorer(load_encoder(name, device, offline=True), read_captions(), folder)
+    return Scorer(load(name), read_captions(), find_clip(name, offline=True).path)
 
 
 def contest(pipe: Pipeline, settings: Settings, panel: Panel) -> Iterator[Heard | Arm]:

@@ -13,7 +13,7 @@ def check_pictures(runs: Iterable[Settings]) -> None:
     """Opens each picture of `like` once; raises SettingsError for one that cannot be."""
     from clipgen.image_file import open_picture
 
-    for target in dict.fromkeys(target for run in runs if run.guidance != "off" for target in run.like):
+    for target in dict.fromkeys(target for run in runs if run.guided for target in run.like):
         try:
             open_picture(split_target(target)[0])
         except ImageFileError as error:
@@ -25,7 +25,7 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
 
     Raises SettingsError where there are too few for the guidance, ModelNotFound.
     """
-    if settings.guidance == "off":
+    if not settings.guided:
         return
     from clipgen.models.find import find_clip
 
@@ -39,8 +39,9 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
         raise SettingsError("guard two-key needs a second CLIP: name it with --clip-model", field="guard")
     if not own_clip(settings.model).is_dir() and len(settings.clip_models) <= second:
         needs = "two CLIPs" if second else "a CLIP"
+        asks = f"guidance '{settings.guidance}'" if settings.budget is None else f"budget {settings.budget:g}x"
         raise SettingsError(
-            f"guidance '{settings.guidance}' needs {needs}, and model '{settings.model}' brings none: name "
+            f"{asks} needs {needs}, and model '{settings.model}' brings none: name "
             f"{'both' if second else 'one'} with --clip-model, such as openai/clip-vit-base-patch32",
             field="clip_models",
         )

@@ -11,17 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Score, Scorer
 from clipgen.decode import decode, is_broken, look
 from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
 from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled, SettingsError
 from clipgen.families import LAYOUTS, Conditioning, Family, adopt, for_rows, load_family, stacked
+from clipgen.families.folder import own_scheduler
+from clipgen.guidance.adaptive_projection import AdaptiveProjection
+from clipgen.guidance.budget import resolve
 from clipgen.guidance.classifier_free import classifier_free
-from clipgen.guidance.steering import Steering, steering_of
+from clipgen.guidance.flops import facts_of
+from clipgen.guidance.guide import encoders_of
+from clipgen.guidance.steering import Steering, check_guidance, steering_of
 from clipgen.models import find_model, preflight
 from clipgen.models.encoder import load_encoder
+from clipgen.models.find import find_clip
 from clipgen.plan import Batch, plan
+from clipgen.prediction import check_prediction
 from clipgen.result import Look, Origin, Pace, Result, Step, faults_of, steps_of
 from clipgen.settings import Note, Settings
 from clipgen.text import encode_prompt
@@ -31,6 +39,7 @@ ENCODERS_KEPT = 4
 CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
 NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
 NEGATIVE_UNREAD = Note("negative-prompt-unread", "negative_prompt", "This model takes no negative prompt.")
+PRICED_BY = "a picture"  # any prompt: what a budget buys does not depend on it
 IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
 
 
@@ -49,7 +58,7 @@ class Pipeline:
         self._ladder = Ladder(device)
         self._lock = Lock()
         self._encode = lru_cache(TEXTS_KEPT)(self._encode_text)
-        self._encoder = lru_cache(ENCODERS_KEPT)(lambda name: load_encoder(name, device, offline=self.offline))
+        self.encoder = lru_cache(ENCODERS_KEPT)(self._load_encoder)
 
     @classmethod
     def from_pretrained(
@@ -69,8 +78,10 @@ class Pipeline:
         precision = pick_dtype(dtype, place)
         found = find_model(model, offline=offline)
         checked = preflight(found, LAYOUTS)
+        known = {"scheduler": own_scheduler(checked.scheduler), **checked.defaults}
         for settings in wanted:
             checked.sides.check(settings.width, settings.height, model)
+            check_guidance(settings.with_defaults(known), model, check_prediction(checked.scheduler))
         with memory_told(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
@@ -96,12 +107,31 @@ class Pipeline:
         OutOfMemory, and BrokenImage at the end if pictures came out flat or not finite.
         """
         self.family.sides.check(settings.width, settings.height, self.origin.model)
+        check_guidance(settings.with_defaults(self.defaults), self.origin.model, self.family.prediction)
+        settings, notes = self.within_budget(settings)
         batches = plan(settings, self.origin.model, self.defaults, self.device)
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:
+            batch.notes += notes
             yield from self._draw(batch, pace, faults)
         if faults:
             raise BrokenImage(faults[0] if len(faults) == 1 else f"{len(faults)} pictures are broken. {faults[0]}")
+
+    def within_budget(self, settings: Settings) -> tuple[Settings, list[Note]]:
+        """Returns settings with what their budget buys in its place, and a note of what that costs.
+
+        It depends on the settings and the model, never on the machine. Settings without a budget come back as they
+        are. Raises SettingsError, and what loading a CLIP raises.
+        """
+        if settings.budget is None:
+            return settings, []
+        filled = settings.with_defaults(self.defaults)
+        with self._lock, memory_told("CLIP", self.device):
+            encoders = encoders_of(filled, self._own_encoder, self.origin.model, self.encoder)
+            told = self.family.at_scale(self._encode("prompt", PRICED_BY, "plain", "cut")[0], 1.0)
+            size = (filled.width or 0, filled.height or 0)
+            facts = facts_of(self.family, told, encoders.guides, size, filled.guide_decoder or "auto")
+        return resolve(filled, facts)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""
@@ -123,12 +153,8 @@ class Pipeline:
         conditional, unconditional = self._texts(batch)
         steering = self._steering(batch)
         predict = steering.guided(self._told(batch, conditional, unconditional, steering))
-        scheduler = self._scheduler(batch)
-        generators = generators_of(steering.seeds)
-        noise = start_noise(generators, self.family.latent_shape(*batch.size))
         finite: list[Tensor] = []
-        states = denoise(predict, scheduler, noise, generators, batch.eta, steering.pick)
-        for state, seconds in self._taking_turns(states):
+        for state, seconds in self._taking_turns(self._states(batch, predict, steering)):
             shown = steering.shown(state)
             finite.append(torch.isfinite(shown.latents).flatten(1).all(dim=1))
             yield from self._steps(batch, shown, pace, seconds)
@@ -146,6 +172,20 @@ class Pipeline:
         self._guard(batch, steering, pixels)
         graded = steering.graded(scores, batch.seeds)
         yield from self._results(batch, pixels, graded, broken, monotonic() - began)
+
+    def _states(self, batch: Batch, predict: PredictNoise, steering: Steering) -> Iterator[State]:
+        """Returns the loop of a batch, from noise that its seeds draw; guidance may climb from there and loop again."""
+
+        def drawn() -> tuple[list[torch.Generator], Tensor]:
+            generators = generators_of(steering.seeds)
+            return generators, start_noise(generators, self.family.latent_shape(*batch.size))
+
+        def run(loop: Callable[..., Iterator[State]], noise: Tensor) -> Iterator[State]:
+            generators, _ = drawn()
+            return loop(predict, self._scheduler(batch), noise, generators, batch.eta, steering.selection)
+
+        _, noise = drawn()
+        return run(denoise, noise) if steering.ascent is None else steering.ascent(noise, run)
 
     def _scheduler(self, batch: Batch) -> Any:
         """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
@@ -181,18 +221,27 @@ class Pipeline:
 
     def _steering(self, batch: Batch) -> Steering:
         """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
-        shared = batch.pictures[0]
-        own = None if self.scorer is None else self.scorer.encoder
         with self._lock, memory_told("CLIP", self.device):
             return steering_of(
-                shared,
+                batch.pictures[0],
                 self.family,
                 batch.texts,
                 batch.seeds,
-                own=own,
+                own=self._own_encoder,
                 model=self.origin.model,
-                load=self._encoder,
+                load=self.encoder,
             )
+
+    @property
+    def _own_encoder(self) -> ClipEncoder | None:
+        return None if self.scorer is None else self.scorer.encoder
+
+    def _load_encoder(self, name: str) -> ClipEncoder:
+        """Loads a CLIP by folder or hub id, but the model's own only once, whatever it is called."""
+        folder = find_clip(name, offline=self.offline).path.resolve()
+        if self.scorer is not None and self.scorer.folder is not None and folder == self.scorer.folder.resolve():
+            return self.scorer.encoder
+        return load_encoder(name, self.device, offline=self.offline)
 
     def _guard(self, batch: Batch, steering: Steering, pixels: Tensor) -> None:
         """Leaves with each picture what is to be said of its guidance."""
@@ -222,6 +271,7 @@ class Pipeline:
             start=shared.cfg_start,
             stop=shared.cfg_stop,
             rescale=shared.guidance_rescale,
+            mix=AdaptiveProjection(batch.guidance_scale) if shared.apg else None,
             with_graph=steering.wants_graph,
         )
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clipgen.device import images_at_once
-from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED, MODEL_FIELDS, Note, Settings
+from clipgen.settings import MAX_DRAWN_SEED, MAX_SEED, Note, Settings
 from clipgen.text import plain_text, resolve_wildcards
 
 if TYPE_CHECKING:
     import torch
+
+SHARED = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")  # by all pictures of a batch
+ROWS_STAY = ("off", "clip")  # guidance that leaves a batch its pictures; to others rows are one picture's candidates
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Batch:
         return [picture.seed or 0 for picture in self.pictures]
 
     def pick(self, seeds: Sequence[int]) -> None:
-        """Takes over the seeds that a choice among candidates has won with: drawn without it, they give the same.
+        """Takes over the seeds that a pick among candidates has won with: drawn without it, they give the same.
 
         Each picture that got another seed says so.
         """
@@ -71,9 +74,8 @@ def plan(settings: Settings, model: str, defaults: Mapping[str, Any], device: to
     shared = settings.with_defaults(defaults).replace(model=model)
     seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if shared.seed is None else shared.seed
     pictures = [_picture(shared, (seed + k) % (MAX_SEED + 1)) for k in range(shared.images)]
-    known = {name: value for name, value in shared.to_dict().items() if name in MODEL_FIELDS}
-    selects = "pick" in shared.guidance  # then the rows of a batch are candidates for one picture
-    most = 1 if selects else images_at_once(known["width"], known["height"], device)
+    known = {name: value for name, value in shared.to_dict().items() if name in SHARED}
+    most = images_at_once(known["width"], known["height"], device) if shared.guidance in ROWS_STAY else 1
     return [Batch(first, pictures[first : first + most], **known) for first in range(0, len(pictures), most)]
 
 

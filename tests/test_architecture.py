@@ -33,6 +33,7 @@ LAYERS = (
     {"clip"},
     {"prediction", "preset", "history", "image_file"},
     {"settings", "device", "home"},
+    {"checks"},
     {"schedulers", "presets"},
     {"errors"},
 )
@@ -43,6 +44,7 @@ MEDIUM = {"numpy", "PIL"}
 LIGHT_ROOMS = {
     "clipgen",
     "__main__",
+    "checks",
     "cli",
     "contest",
     "history",

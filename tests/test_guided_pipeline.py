@@ -6,6 +6,7 @@ import random
 
 import numpy
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -91,10 +92,15 @@ def test_a_picture_as_target_pulls_towards_it(pipe, tmp_path):
         draw(pipe, like=[f"{tmp_path}/none.png"])
 
 
-def test_the_score_says_that_it_graded_itself(pipe, tiny_v):
+def test_the_score_says_that_it_graded_itself(pipe, tiny_v, tmp_path):
     assert draw(pipe)[0].clip.self_graded
     assert not draw(pipe, guidance="off")[0].clip.self_graded
-    assert not draw(pipe, clip_models=[str(tiny_v / "clip")])[0].clip.self_graded
+    assert draw(pipe, clip_models=[str(tiny_v / "clip")])[0].clip.self_graded  # the model's own, by another name
+    other = tiny.clip(tiny.tokenizer(32))
+    other.visual_projection.weight.data.neg_()
+    other.save_pretrained(tmp_path)
+    tiny.tokenizer(32).save_pretrained(tmp_path)
+    assert not draw(pipe, clip_models=[str(tmp_path)])[0].clip.self_graded
 
 
 def test_the_curve_and_the_guard_come_with_the_picture(pipe):
@@ -164,3 +170,102 @@ def test_a_guided_picture_draws_itself_again(pipe):
     (first,) = draw(pipe, guide=["snow:0.5"])
     (again,) = pipe.run(first.settings)
     assert torch.equal(first.pixels, again.pixels)
+
+
+STEERED = {"guidance": "steer", "eta": 1, "particles": 4, "steps": 10}
+
+
+def test_the_best_particle_is_drawn_under_the_pictures_own_seed(pipe):
+    (steered,), (again,) = draw(pipe, **STEERED), draw(pipe, **STEERED)
+    assert torch.equal(steered.pixels, again.pixels)
+    assert (steered.seed, steered.settings.guidance, steered.warnings) == (3, "steer", ())
+    assert steered.clip.self_graded
+    (plain,) = draw(pipe, **{**STEERED, "guidance": "off"})
+    assert not torch.equal(steered.pixels, plain.pixels)
+    assert torch.equal(pipe.run(steered.settings)[0].pixels, steered.pixels)
+
+
+def test_each_picture_of_a_run_has_particles_of_its_own(pipe):
+    run = draw(pipe, images=2, **STEERED)
+    alone = [draw(pipe, **STEERED, seed=seed)[0] for seed in (3, 4)]
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(run, alone, strict=True))
+
+
+def test_particles_ask_for_a_scheduler_with_noise(pipe, tiny_v):
+    with pytest.raises(SettingsError, match="needs a scheduler that draws noise, and 'ddim' draws none"):
+        draw(pipe, guidance="steer")
+    wanted = [Settings("a fox", guidance="steer", scheduler="dpm++_2m")]
+    with pytest.raises(SettingsError, match="'dpm\\+\\+_2m' draws none"):
+        Pipeline.from_pretrained(str(tiny_v), wanted=wanted)
+    assert draw(pipe, guidance="steer", scheduler="euler_ancestral", steps=4)
+
+
+CLIMBED = {"guidance": "optimise", "steps": 2, "iterations": 6}
+
+
+def test_an_ascent_starts_at_the_picture_without_it_and_ends_higher(pipe):
+    (plain,), (climbed,), (again,) = draw(pipe, guidance="off", steps=2), draw(pipe, **CLIMBED), draw(pipe, **CLIMBED)
+    assert torch.equal(climbed.pixels, again.pixels)
+    assert climbed.clip.curve[0][1] == pytest.approx(plain.clip.similarity, abs=0.01)
+    assert climbed.clip.similarity > plain.clip.similarity
+    assert climbed.clip.self_graded
+    assert climbed.seed == 3
+    assert torch.equal(pipe.run(climbed.settings)[0].pixels, climbed.pixels)
+
+
+def test_rounds_of_an_ascent_are_steps_that_can_be_watched_and_stopped(pipe):
+    events = pipe.generate(Settings("a fox", seed=1, **CLIMBED))
+    first = next(events)
+    assert (first.index, first.steps) == (0, 8)
+    assert first.preview().size == (128, 128)
+    indices = [event.index for event in events if isinstance(event, Step)]
+    assert indices == sorted(indices)
+    assert indices[-2:] == [6, 7]
+
+
+def test_an_ascent_is_for_few_steps(pipe, tiny_v):
+    line = "needs a model of 1-4 steps; '.*' runs 5. Use pick."
+    with pytest.raises(SettingsError, match=line):
+        draw(pipe, guidance="optimise", steps=5)
+    with pytest.raises(SettingsError, match=line):
+        Pipeline.from_pretrained(str(tiny_v), wanted=[Settings("a fox", guidance="optimise", steps=5)])
+
+
+def test_a_budget_becomes_guidance_before_anything_is_drawn(pipe):
+    (bought,) = draw(pipe, guidance="off", budget=30, steps=10)
+    assert bought.settings.budget is None
+    assert bought.settings.guidance == "clip+pick".replace("+pick", "")  # the winner's own settings
+    (note,) = [note for note in bought.warnings if note.code == "budget"]
+    assert note.message.startswith("Budget 30x: guidance clip+pick, through_unet false, candidates 16, ")
+    settings, notes = pipe.within_budget(Settings("a fox", budget="30x", steps=10))
+    assert notes == [note]
+    assert pipe.within_budget(settings) == (settings, [])
+    (plain,), (nothing,) = draw(pipe, guidance="off"), draw(pipe, guidance="off", budget=1)
+    assert torch.equal(plain.pixels, nothing.pixels)
+
+
+def test_a_budget_without_a_clip_asks_for_one(tiny_epsilon):
+    with pytest.raises(SettingsError, match="budget 2x needs a CLIP"):
+        draw(Pipeline.from_pretrained(str(tiny_epsilon)), guidance="off", budget=2)
+
+
+def test_candidates_are_looked_at_through_the_guide_decoder(pipe):
+    """On the way only: the finished ones are ranked as people see them."""
+    rough, own = (draw(pipe, guidance="pick", steps=3, guide_decoder=name)[0] for name in ("linear", "tiny"))
+    assert rough.seed == own.seed
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++_2m"])
+def test_adaptive_projection_tames_what_a_high_scale_does(pipe, scheduler):
+    plain, tamed = (
+        draw(pipe, guidance="off", guidance_scale=12, scheduler=scheduler, apg=apg, images=4, steps=8)
+        for apg in (False, True)
+    )
+    assert clipped(tamed) < clipped(plain)
+    alone = draw(pipe, guidance="off", guidance_scale=12, scheduler=scheduler, apg=True, seed=5, steps=8)[0]
+    assert torch.allclose(tamed[2].pixels, alone.pixels, atol=1 / 255)
+
+
+def test_a_pick_with_adaptive_projection_draws_itself_again(pipe):
+    (picked,) = draw(pipe, guidance="pick", candidates=8, steps=10, apg=True)
+    assert torch.allclose(pipe.run(picked.settings)[0].pixels, picked.pixels, atol=1 / 255)

@@ -33,6 +33,7 @@ from clipgen.settings import (
 )
 
 DEFAULT = Settings("a fox")
+NAMES = "off, clip, pick, steer, optimise, clip+pick"
 
 
 def refusal(**fields: Any) -> str:
@@ -96,9 +97,28 @@ def refusal(**fields: Any) -> str:
         ({"cfg_start": None}, "cfg_start must be 0 to 1, got 'None'"),
         ({"cfg_start": 0.6, "cfg_stop": 0.5}, "cfg_start must be below cfg_stop (0.5), got '0.6'"),
         ({"guidance_rescale": 2}, "guidance_rescale must be 0 to 1, got '2'"),
-        ({"guidance": "magic"}, "guidance must be off, clip, pick, clip+pick, got 'magic'"),
-        ({"guidance": "off+clip"}, "guidance must be off, clip, pick, clip+pick, got 'off+clip'"),
-        ({"guidance": None}, "guidance must be off, clip, pick, clip+pick, got 'None'"),
+        ({"guidance": "magic"}, f"guidance must be {NAMES}, got 'magic'"),
+        ({"guidance": "off+clip"}, f"guidance must be {NAMES}, got 'off+clip'"),
+        ({"guidance": None}, f"guidance must be {NAMES}, got 'None'"),
+        (
+            {"guidance": "steer+pick"},
+            f"guidance must be {NAMES} (both choose which pictures live on), got 'steer+pick'",
+        ),
+        (
+            {"guidance": "pick+optimise"},
+            f"guidance must be {NAMES} (optimise owns the whole loop), got 'pick+optimise'",
+        ),
+        ({"budget": 0.5}, "budget must be 1 to 64, got '0.5'"),
+        ({"budget": "much"}, "budget must be 1 to 64, got 'much'"),
+        ({"budget": 2, "guidance": "clip"}, "budget must be left out where guidance is chosen by name, got '2'"),
+        ({"particles": 1}, "particles must be 2 to 16, got '1'"),
+        ({"iterations": 201}, "iterations must be 1 to 200, got '201'"),
+        ({"guidance": "optimise", "guard": "off"}, "guard must be survival with guidance optimise, got 'off'"),
+        (
+            {"guidance": "steer", "guard": "two-key"},
+            "guard must be off or survival with guidance steer, which has no gradient to veto, got 'two-key'",
+        ),
+        ({"apg": "yes"}, "apg must be true or false, got 'yes'"),
         ({"clip_guidance_scale": 1.1}, "clip_guidance_scale must be 0 to 1, got '1.1'"),
         ({"guidance_start": 0.8}, "guidance_start must be below guidance_stop (0.7), got '0.8'"),
         ({"candidates": 3}, "candidates must be 2, 4, 8 or 16, got '3'"),
@@ -137,6 +157,10 @@ def test_guidance_is_read_as_people_write_it() -> None:
     assert [split_target(target) for target in made.guide] == [("deep snow", 1), ("a dog", -0.5), ("time 12:30", 2)]
     assert coerce("guide", "snow:1\na dog:-1") == ("snow:1", "a dog:-1")
     assert coerce("through_unet", "Yes") is True
+    assert [coerce("budget", text) for text in ("1.5x", "2", "none")] == [1.5, 2.0, None]
+    assert [Settings("a fox", **fields).guided for fields in ({}, {"guidance": "pick"}, {"budget": "1.5x"})] == [
+        *(False, True, True)
+    ]
     assert json.loads(json.dumps(made.to_dict()))["guide"] == ["deep snow:1", "a dog:-0.5", "time 12:30:2"]
 
 
@@ -156,6 +180,14 @@ def test_a_served_door_is_narrower() -> None:
         (
             {"width": 1024, "height": 1024, "steps": 51, "images": 8},
             "width x height x steps x images must be at most 419,430,400, got '427,819,008'",
+        ),
+        (
+            {"width": 1024, "height": 1024, "steps": 30, "guidance": "pick", "candidates": 16},
+            "width x height x steps x images x candidates must be at most 419,430,400, got '503,316,480'",
+        ),
+        (
+            {"width": 1024, "height": 1024, "steps": 50, "budget": 10},
+            "width x height x steps x images x budget must be at most 419,430,400, got '524,288,000'",
         ),
     ):
         Settings(prompt="a fox", **fields)

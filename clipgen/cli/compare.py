@@ -90,7 +90,7 @@ def compare(
 
 def _guided(run: Resolved, flags: Flags) -> Resolved:
     """Returns a run that CLIP's gradient guides where nobody said how; raises SettingsError for `--guidance off`."""
-    if run.values.get("guidance", "off") != "off":
+    if run.values.get("guidance", "off") != "off" or run.values.get("budget") is not None:
         return run
     if "guidance" in flags.fields:
         raise SettingsError("compare needs guidance: name another than 'off'", field="guidance")
@@ -139,26 +139,36 @@ def _draw(
                     own = [each for each in wanted if each.model == settings.model]
                     pipe = from_pretrained(settings.model, options, own)
                 panel = panel_of(pipe, settings, judge)
-            rows = []
-            for event in contest(pipe, settings, panel):
-                if isinstance(event, Heard):
-                    hear(event.step, event.arm)
-                    continue
-                bar.pause()
-                _write(event, place, options, report)
-                rows.append(row_of(event, panel))
-            comparisons.append(rows)
+            arms: list[Arm] = []
+            try:
+                for event in contest(pipe, settings, panel):
+                    if isinstance(event, Heard):
+                        hear(event.step, event.arm)
+                        continue
+                    bar.pause()
+                    _write(event, place, report)
+                    arms.append(event)
+            finally:
+                _remember(arms, options, report)
+            comparisons.append([row_of(arm, panel) for arm in arms])
     return comparisons
 
 
-def _write(arm: Arm, place: files.Target, options: Options, report: Report) -> None:
-    """Saves an arm's picture under a name that says what it is, and into the history."""
+def _write(arm: Arm, place: files.Target, report: Report) -> None:
+    """Saves an arm's picture under a name that says what it is."""
     label = "" if arm.name == GUIDED else f"-{arm.name.replace(' ', '-')}"
     files.save(arm.result, place, label=label)
     for note in arm.result.warnings:
         report.warn(note)
-    if arm.result.path and not options.no_history and read_user().tables.get("history.on", True):
-        remember(arm.result, arm.result.path, report, None)
+
+
+def _remember(arms: Sequence[Arm], options: Options, report: Report) -> None:
+    """Writes the pictures into the history, the guided one last: it is what was asked for, and `again` draws it."""
+    if options.no_history or not read_user().tables.get("history.on", True):
+        return
+    for arm in sorted(arms, key=lambda arm: arm.name == GUIDED):
+        if arm.result.path:
+            remember(arm.result, arm.result.path, report, None)
 
 
 def _tell(comparisons: Sequence[Sequence[Row]], report: Report) -> None:

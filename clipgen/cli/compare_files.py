@@ -112,10 +112,12 @@ def _opinions(
 ) -> tuple[list[Opinion], str]:
     """Returns what one CLIP makes of each picture, and that CLIP's name."""
     from clipgen.device import pick_device
+    from clipgen.models.encoder import load_encoder
     from clipgen.models.find import find_clip
 
     find_clip(name, offline=flags.options.offline)
-    scorer = load_scorer(name, pick_device(flags.options.device))
+    device = pick_device(flags.options.device)
+    scorer = load_scorer(name, lambda clip: load_encoder(clip, device, offline=True))
     scores = [scorer.score(_pixels(image), [text or ""])[0] for image, text in zip(images, prompts, strict=True)]
     return [opinion(score) for score in scores], scorer.encoder.name
 

@@ -53,7 +53,13 @@ def among(names: Iterable[object], told: Mapping[str, str] = MappingProxyType({}
     return lambda: [(str(name), told.get(str(name), "")) for name in names]
 
 
-METHODS_TOLD = {"off": "CLIP only looks", "clip": "by CLIP's gradient", "pick": "CLIP chooses among candidates"}
+METHODS_TOLD = {
+    "off": "CLIP only looks",
+    "clip": "by CLIP's gradient",
+    "pick": "CLIP chooses among candidates",
+    "steer": "promising pictures multiply",
+    "optimise": "better and better start noise, for 1 to 4 steps",
+}
 DECODERS_TOLD = {"auto": "the first the model has", "full": "the model's own decoder, slow"}
 GUARDS_TOLD = {"survival": "warns when the gain is fragile", "two-key": "a second CLIP has a veto"}
 VALUES: Mapping[str, Callable[[], Choices]] = {

@@ -37,6 +37,7 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "guidance_scale": (("-g", "--cfg"), "X", LOOK),
     "scheduler": (("--sampler",), "NAME", LOOK),
     "guidance": ((), "NAME", STEERING),
+    "budget": ((), "X", STEERING),
     "clip_guidance_scale": (("-c", "--clip-scale"), "X", STEERING),
     "guide": ((), "TEXT:W", STEERING),
     "like": ((), "IMAGE:W", STEERING),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from clipgen.settings import DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coe
 
 ENVIRONMENT = "CLIPGEN_"
 NO_FIELDS = ("CLIPGEN_HOME",)
+ONE_CHOICE = {"budget": ("guidance", "off"), "guidance": ("budget", None)}  # a layer with one of them decides both
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,18 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     if index is not None and layers[index].values["preset"] is not None and not layers[index].replay:
         preset = load_preset(layers[index].values["preset"])
         expanded.insert(index + 1, Layer(f"preset {preset.name}", preset.settings))
-    merged = _merge(expanded)
+    merged = _merge([each for layer in expanded for each in (layer, *_implied(layer))])
     _drop_stale_template(merged, expanded)
     if preset is not None:
         merged.values.update(preset.apply(merged.values))
     return merged
+
+
+def _implied(layer: Layer) -> Iterator[Layer]:
+    """Yields what a layer decides without naming it: a guidance ends a lower layer's budget, a budget its guidance."""
+    for name, (other, neutral) in ONE_CHOICE.items():
+        if layer.values.get(name) is not None and other not in layer.values:
+            yield Layer(f"--{name}" if layer.name == "flags" else layer.name, {other: neutral})
 
 
 def _merge(layers: Sequence[Layer]) -> Resolved:

@@ -50,11 +50,11 @@ def typed(flags: Flags) -> dict[str, Any]:
 def flag_layers(flags: Flags, words: Mapping[str, Any]) -> list[Layer]:
     """Returns the layers of what was typed, `words` (prompt, seed) too; raises SettingsError.
 
-    A CLIP scale without a guidance means guidance by CLIP's gradient.
+    A CLIP scale without a guidance or a budget means guidance by CLIP's gradient.
     """
     values = {**typed(flags), **words}
-    implied = [Layer("--clip-guidance-scale", {"guidance": "clip"})] if values.get("clip_guidance_scale") else []
-    return [Layer("flags", values), *implied]
+    pulls = values.get("clip_guidance_scale") and "budget" not in values
+    return [Layer("flags", values), *([Layer("--clip-guidance-scale", {"guidance": "clip"})] if pulls else [])]
 
 
 def surroundings(report: Report) -> list[Layer]:

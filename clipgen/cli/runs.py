@@ -46,11 +46,11 @@ def single(runs: Sequence[Run]) -> Iterator[Run]:
 
 def with_twins(runs: Sequence[Run]) -> list[Run]:
     """Returns runs with the twin of each guided one before it; raises SettingsError where nothing is guided."""
-    if all(run.settings.guidance == "off" for run in runs):
+    if not any(run.settings.guided for run in runs):
         raise SettingsError("--compare needs guidance by CLIP: add -c 0.3 or --guidance", field="compare")
     twins: list[Run] = []
     for run in runs:
-        if run.settings.guidance == "off":
+        if not run.settings.guided:
             twins.append(run)
             continue
         settings = seeded(run.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -80,6 +80,7 @@ class Studio:
             if self._waiting and self._waiting[0][1].group != run.group:
                 self.flush()
             pipe = self._load(run.settings.model, [each.settings for each in runs], interrupt)
+            self._tell(pipe.within_budget(run.settings)[1])
             self._estimate.begin(run.settings.images)
             with closing(cast("Generator[Step | Result, None, None]", pipe.generate(run.settings))) as events:
                 for event in events:
@@ -169,11 +170,15 @@ class Studio:
         if self.on_saved and run.job:
             self.on_saved(run.job, path)
 
-    def _show(self, result: Result) -> None:
-        for note in result.warnings:
+    def _tell(self, notes: Iterable[Note]) -> None:
+        """Says what nobody has been told yet; what a budget buys is no warning."""
+        for note in notes:
             if note not in self._warned:
                 self._warned.add(note)
-                self.report.warn(note)
+                (self.report.note if note.code == "budget" else self.report.warn)(note)
+
+    def _show(self, result: Result) -> None:
+        self._tell(result.warnings)
         if self._mode != "off":
             width = show.width_for(os.get_terminal_size(sys.stderr.fileno()).columns)
             print(show.render(result.image, self._mode, width), end="", file=sys.stderr, flush=True)

@@ -56,13 +56,13 @@ class Scorer:
     def __init__(self, encoder: ClipEncoder, captions: Sequence[str], folder: Path | None = None) -> None:
         self.encoder = encoder
         self.captions = captions
-        self._folder = folder
+        self.folder = folder
         self._texts: dict[str, Tensor] = {}
 
     @cached_property
     def caption_features(self) -> Tensor:
         """The captions' unit vectors [N, D]: those stored with the model if they are of this list, else computed."""
-        stored = None if self._folder is None else stored_features(self._folder, self.captions)
+        stored = None if self.folder is None else stored_features(self.folder, self.captions)
         features = self.encoder.text_features(self.captions) if stored is None else stored
         return features.to(self.encoder.model.device)
 

@@ -10,9 +10,9 @@ from clipgen.guidance.flops import Facts
 from clipgen.guidance.optimise import MOST_STEPS
 from clipgen.guidance.pick import FEWEST_STEPS, HALVED_AT, halving_steps, rows_alive
 from clipgen.guidance.steer import draws_noise, weighing_steps
-from clipgen.settings import CANDIDATES, METHODS, Settings
+from clipgen.settings import CANDIDATES, LOCAL, METHODS, Note, Settings
 
-PARTICLES, ITERATIONS = range(2, 17), range(1, 201)
+PARTICLES, ITERATIONS = (range(least, most + 1) for least, most in (LOCAL.particles, LOCAL.iterations))
 ROUNDING = 1e-9
 READS: dict[str, tuple[str, ...]] = {  # the fields that say how much of a method there is
     "off": (),
@@ -51,13 +51,16 @@ def choice_of(settings: Settings) -> Choice:
     return Choice(**{name: known[name] for name in Choice.__dataclass_fields__ if name in known})
 
 
-def resolve(settings: Settings, budget: float, facts: Facts) -> Settings:
-    """Returns settings with the guidance that a budget buys, in units of the unguided picture's work, at least 1.
+def resolve(settings: Settings, facts: Facts) -> tuple[Settings, list[Note]]:
+    """Returns settings with what their budget buys in its place, and a note of it; without a budget they stay.
 
-    What the model leaves open must be filled: `Settings.with_defaults`. All but the fields of a Choice stays, so that
-    resolving twice changes nothing.
+    What the model leaves open must be filled: `Settings.with_defaults`. All but budget and the fields of a Choice
+    stays, so that resolving twice changes nothing.
     """
-    return settings.replace(**choose(settings, budget, facts).fields)
+    if settings.budget is None:
+        return settings, []
+    chosen = settings.replace(**choose(settings, settings.budget, facts).fields, budget=None)
+    return chosen, [Note("budget", "budget", told(chosen, settings.budget, facts))]
 
 
 def choose(settings: Settings, budget: float, facts: Facts, methods: Container[str] = METHODS) -> Choice:
@@ -67,13 +70,20 @@ def choose(settings: Settings, budget: float, facts: Facts, methods: Container[s
     """
     best = Choice()
     for tier in tiers(settings, facts):
-        known = [choice for choice in tier if choice.guidance in methods]
+        known = [choice for choice in tier if choice.guidance in methods and _guarded(choice, settings.guard)]
         prices = {choice: price(settings, facts, choice) for choice in known}
         fits = [choice for choice in known if prices[choice] <= budget + ROUNDING]
         best = max(fits, key=lambda choice: prices[choice], default=best)
         if len(fits) < len(known):
             break
     return best
+
+
+def _guarded(choice: Choice, guard: str) -> bool:
+    """Tells whether a guard goes with a choice: a second key needs a gradient to veto, an ascent needs survival."""
+    if guard == "two-key":
+        return choice.guidance == "off" or "clip" in choice.methods
+    return guard == "survival" or choice.guidance != "optimise"
 
 
 def tiers(settings: Settings, facts: Facts) -> list[list[Choice]]:
@@ -96,8 +106,8 @@ def _steering(settings: Settings, facts: Facts) -> list[Choice]:
 
 
 def _optimising(settings: Settings, facts: Facts) -> list[Choice]:
-    """Returns the ascents there may be, none where gradients cannot go through the run, or nothing guards them."""
-    if _steps(settings) > MOST_STEPS or not facts.back_propagates or settings.guard == "off":
+    """Returns the ascents there may be, none where gradients cannot go through the run."""
+    if _steps(settings) > MOST_STEPS or not facts.back_propagates:
         return []
     return [Choice("optimise", iterations=count) for count in ITERATIONS]
 
@@ -136,7 +146,7 @@ def _active(settings: Settings) -> list[bool]:
     """Tells of each step whether a gradient guides it."""
     steps, start, stop = _steps(settings), settings.guidance_start, settings.guidance_stop
     inside = [step for step in range(steps) if start <= step / steps < stop]
-    guided = set(inside[:: settings.guidance_every])
+    guided = set(inside[:: settings.guidance_every or 1])
     return [settings.clip_guidance_scale > 0 and step in guided for step in range(steps)]
 
 
@@ -144,6 +154,7 @@ def _correction(settings: Settings, facts: Facts, choice: Choice) -> float:
     """Returns the FLOP that a gradient adds to one step of one picture."""
     if "clip" not in choice.methods:
         return 0.0
+    assert settings.cutouts is not None, "with_defaults fills them"
     views = settings.cutouts + (settings.guard == "two-key")
     through = facts.denoiser.backward if choice.through_unet else 0.0
     return facts.guide.both + views * facts.view.both + through
@@ -171,7 +182,15 @@ def _steps(settings: Settings) -> int:
 
 def told(settings: Settings, budget: float, facts: Facts) -> str:
     """Returns one line about resolved settings: what was chosen for a budget, and what it costs."""
-    chosen = choice_of(settings).fields
-    how = "".join(f", {name} {str(value).lower()}" for name, value in chosen.items() if name != "guidance")
+    chosen = choice_of(settings)
+    how = "".join(f", {name} {str(value).lower()}" for name, value in chosen.fields.items() if name != "guidance")
     cost = price(settings, facts)
-    return f"A budget of {budget:g}x buys guidance {settings.guidance}{how}: {cost:.2f} times the work of no guidance."
+    return f"Budget {budget:g}x: guidance {chosen.guidance}{how}{_when(settings, chosen)}, price {cost:.2f}x."
+
+
+def _when(settings: Settings, choice: Choice) -> str:
+    """Returns at which steps a gradient guides, in words."""
+    if "clip" not in choice.methods:
+        return ""
+    every = "every step" if settings.guidance_every == 1 else f"every {settings.guidance_every} steps"
+    return f", {every} from {settings.guidance_start:g} to {settings.guidance_stop:g}"

@@ -13,6 +13,7 @@ from clipgen.families import Conditioning
 
 # (latents [N, C, h, w], timestep, conditioning [N, ...]) -> output [N, C, h, w]
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
+Mix = Callable[[Point, Tensor, Tensor], Tensor]  # (point, cond, uncond) -> the guided output, all [B, C, h, w]
 
 
 def classifier_free(
@@ -24,14 +25,17 @@ def classifier_free(
     start: float = 0.0,
     stop: float = 1.0,
     rescale: float = 0.0,
+    mix: Mix | None = None,
     with_graph: Callable[[Point], bool] = lambda point: False,
 ) -> PredictNoise:
     """Returns the loop's prediction: uncond + scale (cond - uncond) while start <= progress < stop, else cond alone.
 
     Both halves run as one batch, the unconditional first; a scale of at most 1 never runs it, as in diffusers.
-    `rescale` pulls the deviation back to the conditional one's. Where `with_graph` says so, the conditional half runs
-    alone and keeps the graph to its latents. Ho and Salimans 2022 (arXiv 2207.12598, equation 6).
+    `rescale` pulls the deviation back to the conditional one's; a `mix` takes the place of the sum above. Where
+    `with_graph` says so, the conditional half runs alone and keeps the graph to its latents. Ho and Salimans 2022
+    (arXiv 2207.12598, equation 6).
     """
+    mixed = mix or (lambda point, cond, uncond: uncond + scale * (cond - uncond))
 
     @lru_cache(maxsize=1)  # the rows change only where a selection has chosen
     def halves(rows: tuple[int, ...] | None) -> tuple[Conditioning, Conditioning, Conditioning]:
@@ -49,7 +53,7 @@ def classifier_free(
             uncond, cond = predict(point.scaled(torch.cat([latents, latents])), point.timestep, both).chunk(2)
         else:
             cond = predict(point.scaled(latents), point.timestep, prompt)
-        output = cond if uncond is None else uncond + scale * (cond - uncond)
+        output = cond if uncond is None else mixed(point, cond, uncond)
         if uncond is not None and rescale > 0.0:
             output = rescaled(output, cond, rescale)
         return Prediction(output, cond, uncond, latents)

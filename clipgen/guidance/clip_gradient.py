@@ -7,34 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import hypot
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.views import views
 from clipgen.denoise import Correction, Moment, Point, Prediction, PredictNoise, moment_of
+from clipgen.guidance.guide import Guide
 from clipgen.settings import Note
 
 BURNT_SLOPE = 0.05  # of the soft clamp: pixels out of [0, 1] keep that much of their gradient
 UNGUIDED_PART = 0.1  # of x0: the trust region's radius where there is no classifier-free guidance to measure it by
 MOST_BROKEN = 0.2  # part of a picture's guided steps that may go unguided before people are told
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Guide:
-    """One CLIP and what pictures are to look like to it.
-
-    `targets` [B, T, D] are unit vectors, row b for picture b, or [1, T, D] for all; `weights` [T], negative = away.
-    """
-
-    encoder: ClipEncoder
-    targets: Tensor
-    weights: Tensor
 
 
 class ClipGradient:
@@ -122,12 +110,6 @@ class ClipGradient:
             for step, seeds, similarity in self._seen
             if image_seed in seeds
         )
-
-    @torch.no_grad()
-    def similarity(self, pixels: Tensor) -> Tensor:
-        """Returns the cosines [B] of pictures [B, 3, H, W] in [0, 1] to the first guide's first targets."""
-        guide = self.guides[0]
-        return (guide.encoder.image_features(pixels) * guide.targets[:, 0]).sum(dim=-1)
 
     def notes(self) -> list[Note]:
         """Returns a warning if a picture went unguided for more than a fifth of its guided steps."""

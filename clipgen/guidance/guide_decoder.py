@@ -1,4 +1,7 @@
-"""Decoders that gradients go through: from the cheap ones, good enough for CLIP to see by, to the model's own."""
+"""Decoders that gradients go through: from the cheap ones, good enough for CLIP to see by, to the model's own.
+
+All take x0 [B, C, h, w] in float32 to pixels, 0 to 1.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from torch import Tensor
 
 from clipgen.errors import SettingsError
 from clipgen.families import Family
+from clipgen.guidance.guide import Decode
 
-Decode = Callable[[Tensor], Tensor]  # x0 [B, C, h, w] in float32 -> pixels [B, 3, H, W], 0 to 1, keeping gradients
 PATCHES, PATCH = 256, 2  # even patches of latents that a model's colours are fitted to, and their side
 _FITTED: WeakKeyDictionary[Family, tuple[Tensor, Tensor]] = WeakKeyDictionary()  # for as long as the model lives
 

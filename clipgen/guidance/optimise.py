@@ -5,18 +5,66 @@ ReNO: Eyring et al. 2024 (arXiv 2406.04312); the noise is held to unit variance 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from clipgen.denoise import State, denoise, denoise_with_graph
 from clipgen.errors import SettingsError
+from clipgen.guidance.clip_gradient import soft_clamp
+from clipgen.guidance.guide import Decode, Guide
 
 MOST_STEPS = 4  # gradients through more of them cost too much and say too little
 RATE, MOMENTUM, LONGEST = 5.0, 0.9, 0.1  # of the ascent: step size, Nesterov's momentum, norm of a gradient
 PATIENCE = 10  # iterations without gain after which a picture is left as it is
 TINY = 1e-12
+
+
+Loop = Callable[[Callable[..., Iterator[State]], Tensor], Iterator[State]]  # (denoise or its twin, noise) -> states
+
+
+class Optimise:
+    """The loop around the loop: looks for the start noise from which one batch comes out best; for one run.
+
+    `decode` shows the guide what was drawn, latents [B, C, h, w] to pixels, with gradients; a row is a picture.
+    """
+
+    def __init__(self, guide: Guide, decode: Decode, image_seeds: Sequence[int], iterations: int) -> None:
+        self.guide, self.decode = guide, decode
+        self.image_seeds, self.iterations = tuple(image_seeds), iterations
+        self._seen: list[Tensor] = []
+
+    def __call__(self, noise: Tensor, run: Loop) -> Iterator[State]:
+        """Yields what each round draws, then the run from the best noise; all of them count as steps.
+
+        `run` is the loop of the batch from any noise [B, C, h, w], each time with the same noise in its steps.
+        """
+        drawn: list[State] = []
+
+        def draw(leaf: Tensor) -> Tensor:
+            drawn[:] = run(denoise_with_graph, leaf)
+            return drawn[-1].latents
+
+        best = noise
+        for ascent in ascend(noise, draw, self._reward, self.iterations):
+            best, last, steps = ascent.noise, drawn[-1], self.iterations + len(drawn)
+            latents = last.latents.detach()
+            yield replace(last, index=ascent.iteration, steps=steps, latents=latents, x0=latents)
+        for state in run(denoise, best):
+            yield replace(state, index=self.iterations + state.index, steps=self.iterations + state.steps)
+
+    def _reward(self, latents: Tensor) -> Tensor:
+        """Returns how well each of the drawn fits its targets, [B]."""
+        cosines = self.guide.cosines(soft_clamp(self.decode(latents)))
+        self._seen.append(cosines[:, 0].detach())
+        return cosines @ self.guide.weights
+
+    def curve(self, image_seed: int) -> tuple[tuple[int, float], ...]:
+        """Returns the rounds of a picture, each with the similarity of what was drawn to its prompt."""
+        row = self.image_seeds.index(image_seed)
+        return tuple((round_, float(similarity[row])) for round_, similarity in enumerate(self._seen))
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,13 @@ Successive halving (Karnin et al. 2013) of best-of-N: most of the price of N pic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from math import ceil
 
 import torch
 from torch import Tensor
 
 from clipgen.denoise import Moment
-
-Reward = Callable[[Tensor], Tensor]  # x0 [B, C, h, w] -> how well each fits its prompt, [B] in float32
+from clipgen.guidance.guide import Reward
 
 HALVED_AT = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # parts of the run
 FEWEST_STEPS = 8  # below, x0 says too little until the end, and no candidate is dropped before

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipgen.denoise import Moment
 from clipgen.errors import SettingsError
-from clipgen.guidance.pick import Reward
+from clipgen.guidance.guide import Reward
 from clipgen.schedulers import SCHEDULERS, scheduler_for
 
 WEIGHED_AT = (0.2, 0.4, 0.6, 0.8)  # parts of the run

@@ -40,6 +40,8 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if settings["guidance"] != "off":
         yield "Guidance", settings["guidance"]
         yield "CLIP guidance scale", settings["clip_guidance_scale"] if "clip" in settings["guidance"] else None
+        yield "Particles", settings["particles"] if settings["guidance"] == "steer" else None
+        yield "Iterations", settings["iterations"] if settings["guidance"] == "optimise" else None
     clip = record["clip"] or {}
     for key in ("model", "similarity", "score", "percentile"):
         yield f"CLIP {key}", clip.get(key)

@@ -15,6 +15,7 @@ OTHER_NOISE = Note("other-noise", None, "Another app's noise differs; expect ano
 _TOGETHER = {
     "width x height": {"width", "height"},
     "cfg_start": {"cfg_start", "cfg_stop"},
+    "guidance_start": {"guidance_start", "guidance_stop"},
 }  # an error's field -> fields
 LONGEST_NAME = 100
 _USUAL_SCHEDULES = {"", "automatic", "normal", "simple", "discrete", "default"}

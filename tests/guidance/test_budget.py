@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from clipgen.guidance.budget import Choice, choice_of, choose, price, resolve, told
+from clipgen.guidance.budget import Choice, choice_of, choose, price, resolve
 from clipgen.guidance.flops import KL_DECODER, SD15_UNET, TINY_DECODER, Cost, Facts
+from clipgen.settings import METHODS as ALL
 from clipgen.settings import Settings
 
-ALL = ("off", "clip", "pick", "clip+pick", "steer", "optimise")
 LATENTS = 64 * 64
 B32 = Cost(8.8e9, 8.9e9)
 SD15 = Facts(SD15_UNET.at(LATENTS), KL_DECODER.at(LATENTS), TINY_DECODER.at(LATENTS), B32, "epsilon", False)
@@ -20,6 +20,7 @@ BUDGETS = [1 + part / 20 for part in range(160)] + [16.0, 20.0, 64.0]
 
 def settings(**fields: object) -> Settings:
     known = {"prompt": "a fox", "steps": 40, "scheduler": "ddim", "guidance_scale": 7.5, "eta": 0.0}
+    known |= {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}
     return Settings.from_dict({**known, **fields})
 
 
@@ -146,14 +147,33 @@ def test_no_budget_is_exceeded_and_more_never_buys_less(made: Settings, facts: F
 
 @pytest.mark.parametrize("budget", [1, 1.3, 1.5, 2.5, 5, 64])
 def test_resolving_twice_changes_nothing(budget: float) -> None:
-    once = resolve(settings(candidates=2, guidance="pick", through_unet=True), budget, SD15)
-    assert resolve(once, budget, SD15) == once
+    once, notes = resolve(settings(candidates=2, through_unet=True, budget=budget), SD15)
+    assert resolve(once, SD15) == (once, [])
+    assert once.budget is None
+    assert [note.code for note in notes] == ["budget"]
     assert price(once, SD15) == price(settings(), SD15, choice_of(once)) <= budget
-    assert once == resolve(settings(candidates=once.candidates, through_unet=once.through_unet), budget, SD15)
+    again, _ = resolve(settings(candidates=once.candidates, through_unet=once.through_unet, budget=budget), SD15)
+    assert once == again
 
 
 def test_what_was_chosen_is_said_in_one_line() -> None:
-    assert told(resolve(settings(), 2, SD15), 2, SD15) == (
-        "A budget of 2x buys guidance clip, through_unet true: 1.46 times the work of no guidance."
+    def said(**fields: object) -> str:
+        _, (note,) = resolve(settings(**fields), SD15)
+        return note.message
+
+    assert said(budget=1.2) == (
+        "Budget 1.2x: guidance clip, through_unet false, every step from 0.1 to 0.7, price 1.13x."
     )
-    assert "guidance clip+pick, through_unet false, candidates 4: 2.10" in told(resolve(settings(), 3, SD15), 3, SD15)
+    assert "clip+pick, through_unet false, candidates 4, every 2 steps from 0.1 to 0.9, price 2.0" in said(
+        budget=3, guidance_every=2, guidance_stop=0.9
+    )
+    assert said(budget=8, scheduler="euler_ancestral") == "Budget 8x: guidance steer, particles 7, price 7.07x."
+    assert said(budget=1) == "Budget 1x: guidance off, price 1.00x."
+
+
+@pytest.mark.parametrize("made", [settings(), settings(scheduler="euler_ancestral"), settings(steps=6), FEW])
+@pytest.mark.parametrize("guard", ["off", "survival", "two-key"])
+def test_whatever_a_budget_buys_its_guard_allows(made: Settings, guard: str) -> None:
+    for budget in (1, 2, 4, 8, 64):
+        bought, _ = resolve(made.replace(guard=guard, budget=budget), SD15)
+        assert guard != "two-key" or bought.guidance in ("off", "clip", "clip+pick")

@@ -16,7 +16,6 @@ from clipgen.denoise import Moment, Prediction, denoise, generators_of, make_sch
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.clip_gradient import (
     ClipGradient,
-    Guide,
     angle_loss,
     corrected,
     rms,
@@ -24,6 +23,7 @@ from clipgen.guidance.clip_gradient import (
     trusted,
     without_growth,
 )
+from clipgen.guidance.guide import Guide
 
 CPU = torch.device("cpu")
 SEEDS = (11, 12, 13, 14)
@@ -312,7 +312,7 @@ def test_the_curve_is_the_overviews_similarity(clip, decode):
         ((step, seen),) = correction.curve(seed)
         assert step == 3
         assert seen == pytest.approx(wanted, abs=1e-5)
-    assert correction.similarity(decode(moment().x0)).shape == (4,)
+    assert correction.guides[0].similarity(decode(moment().x0)).shape == (4,)
 
 
 def test_through_the_unet_the_direction_is_the_naive_chains(clip, decode, network):

@@ -119,7 +119,7 @@ def test_facts_are_counted_once_and_grow_with_the_picture(family: Any, encoder: 
     larger = facts_of(family, TOLD, [encoder], (128, 128), "full")
     assert larger.guide == larger.decoder
     assert 4 <= larger.decoder.forward / facts.decoder.forward < 16  # convolutions and attention
-    made = Settings("a fox", steps=20, scheduler="ddim", guidance_scale=4.0, eta=0.0)
+    made = Settings("a fox", steps=20, scheduler="ddim", guidance_scale=4.0, eta=0.0, cutouts=4, guidance_every=1)
     assert 1 < price(made, facts, Choice("clip")) < price(made, facts, Choice("clip", through_unet=True))
 
 
