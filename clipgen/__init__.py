@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipgen.attach import ClipGuidance
     from clipgen.errors import (
         BelowMinScore,
         BrokenImage,
@@ -29,6 +30,7 @@ __all__ = [
     "BelowMinScore",
     "BrokenImage",
     "Cancelled",
+    "ClipGuidance",
     "ClipgenError",
     "ImageFileError",
     "ModelError",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "ClipGuidance": "attach",
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
     **dict.fromkeys(("Pipeline", "generate", "generate_many"), "pipeline"),
     **dict.fromkeys(("Result", "Step"), "result"),

@@ -24,6 +24,7 @@ from clipgen.guidance.budget import resolve
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.flops import facts_of
 from clipgen.guidance.guide import encoders_of
+from clipgen.guidance.latent_gradient import latent_head_for
 from clipgen.guidance.steering import Steering, check_guidance, steering_of
 from clipgen.models import find_model, preflight
 from clipgen.models.encoder import load_encoder
@@ -130,7 +131,9 @@ class Pipeline:
             encoders = encoders_of(filled, self._own_encoder, self.origin.model, self.encoder)
             told = self.family.at_scale(self._encode("prompt", PRICED_BY, "plain", "cut")[0], 1.0)
             size = (filled.width or 0, filled.height or 0)
-            facts = facts_of(self.family, told, encoders.guides, size, filled.guide_decoder or "auto")
+            head = latent_head_for(filled, encoders, self.family, self._own_encoder)
+            decoder = filled.guide_decoder or "auto"
+            facts = facts_of(self.family, told, encoders.guides, size, decoder, head=head)
         return resolve(filled, facts)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:

@@ -85,6 +85,21 @@ FAMILIES: dict[str, tuple[Layout, Callable[..., Family]]] = {
 LAYOUTS: dict[str, Layout] = {name: layout for layout, _ in FAMILIES.values() for name in layout.pipeline_classes}
 
 
+COLOURS = {  # by how the names of its pipelines begin, the longest first
+    "StableDiffusionXL": stable_diffusion_xl.LATENT_RGB,
+    "StableDiffusion3": (),
+    "StableDiffusion": stable_diffusion.LATENT_RGB,
+}
+
+
+def rough_colours(pipeline_class: str, channels: int) -> Tensor | None:
+    """Returns the matrix [C, 3] from latents to colours of any pipeline of a family, None where none is known."""
+    import torch
+
+    found = next((matrix for start, matrix in COLOURS.items() if pipeline_class.startswith(start)), ())
+    return torch.tensor(found) if found and len(found) == channels else None
+
+
 def make_family(
     layout: Layout, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]
 ) -> Family:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Rough colours, -1 to 1, of Stable Diffusion's 4 latent channels: fitted by Keturn, discuss.huggingface.co/t/23204.
-SD_LATENT_RGB = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
+LATENT_RGB = ((0.298, 0.207, 0.208), (0.187, 0.286, 0.173), (-0.158, 0.189, 0.264), (-0.184, -0.271, -0.473))
 STEPS, GUIDANCE_SCALE = 30, 7.5
 
 
@@ -65,8 +65,8 @@ class StableDiffusion(OnLatents):
         towers = [clip_tower(parts, "", last_layer)]
         super().__init__(self.unet, parts["vae"], towers, _sides(parts), scheduler_config)
         self.defaults: Mapping[str, Any] = self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE)
-        if self.unet.config.in_channels == len(SD_LATENT_RGB):
-            self.latent_rgb = torch.tensor(SD_LATENT_RGB)
+        if self.unet.config.in_channels == len(LATENT_RGB):
+            self.latent_rgb = torch.tensor(LATENT_RGB)
         if "latent_head" in parts:
             self.latent_head = LatentHead(parts["latent_head"])
 

@@ -154,6 +154,8 @@ def _correction(settings: Settings, facts: Facts, choice: Choice) -> float:
     """Returns the FLOP that a gradient adds to one step of one picture."""
     if "clip" not in choice.methods:
         return 0.0
+    if facts.head is not None and not choice.through_unet:
+        return facts.head.both
     assert settings.cutouts is not None, "with_defaults fills them"
     views = settings.cutouts + (settings.guard == "two-key")
     through = facts.denoiser.backward if choice.through_unet else 0.0

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.latent_head import LatentHead
 from clipgen.families import Conditioning, Family
 from clipgen.guidance.guide_decoder import guide_decoder, guide_decoders
 
@@ -72,7 +73,8 @@ class Facts:
     """What a budget has to know of a loaded model, at one size of picture.
 
     `denoiser` = one pass, `decoder` = the model's own, `guide` = the guide decoder, `view` = one view for all guiding
-    CLIPs. `prediction` and `distilled` are the family's; `back_propagates` = gradients can go through the denoiser.
+    CLIPs. `prediction` and `distilled` are the family's; `back_propagates` = gradients can go through the denoiser;
+    `head` = the latent head where it guides in place of decoder and views.
     """
 
     denoiser: Cost
@@ -82,6 +84,7 @@ class Facts:
     prediction: str
     distilled: bool
     back_propagates: bool = True
+    head: Cost | None = None
 
 
 def facts_of(
@@ -91,14 +94,16 @@ def facts_of(
     size: tuple[int, int],
     decoder: str = "auto",
     back_propagates: bool = True,
+    head: LatentHead | None = None,
 ) -> Facts:
     """Returns the facts of a model for pictures of `size` (width, height); each network is counted once.
 
     `told` is what the denoiser is told of any one prompt, tensors [1, ...]; `encoders` are the CLIPs that guide, and
-    `decoder` names the guide decoder. Raises SettingsError for one that the model has not got.
+    `decoder` names the guide decoder, `head` guides in its place. Raises SettingsError for a decoder that the model has
+    not got.
     """
     shape, side = family.latent_shape(*size), encoders[0].side
-    name = next(iter(guide_decoders(family))) if decoder == "auto" else decoder
+    name = next(iter(guide_decoders(family))) if decoder == "auto" or head is not None else decoder
     return Facts(
         denoiser=_once(family, ("denoiser", shape), lambda: denoiser_cost(family, told, shape)),
         decoder=_once(family, ("full", shape), lambda: decoder_cost(family, "full", shape, side)),
@@ -107,6 +112,7 @@ def facts_of(
         prediction=family.prediction,
         distilled=family.distilled,
         back_propagates=back_propagates,
+        head=None if head is None else _once(family, ("head", shape), lambda: head_cost(head, shape)),
     )
 
 
@@ -144,6 +150,12 @@ def decoder_cost(family: Family, name: str, shape: tuple[int, int, int], side: i
 def view_cost(encoder: ClipEncoder) -> Cost:
     """Returns what one view costs a CLIP; counted with its real weights, as its towers look into their tensors."""
     return counted(encoder.image_features, (1, 3, encoder.side, encoder.side), str(encoder.model.device))
+
+
+def head_cost(head: LatentHead, shape: tuple[int, int, int]) -> Cost:
+    """Returns what one look of a latent head at latents [C, h, w] costs; counted with its real weights."""
+    device = head.model.device
+    return counted(lambda latents: head.features(latents, torch.ones(1, device=device)), (1, *shape), str(device))
 
 
 def counted(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: str) -> Cost:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,14 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.errors import SettingsError
-from clipgen.families import Family
 from clipgen.guidance.guide import Decode
 
+
+class Decoding(Protocol):
+    """What a guide decoder asks of a model: the part of a Family that turns latents into pictures."""
+
+    latent_rgb: Tensor | None
+    vae: Any
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Returns [C, h, w] of the latents of one picture of that size in pixels."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Returns pixels [B, 3, H, W] in float32, 0 to 1 where the decoder keeps to its range."""
+
+
 PATCHES, PATCH = 256, 2  # even patches of latents that a model's colours are fitted to, and their side
-_FITTED: WeakKeyDictionary[Family, tuple[Tensor, Tensor]] = WeakKeyDictionary()  # for as long as the model lives
+_FITTED: WeakKeyDictionary[Decoding, tuple[Tensor, Tensor]] = WeakKeyDictionary()  # for as long as the model lives
 
 
-def guide_decoder(family: Family, name: str, side: int) -> Decode:
+def guide_decoder(family: Decoding, name: str, side: int) -> Decode:
     """Returns a model's guide decoder of that name, `auto` its first; `side` is that of CLIP's input in pixels.
 
     `linear` decodes a little, once, where the model brings no matrix of its colours. Raises SettingsError naming the
@@ -35,7 +49,7 @@ def guide_decoder(family: Family, name: str, side: int) -> Decode:
     return makers[next(iter(makers)) if name == "auto" else name](family, side)
 
 
-def guide_decoders(family: Family) -> dict[str, Callable[[Family, int], Decode]]:
+def guide_decoders(family: Decoding) -> dict[str, Callable[[Decoding, int], Decode]]:
     """Returns what makes each guide decoder that a model carries, the one that `auto` takes first.
 
     tiny: its own AutoencoderTiny; linear: latents to colours by a matrix, before pooled if the model brings one;
@@ -46,7 +60,7 @@ def guide_decoders(family: Family) -> dict[str, Callable[[Family, int], Decode]]
     return {**tiny, **by_matrix, "pooled": _pooled, "linear": _linear, "full": _full}
 
 
-def _full(family: Family, side: int) -> Decode:
+def _full(family: Decoding, side: int) -> Decode:
     """Returns the model's decoder; one in float16, where gradients vanish, is copied to float32."""
     if family.vae.dtype != torch.float16:
         return family.decode
@@ -55,7 +69,7 @@ def _full(family: Family, side: int) -> Decode:
     return twin.decode
 
 
-def _pooled(family: Family, side: int) -> Decode:
+def _pooled(family: Decoding, side: int) -> Decode:
     """Returns the model's decoder on latents averaged to about as many as decode to what CLIP takes in."""
     decode, enough = _full(family, side), family.latent_shape(side, side)[1]
 
@@ -66,7 +80,7 @@ def _pooled(family: Family, side: int) -> Decode:
     return pooled
 
 
-def _linear(family: Family, side: int) -> Decode:
+def _linear(family: Decoding, side: int) -> Decode:
     given = family.latent_rgb
     if given is None and family not in _FITTED:
         _FITTED[family] = fit_colours(family)
@@ -80,7 +94,7 @@ def _linear(family: Family, side: int) -> Decode:
 
 
 @torch.no_grad()
-def fit_colours(family: Family) -> tuple[Tensor, Tensor]:
+def fit_colours(family: Decoding) -> tuple[Tensor, Tensor]:
     """Returns the matrix [C, 3] and offset [3] from latents to colours, -1 to 1, that fit a decoder best.
 
     Fitted by least squares to patches of one even latent each, of unit variance. So fitted it explains 88 % of the

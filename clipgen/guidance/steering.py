@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.latent_head import LatentHead
 from clipgen.clip.score import Score
 from clipgen.denoise import Point, PredictNoise, State
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, corrected
 from clipgen.guidance.guard import overoptimised, survival, vae_round_trip
 from clipgen.guidance.guide import Encoders, Guide, LoadEncoder, Reward, encoders_of, guide_of
-from clipgen.guidance.guide_decoder import guide_decoder
+from clipgen.guidance.guide_decoder import Decoding, guide_decoder
+from clipgen.guidance.latent_gradient import LatentGradient, latent_head_for
 from clipgen.guidance.optimise import Optimise, check_few_steps
 from clipgen.guidance.pick import Pick, candidate_seeds, winner
 from clipgen.guidance.steer import Steer, check_draws_noise
@@ -33,21 +36,32 @@ def check_guidance(settings: Settings, model: str, prediction: str) -> None:
 
 
 @torch.no_grad()
-def gradient_of(settings: Settings, encoders: Encoders, family: Family, texts: Sequence[str]) -> ClipGradient:
-    """Returns the correction of guidance `clip` for a batch with those texts; settings hold no None."""
+def gradient_of(
+    settings: Settings, encoders: Encoders, family: Decoding, texts: Sequence[str], head: LatentHead | None = None
+) -> ClipGradient:
+    """Returns the correction of guidance `clip` for a batch with those texts, by a latent head if one is given.
+
+    Settings must be filled: `Settings.with_defaults`.
+    """
     assert settings.guide_decoder is not None, FILLED
     assert settings.cutouts is not None, FILLED
     assert settings.guidance_every is not None, FILLED
+    guides = [guide_of(encoder, texts, settings) for encoder in encoders.guides]
+    when: dict[str, Any] = {
+        "scale": settings.clip_guidance_scale,
+        "start": settings.guidance_start,
+        "stop": settings.guidance_stop,
+        "every": settings.guidance_every,
+    }
+    if head is not None:
+        return LatentGradient(guides[0], head, **when)
     return ClipGradient(
-        [guide_of(encoder, texts, settings) for encoder in encoders.guides],
+        guides,
         guide_decoder(family, settings.guide_decoder, encoders.guides[0].side),
-        scale=settings.clip_guidance_scale,
         cutouts=settings.cutouts,
-        start=settings.guidance_start,
-        stop=settings.guidance_stop,
-        every=settings.guidance_every,
         through_unet=settings.through_unet,
         two_key=None if encoders.second is None else guide_of(encoders.second, texts, settings),
+        **when,
     )
 
 
@@ -142,16 +156,16 @@ def steering_of(
     if methods == ["off"]:
         return Steering(tuple(seeds))
     encoders = encoders_of(settings, own, model, load)
-    guide = _first_guide(encoders, texts, settings)
+    guide, head = _first_guide(encoders, texts, settings), latent_head_for(settings, encoders, family, own)
     steering = Steering(
         tuple(seeds),
-        correction=gradient_of(settings, encoders, family, texts) if "clip" in methods else None,
+        correction=gradient_of(settings, encoders, family, texts, head) if "clip" in methods else None,
         guide=guide,
         own_guides=own in encoders.guides,
-        family=family if settings.guard == "survival" else None,
+        family=family if settings.guard == "survival" and head is None else None,  # a guess is no baseline
     )
     assert settings.guide_decoder is not None, FILLED
-    decode = guide_decoder(family, settings.guide_decoder, guide.encoder.side)
+    decode = guide_decoder(family, "auto" if head is not None else settings.guide_decoder, guide.encoder.side)
     if "optimise" in methods:
         return replace(steering, ascent=Optimise(guide, decode, seeds, settings.iterations))
     if "pick" in methods:

@@ -1,0 +1,197 @@
+"""ClipGuidance on pipelines of diffusers: what it raises, and that it leaves them as it found them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from clipgen import ClipGuidance, Pipeline, Settings, SettingsError
+
+PROMPT = "a fox in snow"
+
+
+@pytest.fixture(scope="module")
+def clip(tiny_v: Path) -> str:
+    return str(tiny_v / "clip")
+
+
+def silent(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, tiny_epsilon: Path, tiny_v: Path) -> dict[str, Path]:
+    made = {"epsilon": tiny_epsilon, "v": tiny_v}
+    for name, save in (("xl", tiny.save_xl), ("sd3", tiny.save_sd3), ("flux", tiny.save_flux)):
+        made[name] = save(tmp_path_factory.mktemp("attach") / name)
+    return made
+
+
+def load(folder: Path, task: str = "Text2Image") -> Any:
+    import diffusers
+
+    return silent(getattr(diffusers, f"AutoPipelineFor{task}").from_pretrained(folder))
+
+
+KINDS = ("epsilon", "v", "xl", "sd3", "flux", "image-to-image", "inpainting", "xl image-to-image")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def drawing(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """A pipeline, and what draws two pictures with it, [2, 3, H, W]."""
+    kind = request.param
+    name = {"image-to-image": "epsilon", "inpainting": "epsilon", "xl image-to-image": "xl"}.get(kind, kind)
+    task = "Image2Image" if "image-to-image" in kind else "Inpainting" if kind == "inpainting" else "Text2Image"
+    pipe = load(folders[name], task)
+    told: dict[str, Any] = {"num_inference_steps": 6, "num_images_per_prompt": 2}
+    told |= {"image": Image.new("RGB", (64, 64), "teal"), "strength": 0.8} if task != "Text2Image" else {}
+    told |= {"mask_image": Image.new("L", (64, 64), 255)} if task == "Inpainting" else {}
+    told |= {} if task == "Image2Image" else {"width": 64, "height": 64}
+    told |= {"max_sequence_length": 32} if name in ("sd3", "flux") else {}
+
+    def draw() -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+        return torch.from_numpy(pipe(PROMPT, generator=generators, output_type="np", **told).images).permute(0, 3, 1, 2)
+
+    return pipe, draw
+
+
+def state_of(pipe: Any) -> dict[str, Any]:
+    """Everything that a guidance could leave behind: hooks, attributes, weights and how they lie in memory."""
+    networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    hooks = {name: (len(part._forward_hooks), len(part._forward_pre_hooks)) for name, part in networks.items()}
+    weights = {
+        f"{name}.{key}": (weight.data_ptr(), weight.stride(), weight.dtype, weight.requires_grad, weight.grad is None)
+        for name, part in networks.items()
+        for key, weight in part.named_parameters()
+    }
+    return {"hooks": hooks, "weights": weights, "step": "step" in vars(pipe.scheduler), "config": pipe.scheduler.config}
+
+
+def similarity(clip: str, pixels: torch.Tensor) -> float:
+    from clipgen.models.encoder import load_encoder
+
+    encoder = load_encoder(clip, torch.device("cpu"))
+    with torch.no_grad():
+        return float((encoder.image_features(pixels) @ encoder.text_features([PROMPT])[0]).mean())
+
+
+def test_a_guided_picture_resembles_its_prompt_more_and_the_pipeline_stays_as_it_was(
+    drawing: tuple[Any, Callable[[], torch.Tensor]], clip: str
+) -> None:
+    pipe, draw = drawing
+    plain, before = draw(), state_of(pipe)
+    with ClipGuidance(pipe, PROMPT, scale=1.0, clip_models=[clip], guidance_stop=1.0, guide_decoder="full") as guidance:
+        guided, again = draw(), draw()
+    assert torch.equal(guided, again)
+    assert not torch.equal(guided, plain)
+    assert similarity(clip, guided) > similarity(clip, plain)
+    assert len(guidance.curve(1)) >= 4
+    assert state_of(pipe) == before
+    assert torch.equal(draw(), plain)
+
+
+def test_a_scale_of_zero_changes_nothing(folders: dict[str, Path], clip: str) -> None:
+    pipe = load(folders["v"])
+
+    def draw() -> Any:
+        return pipe(PROMPT, num_inference_steps=3, generator=torch.Generator().manual_seed(1), output_type="np").images
+
+    plain = draw()
+    with ClipGuidance(pipe, PROMPT, scale=0, clip_models=[clip]):
+        assert (draw() == plain).all()
+
+
+@pytest.mark.parametrize("scheduler", ["PNDM", "EulerDiscrete", "HeunDiscrete", "UniPCMultistep", "DDIM"])
+def test_the_loop_and_an_attached_guidance_draw_the_same(folders: dict[str, Path], clip: str, scheduler: str) -> None:
+    import diffusers
+
+    names = {"PNDM": "pndm", "EulerDiscrete": "euler", "HeunDiscrete": "heun", "DDIM": "ddim"}
+    guided = {"clip_models": [clip], "cutouts": 2, "guidance_stop": 0.9}
+    ours = Pipeline.from_pretrained(str(folders["epsilon"]))
+    scale = {"guidance": "clip", "clip_guidance_scale": 0.5}
+    shared = {"steps": 8, "width": 64, "height": 64, "seed": 5, "guidance_scale": 5.0}
+    settings = Settings(PROMPT, scheduler=names.get(scheduler, "unipc"), **shared, **scale, **guided)
+    (result,) = ours.run(settings)
+    pipe = load(folders["epsilon"])
+    config = {**pipe.scheduler.config, "use_karras_sigmas": False}
+    from clipgen.denoise import make_scheduler
+
+    named = make_scheduler(settings.scheduler, {**config, "_class_name": "PNDMScheduler"}, 8, torch.device("cpu"))
+    pipe.scheduler = getattr(diffusers, type(named).__name__).from_config(named.config)
+    with ClipGuidance(pipe, PROMPT, scale=0.5, seed=5, **guided):
+        (theirs,) = pipe(
+            PROMPT, num_inference_steps=8, width=64, height=64, guidance_scale=5.0, output_type="np",
+            generator=torch.Generator().manual_seed(5),
+        ).images  # fmt: skip
+    assert torch.allclose(result.pixels, torch.from_numpy(theirs).permute(2, 0, 1), atol=2e-3)
+
+
+def test_an_exception_inside_leaves_nothing_behind(folders: dict[str, Path], clip: str) -> None:
+    pipe = load(folders["epsilon"])
+    before = state_of(pipe)
+
+    def broken(pipe: Any, index: int, timestep: Any, told: dict[str, Any]) -> dict[str, Any]:
+        raise RuntimeError("stop here")
+
+    with pytest.raises(RuntimeError, match="stop here"), ClipGuidance(pipe, PROMPT, clip_models=[clip]):
+        pipe(PROMPT, num_inference_steps=2, callback_on_step_end=broken)
+    assert state_of(pipe) == before
+
+
+def test_guidances_nest_and_each_takes_back_its_own(folders: dict[str, Path], clip: str) -> None:
+    pipe = load(folders["v"])
+    before = state_of(pipe)
+    with ClipGuidance(pipe, PROMPT, clip_models=[clip]):
+        outer = pipe.scheduler.step
+        with ClipGuidance(pipe, "deep snow", clip_models=[clip]):
+            assert pipe.scheduler.step is not outer
+        assert pipe.scheduler.step is outer
+    assert state_of(pipe) == before
+
+
+def test_each_prompt_of_a_call_has_its_own_target(folders: dict[str, Path], clip: str) -> None:
+    pipe, prompts = load(folders["v"]), ["a fox", "an owl at night"]
+
+    def draw(*which: int) -> Any:
+        generators = [torch.Generator().manual_seed(seed) for seed in which]
+        told = [prompts[seed] for seed in which]
+        return pipe(told, num_inference_steps=4, generator=generators, output_type="np").images
+
+    with ClipGuidance(pipe, prompts, scale=1, clip_models=[clip]):
+        both = draw(0, 1)
+        with pytest.raises(SettingsError, match="ClipGuidance has 2 prompts, and the pipeline draws 1 pictures"):
+            draw(0)
+    with ClipGuidance(pipe, prompts[1], scale=1, seed=1, clip_models=[clip]):
+        assert abs(draw(1)[0] - both[1]).max() < 1 / 255
+
+
+def test_inference_mode_is_refused_in_one_line(folders: dict[str, Path], clip: str) -> None:
+    pipe = load(folders["v"])
+    with torch.inference_mode(), pytest.raises(SettingsError, match=r"which torch\.inference_mode forbids"):
+        ClipGuidance(pipe, PROMPT, clip_models=[clip]).__enter__()
+    assert "step" not in vars(pipe.scheduler)
+
+
+@pytest.mark.parametrize(
+    "fields, line",
+    [
+        ({"through_unet": True}, "ClipGuidance takes no through_unet. It takes: cutouts, "),
+        ({"scale": 2}, "clip_guidance_scale must be 0 to 1, got '2'"),
+        ({"guide_decoder": "tiny"}, "guide_decoder 'tiny' is none of this model's. Works: auto, linear, pooled, full"),
+        ({"guard": "two-key"}, "guidance 'clip' needs a CLIP, and model 'StableDiffusionPipeline' brings none"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(
+    folders: dict[str, Path], clip: str, fields: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        ClipGuidance(load(folders["epsilon"]), PROMPT, **{"clip_models": [clip], **fields})
+    assert str(refused.value).startswith(line)
