@@ -129,12 +129,16 @@ class Pipeline:
         filled = settings.with_defaults(self.defaults)
         with self._lock, memory_told("CLIP", self.device):
             encoders = encoders_of(filled, self._own_encoder, self.origin.model, self.encoder)
-            told = self.family.at_scale(self._encode("prompt", PRICED_BY, "plain", "cut")[0], 1.0)
+            told = self.told(PRICED_BY)
             size = (filled.width or 0, filled.height or 0)
             head = latent_head_for(filled, encoders, self.family, self._own_encoder)
             decoder = filled.guide_decoder or "auto"
             facts = facts_of(self.family, told, encoders.guides, size, decoder, head=head)
         return resolve(filled, facts)
+
+    def told(self, text: str, guidance_scale: float = 1.0) -> Conditioning:
+        """Returns what the denoiser is told of one text without syntax, tensors [1, ...]."""
+        return self.family.at_scale(self._encode("prompt", text, "plain", "cut")[0], guidance_scale)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""

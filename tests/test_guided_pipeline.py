@@ -255,13 +255,19 @@ def test_candidates_are_looked_at_through_the_guide_decoder(pipe):
     assert rough.seed == own.seed
 
 
+def last(event):
+    return isinstance(event, Step) and event.index == event.steps - 1
+
+
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++_2m"])
 def test_adaptive_projection_tames_what_a_high_scale_does(pipe, scheduler):
+    told = {"guidance": "off", "guidance_scale": 12, "scheduler": scheduler, "steps": 8, "images": 4, "seed": 3}
     plain, tamed = (
-        draw(pipe, guidance="off", guidance_scale=12, scheduler=scheduler, apg=apg, images=4, steps=8)
+        torch.stack([step.x0 for step in pipe.generate(Settings("a fox", apg=apg, **told)) if last(step)])
         for apg in (False, True)
     )
-    assert clipped(tamed) < clipped(plain)
+    assert tamed.square().mean() < plain.square().mean()
+    tamed = draw(pipe, apg=True, **told)
     alone = draw(pipe, guidance="off", guidance_scale=12, scheduler=scheduler, apg=True, seed=5, steps=8)[0]
     assert torch.allclose(tamed[2].pixels, alone.pixels, atol=1 / 255)
 

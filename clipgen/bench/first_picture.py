@@ -12,10 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+
+from clipgen.bench.timing import in_turn
 
 PROMPT = "a fox in snow"
 PEER = """
@@ -56,26 +57,16 @@ def measure(rounds: int) -> str:
             ),
             "cold picture, diffusers": lambda: _run(peer),
         }
-        seconds = _in_turn(cold, rounds)
+        taken = in_turn(cold, rounds)
     settings = Settings(prompt=PROMPT, seed=1)
     pipe.run(settings)
-    seconds |= _in_turn({f"warm picture, clipgen ({steps} steps)": lambda: pipe.run(settings)}, max(5, rounds))
+    taken |= in_turn({f"warm picture, clipgen ({steps} steps)": lambda: pipe.run(settings)}, max(5, rounds))
+    seconds = {name: [clock.wall for clock in clocks] for name, clocks in taken.items()}
     lines = [
         f"{name:34} {median(s):6.2f} s   ({min(s):.2f} to {max(s):.2f}, {len(s)} runs)" for name, s in seconds.items()
     ]
     ratio = median(seconds["cold picture, clipgen"]) / median(seconds["cold picture, diffusers"])
     return "\n".join([*lines, f"cold picture, clipgen / diffusers  {ratio:6.2f}", f"cores {os.cpu_count()}"])
-
-
-def _in_turn(arms: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Runs every arm once a round and returns the wall seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(rounds):
-        for name, run in arms.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    return seconds
 
 
 def _run(command: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typer._click.exceptions import UsageError
 from clipgen.cli import (
     again,
     batch,
+    bench,
     compare,
     completion,
     config,
@@ -47,6 +48,7 @@ app.command("doctor", cls=Command, rich_help_panel=SET_UP)(doctor.doctor)
 app.add_typer(config.app, name="config", rich_help_panel=SET_UP)
 app.command("completion", cls=Command, rich_help_panel=SET_UP)(completion.completion)
 app.add_typer(train.app, name="train", rich_help_panel=SET_UP)
+app.add_typer(bench.app, name="bench", rich_help_panel=SET_UP)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,59 @@
+"""`clipgen bench`: what clipgen measures about itself, on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clipgen.cli import complete
+from clipgen.cli.group import Command, Group
+from clipgen.cli.numbers import whole
+from clipgen.cli.report import Report
+
+app = typer.Typer(cls=Group)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure clipgen on this machine.
+
+    clipgen bench speed               guided pictures against plain ones, and against the usual way
+    """
+
+
+@app.command("speed", cls=Command)
+def speed(
+    rounds: Annotated[
+        int,
+        typer.Option("--rounds", metavar="N", help="How often each arm is timed; 5.", parser=whole("rounds", 1, 100)),
+    ] = 5,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", help="Denoising steps; the model's own.", parser=whole("steps", 1, 150)),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="A model with a CLIP; storybook.", autocompletion=complete.models
+        ),
+    ] = "storybook",
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:
+    """Time guided pictures against plain ones."""
+    from clipgen.bench.speed import COLUMNS, measure, table
+    from clipgen.errors import SettingsError
+    from clipgen.pipeline import Pipeline
+    from clipgen.settings import Note
+
+    with Report(json=json, events=False) as report:
+        pipe = Pipeline.from_pretrained(model)
+        if pipe.scorer is None:
+            raise SettingsError(f"model '{model}' brings no CLIP to guide by. Works: storybook.", field="model")
+        found = measure(pipe, rounds, steps)
+        report.data = found.to_dict()
+        report.table(COLUMNS, table(found))
+        for line in (found.machine, *found.goals):
+            report.say(line)
+        for line in found.warnings:
+            report.warn(Note("noisy", None, line))
