@@ -51,7 +51,7 @@ class Heard:
 
 
 def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
-    """Returns who guides and who judges: without `judge` the model's own CLIP judges where others guide.
+    """Returns who guides and who judges: without `judge` the model's own judge, or its own CLIP where others guide.
 
     Raises SettingsError if nothing guides, and what loading a CLIP raises.
     """
@@ -60,7 +60,7 @@ def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
     guide = load_scorer(named[0], pipe.encoder) if named else own
     if guide is None:
         raise SettingsError(f"model '{settings.model}' brings no CLIP: name one with --clip-model", field="clip_models")
-    if judge is not None:
+    if (judge := inputs.judge_of(settings, judge)) is not None:
         return Panel(guide, load_scorer(judge, pipe.encoder))
     return Panel(guide, own if inputs.own_clip(settings.model) not in inputs.guides_of(settings) else None)
 

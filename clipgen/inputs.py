@@ -62,6 +62,14 @@ def guides_of(settings: Settings) -> set[Path]:
     return guides if len(settings.clip_models) > (settings.guard == "two-key") else guides | {own_clip(settings.model)}
 
 
+def judge_of(settings: Settings, judge: str | None) -> str | None:
+    """Returns the CLIP that is to judge: the one that is named, else the model's `judge` folder, unless that guides."""
+    from clipgen.models import find_model
+
+    own = find_model(settings.model, offline=True).path / "judge"
+    return str(own) if judge is None and own.is_dir() and own.resolve() not in guides_of(settings) else judge
+
+
 def check_judge(judge: str, settings: Settings, *, offline: bool) -> None:
     """Finds the CLIP that is to judge; raises SettingsError if it guides these settings, ModelNotFound."""
     from clipgen.models.find import find_clip

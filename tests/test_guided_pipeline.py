@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import numpy
 import pytest
@@ -14,6 +15,7 @@ from clipgen import Pipeline, Settings, SettingsError, Step
 from clipgen.errors import ImageFileError, ModelNotFound
 from clipgen.guidance.pick import candidate_seeds
 from clipgen.models.find import BUNDLED
+from clipgen.train.latent_head import build_latent_head
 
 STORYBOOK = pytest.mark.skipif(not BUNDLED["storybook"].is_dir(), reason="no weights of storybook here")
 
@@ -203,14 +205,26 @@ def test_particles_ask_for_a_scheduler_with_noise(pipe, tiny_v):
 CLIMBED = {"guidance": "optimise", "steps": 2, "iterations": 6}
 
 
-def test_an_ascent_starts_at_the_picture_without_it_and_ends_higher(pipe):
-    (plain,), (climbed,), (again,) = draw(pipe, guidance="off", steps=2), draw(pipe, **CLIMBED), draw(pipe, **CLIMBED)
+def test_an_ascent_starts_at_the_picture_without_it_and_ends_higher(tiny_epsilon, tiny_v):
+    bare, clip = Pipeline.from_pretrained(str(tiny_epsilon)), str(tiny_v / "clip")
+    told = {"clip_models": [clip], "guide_decoder": "full", **CLIMBED}
+    (plain,), (climbed,), (again,) = draw(bare, guidance="off", steps=2), draw(bare, **told), draw(bare, **told)
+    encoder = bare.encoder(clip)
+    with torch.no_grad():
+        seen = encoder.image_features(torch.stack([plain.pixels, climbed.pixels]))
+        before, after = (seen @ encoder.text_features(["a fox in snow"])[0]).tolist()
+    assert after > before + 0.05
     assert torch.equal(climbed.pixels, again.pixels)
-    assert climbed.clip.curve[0][1] == pytest.approx(plain.clip.similarity, abs=0.01)
-    assert climbed.clip.similarity > plain.clip.similarity
-    assert climbed.clip.self_graded
     assert climbed.seed == 3
-    assert torch.equal(pipe.run(climbed.settings)[0].pixels, climbed.pixels)
+    assert torch.equal(bare.run(climbed.settings)[0].pixels, climbed.pixels)
+
+
+def test_an_ascent_leaves_its_rounds_as_the_curve(pipe):
+    (plain,), (climbed,) = draw(pipe, guidance="off", steps=2), draw(pipe, **CLIMBED)
+    assert [number for number, _, _ in climbed.clip.curve] == list(range(6))
+    assert climbed.clip.curve[0][1] == pytest.approx(plain.clip.similarity, abs=0.01)
+    assert climbed.clip.similarity >= plain.clip.similarity
+    assert climbed.clip.self_graded
 
 
 def test_rounds_of_an_ascent_are_steps_that_can_be_watched_and_stopped(pipe):
@@ -275,3 +289,37 @@ def test_adaptive_projection_tames_what_a_high_scale_does(pipe, scheduler):
 def test_a_pick_with_adaptive_projection_draws_itself_again(pipe):
     (picked,) = draw(pipe, guidance="pick", candidates=8, steps=10, apg=True)
     assert torch.allclose(pipe.run(picked.settings)[0].pixels, picked.pixels, atol=1 / 255)
+
+
+@pytest.fixture(scope="module")
+def with_head(tiny_v, tmp_path_factory):
+    """The tiny model with a latent head."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-head"
+    shutil.copytree(tiny_v, folder)
+    torch.manual_seed(0)
+    build_latent_head(32, 8, 16).save_pretrained(folder / "latent_head")
+    return Pipeline.from_pretrained(str(folder))
+
+
+def test_a_latent_head_guides_by_itself_wherever_it_can(with_head, tiny_v):
+    ways = ({}, {"guide_decoder": "latent"}, {"cutouts": 1, "guide_decoder": "tiny"})
+    (head,), (named,), (decoded,) = (draw(with_head, clip_guidance_scale=1, **more) for more in ways)
+    assert torch.equal(head.pixels, named.pixels)
+    assert not torch.equal(head.pixels, decoded.pixels)
+    assert [step for step, _, _ in head.clip.curve] == [1, 2, 3, 4]
+    assert head.clip.self_graded
+    for more in ({"through_unet": True}, {"guard": "two-key", "clip_models": [str(tiny_v / "clip")]}):
+        with pytest.raises(SettingsError, match="'latent' speaks for the model's own CLIP alone"):
+            draw(with_head, guide_decoder="latent", **more)
+    assert draw(with_head, through_unet=True)[0].clip.curve
+    assert draw(with_head, guidance="pick", candidates=2, steps=3, guide_decoder="latent")
+
+
+def test_a_latent_head_is_told_the_noise_level_and_pulls_its_own_guess_up(with_head):
+    guessed = [draw(with_head, clip_guidance_scale=scale, steps=12)[0].clip.curve[-1][1] for scale in (0.01, 1)]
+    assert guessed[1] > guessed[0]
+
+
+def test_a_head_is_cheaper_than_a_decoder(with_head, pipe):
+    (by_head,), (by_decoder,) = (p.within_budget(Settings("a fox", budget=64, steps=20))[1] for p in (with_head, pipe))
+    assert by_head.message != by_decoder.message

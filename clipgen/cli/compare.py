@@ -139,7 +139,8 @@ def _draw(
                     own = [each for each in wanted if each.model == settings.model]
                     pipe = from_pretrained(settings.model, options, own)
                 panel = panel_of(pipe, settings, judge)
-            arms: list[Arm] = []
+            rows: list[Row] = []
+            drawn: list[tuple[Arm, Path | None]] = []
             try:
                 for event in contest(pipe, settings, panel):
                     if isinstance(event, Heard):
@@ -147,10 +148,11 @@ def _draw(
                         continue
                     bar.pause()
                     _write(event, place, report)
-                    arms.append(event)
+                    drawn.append((event, event.result.path))
+                    rows.append(row_of(event, panel))
             finally:
-                _remember(arms, options, report)
-            comparisons.append([row_of(arm, panel) for arm in arms])
+                _remember(drawn, options, report)
+            comparisons.append(rows)
     return comparisons
 
 
@@ -162,13 +164,13 @@ def _write(arm: Arm, place: files.Target, report: Report) -> None:
         report.warn(note)
 
 
-def _remember(arms: Sequence[Arm], options: Options, report: Report) -> None:
+def _remember(drawn: Sequence[tuple[Arm, Path | None]], options: Options, report: Report) -> None:
     """Writes the pictures into the history, the guided one last: it is what was asked for, and `again` draws it."""
     if options.no_history or not read_user().tables.get("history.on", True):
         return
-    for arm in sorted(arms, key=lambda arm: arm.name == GUIDED):
-        if arm.result.path:
-            remember(arm.result, arm.result.path, report, None)
+    for arm, path in sorted(drawn, key=lambda each: each[0].name == GUIDED):
+        if path:
+            remember(arm.result, path, report, None)
 
 
 def _tell(comparisons: Sequence[Sequence[Row]], report: Report) -> None:

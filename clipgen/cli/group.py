@@ -53,7 +53,7 @@ class Group(TyperGroup):
 
 
 DRAWING = ("generate", "again", "batch", "compare")
-ORDER = (*DRAWING, "info", "history", "presets", "models", "doctor", "config", "completion", "train")
+ORDER = (*DRAWING, "info", "history", "presets", "models", "doctor", "config", "completion", "train", "bench")
 
 
 class Root(Group):

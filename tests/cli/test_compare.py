@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -122,6 +123,33 @@ class TestCompare:
         ran = run("compare", *FOX, "--clip-model", f"{model}/clip", "--json")
         assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [True] * 3
 
+    def test_the_models_own_judge_judges_unless_it_guides(
+        self, run: Run, model: str, siglip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "judged"
+        shutil.copytree(model, folder)
+        shutil.copytree(siglip, folder / "judge")
+        monkeypatch.setenv("CLIPGEN_MODEL", str(folder))
+        own, named = run("compare", *FOX, "--json"), run("compare", *FOX, "--judge", siglip, "--json")
+        assert not any(verdict["self_graded"] for verdict in own.data["verdicts"])
+        assert own.data["mean"][1]["judge"] == named.data["mean"][1]["judge"]
+        guiding = run("compare", *FOX, "--clip-model", f"{folder}/judge", "--json")
+        assert guiding.data["mean"][1]["judge"] != guiding.data["mean"][1]["guide"]
+        assert not any(verdict["self_graded"] for verdict in guiding.data["verdicts"])
+
+    def test_the_guided_picture_is_drawn_again(self, run: Run) -> None:
+        run("compare", *FOX, "-c", "0.5")
+        entry = history.last()
+        assert entry is not None
+        assert (entry.settings.guidance, entry.path.name) == ("clip", "a-fox-3.png")
+        assert {history.last(back).settings.guidance for back in (1, 2)} == {"off"}
+
+    def test_a_budget_can_be_compared(self, run: Run) -> None:
+        ran = run("compare", "a fox", "-s", "3", "--steps", "8", "--budget", "4x", "--json")
+        assert ran.code == 0
+        guided = read_settings(ran.data["mean"][1]["path"]).settings
+        assert (guided.budget, "pick" in guided.guidance) == (None, False)  # the winner's own settings
+
     def test_a_choice_can_be_compared_too(self, run: Run) -> None:
         ran = run(
             "compare", "a fox", "-s", "3", "--steps", "8", "--guidance", "clip+pick", "--candidates", "2", "--json"
@@ -232,6 +260,10 @@ class TestEarly:
         [
             (["--like", "none.png:2"], 2, "'none.png' cannot be opened: No such file"),
             (["--guard", "two-key"], 2, "guard two-key needs a second CLIP"),
+            (["--guidance", "steer+clip"], 2, "a gradient would have to enter the weights of the particles"),
+            (["--guidance", "pick", "--guard", "two-key"], 2, "which has no gradient to veto"),
+            (["--guidance", "optimise", "--guard", "off"], 2, "guard must be survival with guidance optimise"),
+            (["--guidance", "clip", "--budget", "2"], 2, "budget must be left out where guidance is chosen by name"),
             ([], 2, "guidance 'clip' needs a CLIP, and model './light' brings none"),
             (["--clip-model", "./nowhere"], 3, "Model './nowhere' is no CLIP folder"),
             (["--clip-model", "org/name"], 3, "Model 'org/name' is not on this machine"),
@@ -257,3 +289,44 @@ def test_a_dry_run_shows_lists_and_switches_as_they_are_typed(run: Run, light_mo
     assert rows["through_unet"] == ["false", "--no-through-unet"]
     assert rows["like"] == ["", "default"]
     assert rows["guidance"] == ["clip", "--clip-guidance-scale"]
+
+
+@pytest.mark.usefixtures("model")
+class TestBudget:
+    def test_what_it_buys_is_told_once_and_before_the_picture(self, run: Run) -> None:
+        ran = run("a fox", "-s", "3", "--steps", "10", "--budget", "64x", "-n", "2")
+        notes = [line for line in ran.err.splitlines() if "Budget" in line]
+        assert len(notes) == 1
+        assert notes[0].startswith("note: Budget 64x: guidance clip+pick")
+        assert ran.err.index("Budget") < ran.err.index("seed ")
+        assert read_settings(ran.lines[0]).settings.budget is None
+
+    def test_a_budget_and_a_guidance_of_two_layers_are_one_choice(
+        self, run: Run, light_model: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def rows(*words: str) -> dict[str, list[str]]:
+            lines = run("a fox", "-m", light_model, "--dry-run", *words).lines
+            return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
+
+        monkeypatch.setenv("CLIPGEN_GUIDANCE", "clip")
+        assert (rows("--budget", "2x")["budget"], rows("--budget", "2x")["guidance"]) == (
+            ["2.0", "--budget"],
+            ["off", "--budget"],
+        )
+        monkeypatch.delenv("CLIPGEN_GUIDANCE")
+        monkeypatch.setenv("CLIPGEN_BUDGET", "2")
+        assert rows()["budget"] == ["2.0", "CLIPGEN_BUDGET"]
+        assert rows("--guidance", "pick")["budget"] == ["", "--guidance"]
+        assert rows("-c", "0.5")["guidance"] == ["clip", "--clip-guidance-scale"]
+        assert rows("-c", "0.5", "--budget", "3")["guidance"] == ["off", "--budget"]
+
+    def test_the_twin_of_a_budget_is_unguided(self, run: Run) -> None:
+        ran = run("a fox", "-s", "3", "--steps", "10", "--budget", "2", "--compare")
+        twin, _ = ran.lines
+        assert read_settings(twin).settings.guidance == "off"
+
+    def test_particles_want_noise_before_the_model_loads(self, run: Run) -> None:
+        ran = run("a fox", "--guidance", "steer")
+        assert (ran.code, "'ddim' draws none. Works: ddpm, " in ran.err) == (2, True)
+        ran = run("a fox", "--guidance", "optimise", "--steps", "5")
+        assert (ran.code, "needs a model of 1-4 steps" in ran.err) == (2, True)
