@@ -48,22 +48,22 @@ from clipgen.errors import SettingsError
 __all__ = [  # what other rooms ask of this one, wherever it is written down
     "CANDIDATES",
     "DECODERS",
+    "DEFAULTS",
     "FIELDS",
     "FORBIDDEN",
     "GUARDS",
-    "DEFAULTS",
     "LIST_FIELDS",
     "LOCAL",
+    "Limits",
     "MAX_DRAWN_SEED",
     "MAX_SEED",
     "METHODS",
     "MODEL_FIELDS",
+    "Note",
     "PRESET_NAME",
     "SERVED",
-    "TEXT_FIELDS",
-    "Limits",
-    "Note",
     "Settings",
+    "TEXT_FIELDS",
     "check_field",
     "check_line",
     "coerce",
@@ -155,8 +155,12 @@ class Settings:
         return Settings.from_dict({**self.to_dict(), **changes})
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Settings:
-        """Returns a copy with the None of MODEL_FIELDS filled from `defaults`, whose other keys are left alone."""
-        return self.replace(**{name: defaults.get(name) for name in MODEL_FIELDS if getattr(self, name) is None})
+        """Returns a copy with the None of MODEL_FIELDS filled from `defaults`, whose other keys are left alone.
+
+        How CLIP steers is filled only where it does.
+        """
+        asked = (name for name in MODEL_FIELDS if self.guided or name not in STEERING_FIELDS)
+        return self.replace(**{name: defaults.get(name) for name in asked if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every field, JSON-safe, in the order of FIELDS."""
@@ -174,10 +178,8 @@ class Settings:
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 FIELDS: tuple[str, ...] = tuple(_FIELDS)
 DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
-MODEL_FIELDS = (
-    *("steps", "width", "height", "scheduler", "guidance_scale", "eta"),
-    *("cutouts", "guidance_every", "guide_decoder"),
-)
+STEERING_FIELDS = ("cutouts", "guidance_every", "guide_decoder")
+MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *STEERING_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard"}
 LIST_FIELDS = ("guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

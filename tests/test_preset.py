@@ -58,6 +58,7 @@ def test_what_a_person_says_wins_over_the_preset() -> None:
         "prompt": "a fox",
         "steps": 30,
         "scheduler": "dpm++_2m",
+        "guidance_every": 4,
         "preset": "fast",
     }
     assert preset.apply({})["steps"] == 8
