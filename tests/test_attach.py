@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from parity import SEEDS, apart, ours, theirs
 from PIL import Image
 
 from clipgen import ClipGuidance, Pipeline, Settings, SettingsError
@@ -115,11 +116,11 @@ def test_the_loop_and_an_attached_guidance_draw_the_same(folders: dict[str, Path
 
     names = {"PNDM": "pndm", "EulerDiscrete": "euler", "HeunDiscrete": "heun", "DDIM": "ddim"}
     guided = {"clip_models": [clip], "cutouts": 2, "guidance_stop": 0.9}
-    ours = Pipeline.from_pretrained(str(folders["epsilon"]))
+    loop = Pipeline.from_pretrained(str(folders["epsilon"]))
     scale = {"guidance": "clip", "clip_guidance_scale": 0.5}
     shared = {"steps": 8, "width": 64, "height": 64, "seed": 5, "guidance_scale": 5.0}
     settings = Settings(PROMPT, scheduler=names.get(scheduler, "unipc"), **shared, **scale, **guided)
-    (result,) = ours.run(settings)
+    (result,) = loop.run(settings)
     pipe = load(folders["epsilon"])
     config = {**pipe.scheduler.config, "use_karras_sigmas": False}
     from clipgen.denoise import make_scheduler
@@ -127,11 +128,22 @@ def test_the_loop_and_an_attached_guidance_draw_the_same(folders: dict[str, Path
     named = make_scheduler(settings.scheduler, {**config, "_class_name": "PNDMScheduler"}, 8, torch.device("cpu"))
     pipe.scheduler = getattr(diffusers, type(named).__name__).from_config(named.config)
     with ClipGuidance(pipe, PROMPT, scale=0.5, seed=5, **guided):
-        (theirs,) = pipe(
+        (picture,) = pipe(
             PROMPT, num_inference_steps=8, width=64, height=64, guidance_scale=5.0, output_type="np",
             generator=torch.Generator().manual_seed(5),
         ).images  # fmt: skip
-    assert torch.allclose(result.pixels, torch.from_numpy(theirs).permute(2, 0, 1), atol=2e-3)
+    assert torch.allclose(result.pixels, torch.from_numpy(picture).permute(2, 0, 1), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["xl", "sd3", "flux"])
+def test_every_family_is_guided_as_in_the_loop(folders: dict[str, Path], clip: str, kind: str) -> None:
+    told: dict[str, Any] = {"clip_models": [clip], "cutouts": 2, "guidance_start": 0, "guidance_stop": 1}
+    lengths = {} if kind == "xl" else {"max_sequence_length": 32}
+    loop, pipe = Pipeline.from_pretrained(str(folders[kind])), load(folders[kind])
+    guided = ours(loop, guidance="clip", clip_guidance_scale=0.5, guidance_scale=3.5, **told)
+    with ClipGuidance(pipe, PROMPT, scale=0.5, seed=SEEDS[0], **told):
+        picture = theirs(pipe, guidance_scale=3.5, **lengths)
+    assert apart(guided, picture) < 2e-3 < apart(guided, ours(loop, guidance_scale=3.5))
 
 
 def test_an_exception_inside_leaves_nothing_behind(folders: dict[str, Path], clip: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from clipgen.guidance.flops import Facts
 from clipgen.guidance.optimise import MOST_STEPS
 from clipgen.guidance.pick import FEWEST_STEPS, HALVED_AT, halving_steps, rows_alive
 from clipgen.guidance.steer import draws_noise, weighing_steps
-from clipgen.settings import CANDIDATES, LOCAL, METHODS, Note, Settings
+from clipgen.settings import CANDIDATES, LOCAL, Note, Settings
 
 PARTICLES, ITERATIONS = (range(least, most + 1) for least, most in (LOCAL.particles, LOCAL.iterations))
 ROUNDING = 1e-9
@@ -63,14 +62,11 @@ def resolve(settings: Settings, facts: Facts) -> tuple[Settings, list[Note]]:
     return chosen, [Note("budget", "budget", told(chosen, settings.budget, facts))]
 
 
-def choose(settings: Settings, budget: float, facts: Facts, methods: Container[str] = METHODS) -> Choice:
-    """Returns the dearest choice that fits; those of a better tier are asked once a budget pays all of the one below.
-
-    `methods` are the values of `guidance` that there are.
-    """
+def choose(settings: Settings, budget: float, facts: Facts) -> Choice:
+    """Returns the dearest choice that fits; a better tier is asked once a budget pays for all of the one below."""
     best = Choice()
     for tier in tiers(settings, facts):
-        known = [choice for choice in tier if choice.guidance in methods and _guarded(choice, settings.guard)]
+        known = [choice for choice in tier if _guarded(choice, settings.guard)]
         prices = {choice: price(settings, facts, choice) for choice in known}
         fits = [choice for choice in known if prices[choice] <= budget + ROUNDING]
         best = max(fits, key=lambda choice: prices[choice], default=best)

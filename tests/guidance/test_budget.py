@@ -6,7 +6,6 @@ import pytest
 
 from clipgen.guidance.budget import Choice, choice_of, choose, price, resolve
 from clipgen.guidance.flops import KL_DECODER, SD15_UNET, TINY_DECODER, Cost, Facts
-from clipgen.settings import METHODS as ALL
 from clipgen.settings import Settings
 
 LATENTS = 64 * 64
@@ -91,21 +90,20 @@ def test_a_picture_without_two_passes_makes_guidance_dearer() -> None:
     ],
 )
 def test_what_a_budget_buys_of_stable_diffusion(budget: float, expected: dict[str, object]) -> None:
-    assert choose(settings(), budget, SD15, ALL).fields == expected
+    assert choose(settings(), budget, SD15).fields == expected
 
 
 def test_a_denoiser_without_gradients_gets_two_candidates() -> None:
-    chosen = choose(settings(), 1.5, replace(SD15, back_propagates=False), ALL)
+    chosen = choose(settings(), 1.5, replace(SD15, back_propagates=False))
     assert chosen.fields == {"guidance": "pick", "candidates": 2}
 
 
 def test_a_scheduler_with_noise_gets_particles_once_the_best_pick_is_paid() -> None:
     noisy = settings(scheduler="euler_ancestral")
-    assert choose(noisy, 4.3, SD15, ALL).guidance == "clip+pick"
-    assert choose(noisy, 4.4, SD15, ALL).fields == {"guidance": "steer", "particles": 4}
-    assert choose(settings(eta=0.5), 8, SD15, ALL).fields == {"guidance": "steer", "particles": 7}
-    assert choose(noisy, 64, SD15, ALL).particles == 16
-    assert choose(noisy, 8, SD15, ("off", "clip", "pick", "clip+pick")).guidance == "clip+pick"
+    assert choose(noisy, 4.3, SD15).guidance == "clip+pick"
+    assert choose(noisy, 4.4, SD15).fields == {"guidance": "steer", "particles": 4}
+    assert choose(settings(eta=0.5), 8, SD15).fields == {"guidance": "steer", "particles": 7}
+    assert choose(noisy, 64, SD15).particles == 16
 
 
 @pytest.mark.parametrize(
@@ -119,12 +117,12 @@ def test_a_scheduler_with_noise_gets_particles_once_the_best_pick_is_paid() -> N
     ],
 )
 def test_what_a_budget_buys_of_a_model_of_one_step(budget: float, expected: dict[str, object]) -> None:
-    assert choose(FEW, budget, SD15, ALL).fields == expected
+    assert choose(FEW, budget, SD15).fields == expected
 
 
 @pytest.mark.parametrize("fields", [{"steps": 6}, {"guard": "off"}])
 def test_an_ascent_needs_few_steps_and_a_guard(fields: dict[str, object]) -> None:
-    assert choose(FEW.replace(**fields), 64, SD15, ALL).fields == {"guidance": "pick", "candidates": 16}
+    assert choose(FEW.replace(**fields), 64, SD15).fields == {"guidance": "pick", "candidates": 16}
 
 
 @pytest.mark.parametrize("facts", [SD15, KL, BARE, replace(SD15, view=Cost(6e11, 6e11), distilled=True)])
@@ -140,7 +138,7 @@ def test_an_ascent_needs_few_steps_and_a_guard(fields: dict[str, object]) -> Non
     ],
 )
 def test_no_budget_is_exceeded_and_more_never_buys_less(made: Settings, facts: Facts) -> None:
-    spent = [price(made, facts, choose(made, budget, facts, ALL)) for budget in BUDGETS]
+    spent = [price(made, facts, choose(made, budget, facts)) for budget in BUDGETS]
     assert all(cost <= budget + 1e-6 for cost, budget in zip(spent, BUDGETS, strict=True))
     assert spent[0] == 1
 
@@ -167,7 +165,7 @@ def test_what_was_chosen_is_said_in_one_line() -> None:
     assert "clip+pick, through_unet false, candidates 4, every 2 steps from 0.1 to 0.9, price 2.0" in said(
         budget=3, guidance_every=2, guidance_stop=0.9
     )
-    assert said(budget=8, scheduler="euler_ancestral") == "Budget 8x: guidance steer, particles 7, price 7.07x."
+    assert said(budget=8, scheduler="euler_ancestral") == "Budget 8x: guidance steer, particles 7, price 7.06x."
     assert said(budget=1) == "Budget 1x: guidance off, price 1.00x."
 
 
