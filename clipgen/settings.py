@@ -62,6 +62,7 @@ __all__ = [  # what other rooms ask of this one, wherever it is written down
     "Note",
     "PRESET_NAME",
     "SERVED",
+    "STEERING_FIELDS",
     "Settings",
     "TEXT_FIELDS",
     "check_field",

@@ -14,6 +14,7 @@ from PIL import Image
 from clipgen import history
 from clipgen.contest import MOST, more
 from clipgen.image_file import read_settings
+from clipgen.settings import STEERING_FIELDS
 from clipgen.words.verdict import UNCLEAR, Opinion, Row, against, averaged, verdicts
 
 from .conftest import Run
@@ -189,7 +190,7 @@ class TestFiles:
         run(*FOX, "-o", "a.png")
         run(*FOX, "-o", "b.png", "-c", "0.5")
         ran = run("compare", "a.png", "b.png", "--judge", siglip, "--json")
-        assert ran.data["settings"].keys() == {"guidance", "clip_guidance_scale"}
+        assert ran.data["settings"].keys() == {"guidance", "clip_guidance_scale", *STEERING_FIELDS}
         assert ran.data["settings"]["guidance"] == {"left": "off", "right": "clip"}
         expected = np.abs(level("a.png") - level("b.png")).mean()
         assert ran.data["mean_pixel_difference"] == pytest.approx(expected, rel=1e-5)
