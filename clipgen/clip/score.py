@@ -57,7 +57,6 @@ class Scorer:
         self.encoder = encoder
         self.captions = captions
         self._folder = folder
-        self._texts: dict[str, Tensor] = {}
 
     @cached_property
     def caption_features(self) -> Tensor:
@@ -73,14 +72,12 @@ class Scorer:
     @torch.no_grad()
     def score(self, pixels: Tensor, texts: Sequence[str]) -> list[Score]:
         """Scores pictures [I, 3, H, W] in [0, 1], each by its own text."""
-        images = self.encoder.image_features(pixels)
-        return [self._score(image, self._text(text)) for image, text in zip(images, texts, strict=True)]
+        return self.score_features(self.encoder.image_features(pixels), texts)
 
-    def _text(self, text: str) -> Tensor:
-        """Returns a text's unit vector [D], kept: the steps of a picture and its end ask about the same one."""
-        if text not in self._texts:
-            self._texts = {text: self.encoder.text_features([text])[0], **dict(list(self._texts.items())[:63])}
-        return self._texts[text]
+    def score_features(self, images: Tensor, texts: Sequence[str]) -> list[Score]:
+        """Scores pictures by their unit vectors [I, D], each by its own text."""
+        words = self.encoder.text_features(texts)
+        return [self._score(image, text) for image, text in zip(images, words, strict=True)]
 
     def _score(self, image: Tensor, text: Tensor) -> Score:
         similarity = float(image @ text)
