@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SettingsError,
         Withheld,
     )
+    from clipgen.gallery import Ranked, classify, load_clip, rank, score, similarity
     from clipgen.image_file import Restored, read_settings
     from clipgen.pipeline import Pipeline, generate, generate_many
     from clipgen.result import Result, Step
@@ -39,18 +40,25 @@ __all__ = [
     "Pipeline",
     "PresetError",
     "PromptError",
+    "Ranked",
     "Restored",
     "Result",
     "Settings",
     "SettingsError",
     "Step",
     "Withheld",
+    "classify",
     "generate",
     "generate_many",
+    "load_clip",
+    "rank",
     "read_settings",
+    "score",
+    "similarity",
 ]
 
 _ROOMS = {
+    **dict.fromkeys(("Ranked", "classify", "load_clip", "rank", "score", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
     **dict.fromkeys(("Pipeline", "generate", "generate_many"), "pipeline"),
     **dict.fromkeys(("Result", "Step"), "result"),

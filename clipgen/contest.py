@@ -14,8 +14,6 @@ from clipgen.settings import Settings, unguided
 from clipgen.words.verdict import Row, opinion
 
 if TYPE_CHECKING:
-    import torch
-
     from clipgen.clip.score import Score, Scorer
     from clipgen.pipeline import Pipeline
     from clipgen.result import Result, Step
@@ -56,24 +54,16 @@ def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
 
     Raises SettingsError if nothing guides, and what loading a CLIP raises.
     """
+    from clipgen.gallery import load_clip
+
     named = settings.clip_models[:-1] if settings.guard == "two-key" else settings.clip_models
     own = pipe.scorer
-    guide = load_scorer(named[0], pipe.device) if named else own
+    guide = load_clip(named[0], pipe.device, offline=True) if named else own
     if guide is None:
         raise SettingsError(f"model '{settings.model}' brings no CLIP: name one with --clip-model", field="clip_models")
     if judge is not None:
-        return Panel(guide, load_scorer(judge, pipe.device))
+        return Panel(guide, load_clip(judge, pipe.device, offline=True))
     return Panel(guide, own if inputs.own_clip(settings.model) not in inputs.guides_of(settings) else None)
-
-
-def load_scorer(name: str, device: torch.device) -> Scorer:
-    """Loads a CLIP that is on this machine, to score by it; raises ModelNotFound, ModelError, OutOfMemory."""
-    from clipgen.clip.score import Scorer, read_captions
-    from clipgen.models.encoder import load_encoder
-    from clipgen.models.find import find_clip
-
-    folder = find_clip(name, offline=True).path
-    return Scorer(load_encoder(name, device, offline=True), read_captions(), folder)
 
 
 def contest(pipe: Pipeline, settings: Settings, panel: Panel) -> Iterator[Heard | Arm]:

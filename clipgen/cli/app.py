@@ -14,6 +14,7 @@ from typer._click.exceptions import UsageError
 from clipgen.cli import (
     again,
     batch,
+    classify,
     compare,
     completion,
     config,
@@ -23,13 +24,15 @@ from clipgen.cli import (
     info,
     models,
     presets,
+    rank,
+    score,
     train,
 )
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
 
-DRAW, LOOK_UP, SET_UP = "Draw", "Look up", "Set up"
+DRAW, JUDGE, LOOK_UP, SET_UP = "Draw", "Ask CLIP", "Look up", "Set up"
 
 app = typer.Typer(cls=Root, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 for name, run, panel in (
@@ -37,6 +40,9 @@ for name, run, panel in (
     ("again", again.again, DRAW),
     ("batch", batch.batch, DRAW),
     ("compare", compare.compare, DRAW),
+    ("score", score.score, JUDGE),
+    ("rank", rank.rank, JUDGE),
+    ("classify", classify.classify, JUDGE),
     ("info", info.info, LOOK_UP),
 ):
     app.command(name, cls=Command, rich_help_panel=panel)(run)

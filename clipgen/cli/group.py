@@ -53,7 +53,8 @@ class Group(TyperGroup):
 
 
 DRAWING = ("generate", "again", "batch", "compare")
-ORDER = (*DRAWING, "info", "history", "presets", "models", "doctor", "config", "completion", "train")
+LOOKING = ("score", "rank", "classify")
+ORDER = (*DRAWING, *LOOKING, "info", "history", "presets", "models", "doctor", "config", "completion", "train")
 
 
 class Root(Group):

@@ -216,10 +216,8 @@ def _show_mode(options: Options, configured: str) -> str:
 
 
 def _rank(result: Result) -> tuple[float, float]:
-    """Returns what --keep sorts by: the percentile, then the similarity."""
-    if result.clip is None:
-        return -1.0, -1.0
-    return (-1.0 if result.clip.percentile is None else result.clip.percentile), result.clip.similarity
+    """Returns what --keep sorts by."""
+    return (-1.0, -1.0) if result.clip is None else result.clip.rank
 
 
 def from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:

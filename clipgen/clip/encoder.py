@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
 HALF = (0.5, 0.5, 0.5)  # SigLIP's mean, and its deviation
 CUBIC = 3  # Pillow's number
+LONGEST = 16  # times a picture's short side
 TEXTS_AT_ONCE = 128
 TEXTS_KEPT = 4096
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -60,6 +61,10 @@ class ClipEncoder:
         while len(self._kept) > TEXTS_KEPT:
             del self._kept[next(iter(self._kept))]
         return found
+
+    def is_cut(self, text: str) -> bool:
+        """Tells whether a text is longer than the tokens it reads."""
+        return len(self.tokenizer(self._as_trained(text), verbose=False).input_ids) > self.text_limit
 
     def _text_features(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(
@@ -106,6 +111,8 @@ class ClipEncoder:
 
     def prepare(self, image: Image) -> Tensor:
         """Returns an RGB picture of any size as one [3, H, W] in [0, 1] that `see` will only normalise; by Pillow."""
+        if self.kind == "clip":
+            image = _middle(image)
         height, width = self._size_seen(image.height, image.width)
         resized = image.resize((width, height), self._resample).crop(self._crop(height, width))
         levels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
@@ -140,6 +147,13 @@ def _side_of(config: Any) -> int:
     vision = config.vision_config
     side: int = isqrt(vision.num_patches) * vision.patch_size if config.model_type == "siglip2" else vision.image_size
     return side
+
+
+def _middle(image: Image) -> Image:
+    """Returns the middle of a picture that is a line, all of it else: only a square is seen, a line would be huge."""
+    most = LONGEST * min(image.size)
+    left, top = (max(0, (side - most) // 2) for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 def within_patches(height: int, width: int, patch: int, most: int) -> tuple[int, int]:

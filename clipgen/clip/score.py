@@ -40,6 +40,11 @@ class Score:
     self_graded: bool = False
     curve: tuple[tuple[int, float, float | None], ...] = ()
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What pictures are sorted by: the percentile, and where that is equal or unknown the similarity."""
+        return -1.0 if self.percentile is None else self.percentile, self.similarity
+
     def to_dict(self) -> dict[str, Any]:
         """Returns every field, JSON-safe, as the record carries it."""
         return {**asdict(self), "curve": [list(point) for point in self.curve]}

@@ -125,6 +125,13 @@ def test_features_of_pictures_are_transformers_own_with_their_processor(encoder,
         assert torch.allclose(encoder.image_features(encoder.prepare(image_of(levels))[None]), theirs, atol=1e-4)
 
 
+def test_of_a_line_only_the_middle_is_enlarged(encoder):
+    levels = torch.arange(40_000).remainder(256).to(torch.uint8).expand(1, 3, 1, 40_000)
+    assert encoder.prepare(image_of(levels)).shape == (3, 32, 32)
+    short = levels[..., 19_000:21_000]
+    assert torch.equal(encoder.prepare(image_of(levels)), encoder.prepare(image_of(short)))
+
+
 def test_the_preprocessors_numbers_win(tiny_v):
     words = tiny.tokenizer(32)
     known = json.loads((tiny_v / "clip" / "preprocessor_config.json").read_text())
