@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         SettingsError,
         Withheld,
     )
-    from clipgen.gallery import Ranked, classify, load_clip, rank, score, similarity
+    from clipgen.gallery import Explanation, Ranked, classify, explain, explain_picture, load_clip, rank, score, similarity
     from clipgen.image_file import Restored, read_settings
     from clipgen.pipeline import Pipeline, generate, generate_many
     from clipgen.result import Result, Step
@@ -31,6 +31,7 @@ __all__ = [
     "BrokenImage",
     "Cancelled",
     "ClipgenError",
+    "Explanation",
     "ImageFileError",
     "ModelError",
     "ModelNotFound",
@@ -48,6 +49,8 @@ __all__ = [
     "Step",
     "Withheld",
     "classify",
+    "explain",
+    "explain_picture",
     "generate",
     "generate_many",
     "load_clip",
@@ -58,7 +61,8 @@ __all__ = [
 ]
 
 _ROOMS = {
-    **dict.fromkeys(("Ranked", "classify", "load_clip", "rank", "score", "similarity"), "gallery"),
+    **dict.fromkeys(("Explanation", "Ranked", "classify", "explain", "explain_picture"), "gallery"),
+    **dict.fromkeys(("load_clip", "rank", "score", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
     **dict.fromkeys(("Pipeline", "generate", "generate_many"), "pipeline"),
     **dict.fromkeys(("Result", "Step"), "result"),

@@ -117,6 +117,11 @@ class Pipeline:
             raise
         return results
 
+    def told(self, settings: Settings) -> Conditioning:
+        """Returns what the denoiser is told of the prompt of one picture, tensors [1, ...]; raises PromptError."""
+        with self._lock, memory_told("The text encoder", self.device):
+            return self._encode("prompt", settings.prompt, settings.prompt_syntax, settings.long_prompt)[0]
+
     def _draw(self, batch: Batch, pace: Pace, faults: list[str]) -> Iterator[Step | Result]:
         """The story of one batch, a line a stage."""
         began = monotonic()

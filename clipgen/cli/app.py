@@ -19,6 +19,7 @@ from clipgen.cli import (
     completion,
     config,
     doctor,
+    explain,
     generate,
     history,
     info,
@@ -43,6 +44,7 @@ for name, run, panel in (
     ("score", score.score, JUDGE),
     ("rank", rank.rank, JUDGE),
     ("classify", classify.classify, JUDGE),
+    ("explain", explain.explain, JUDGE),
     ("info", info.info, LOOK_UP),
 ):
     app.command(name, cls=Command, rich_help_panel=panel)(run)

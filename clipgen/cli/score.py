@@ -9,9 +9,9 @@ import typer
 
 from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Images, Json, Model, Offline, Verbose, Walk, warn_cut
 from clipgen.cli.report import Report
-from clipgen.words.score import percent, word
 from clipgen.errors import ImageFileError
 from clipgen.settings import check_field
+from clipgen.words.score import percent, word
 
 if TYPE_CHECKING:
     from clipgen.clip.score import Score

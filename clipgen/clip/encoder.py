@@ -56,7 +56,7 @@ class ClipEncoder:
         new = [text for text in dict.fromkeys(texts) if text not in self._kept]
         for i in range(0, len(new), TEXTS_AT_ONCE):
             part = new[i : i + TEXTS_AT_ONCE]
-            self._kept.update(zip(part, self._text_features(part), strict=True))
+            self._kept.update(zip(part, self.embed_texts(part), strict=True))
         found = torch.stack([self._kept[text] for text in texts])
         while len(self._kept) > TEXTS_KEPT:
             del self._kept[next(iter(self._kept))]
@@ -66,7 +66,8 @@ class ClipEncoder:
         """Tells whether a text is longer than the tokens it reads."""
         return len(self.tokenizer(self._as_trained(text), verbose=False).input_ids) > self.text_limit
 
-    def _text_features(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Returns the unit vectors [T, D] of texts with their graph to the weights, to train them; none is kept."""
         tokens = self.tokenizer(
             [self._as_trained(text) for text in texts],
             padding="longest" if self.kind == "clip" else "max_length",

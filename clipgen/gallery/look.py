@@ -31,6 +31,12 @@ def opened(paths: Iterable[Path], fault: Fault) -> Iterator[tuple[Path, Image]]:
             yield path, image
 
 
+def pixels_of(image: Image) -> Tensor:
+    """Returns an RGB picture as [3, H, W] in [0, 1]."""
+    levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return levels.view(image.height, image.width, 3).permute(2, 0, 1) / 255
+
+
 @torch.no_grad()
 def look(encoder: ClipEncoder, pictures: Iterable[tuple[Key, Image | Tensor]]) -> Iterator[tuple[Key, Tensor]]:
     """Yields what names each picture with the picture's unit vector [D], in order.

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import tiny_siglip
 import torch
 from PIL import Image
 
-from clipgen import ImageFileError, Pipeline, Settings, SettingsError, classify, load_clip, rank, score, similarity
+from clipgen import ImageFileError, SettingsError, classify, rank, score, similarity
 from clipgen.models.find import BUNDLED
 
-FOX, CAR = "a fox in snow", "a red car in the city"
+from .conftest import CAR, FOX
+
 LABELS = ["a photo of a fox", "a photo of a car"]
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two pictures that storybook drew."""
-    pipe, folder = Pipeline.from_pretrained("storybook"), tmp_path_factory.mktemp("drawn")
-    results = {text: pipe.run(Settings(prompt=text, seed=7, steps=12))[0] for text in (FOX, CAR)}
-    return {text: result.save(folder / f"{k}.png") for k, (text, result) in enumerate(results.items())}
-
-
-@pytest.fixture(scope="module")
-def clip():
-    return load_clip("storybook")
 
 
 def test_the_articles_snippet(drawn, clip):
