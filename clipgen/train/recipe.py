@@ -25,7 +25,7 @@ from clipgen.train.data import Renders, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Part, fit
 from clipgen.train.storybook import assemble
-from clipgen.train.tiers import STAGES, TIERS
+from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
@@ -41,9 +41,7 @@ class Recipe:
     def __init__(
         self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print
     ) -> None:
-        if tier not in TIERS:
-            raise ClipgenError(f"Unknown tier '{tier}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
-        self.out, self.tier, self.warm_start, self.say = out, TIERS[tier], warm_start, say
+        self.out, self.tier, self.warm_start, self.say = out, tier_of(tier), warm_start, say
         precision = "bf16" if bf16_is_fast() else "no"
         # cpu=True lets the processes of torchrun find one another where there is no GPU
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
@@ -171,6 +169,13 @@ class Recipe:
             "versions": {name: version(name) for name in names}, "device": str(self.accelerator.device),
             "processes": self.accelerator.num_processes,
         }  # fmt: skip
+
+
+def tier_of(name: str) -> Tier:
+    """Returns the tier of that name; raises ClipgenError."""
+    if name not in TIERS:
+        raise ClipgenError(f"Unknown tier '{name}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
+    return TIERS[name]
 
 
 def bf16_is_fast() -> bool:
