@@ -20,7 +20,17 @@ if TYPE_CHECKING:
         SettingsError,
         Withheld,
     )
-    from clipgen.gallery import Explanation, Ranked, classify, explain, explain_picture, load_clip, rank, score, similarity
+    from clipgen.gallery import (
+        Explanation,
+        Ranked,
+        classify,
+        explain,
+        explain_picture,
+        load_clip,
+        rank,
+        score,
+        similarity,
+    )
     from clipgen.image_file import Restored, read_settings
     from clipgen.pipeline import Pipeline, generate, generate_many
     from clipgen.result import Result, Step

@@ -27,6 +27,7 @@ from clipgen.cli import (
     presets,
     rank,
     score,
+    search,
     train,
 )
 from clipgen.cli.group import Command, Root
@@ -45,6 +46,7 @@ for name, run, panel in (
     ("rank", rank.rank, JUDGE),
     ("classify", classify.classify, JUDGE),
     ("explain", explain.explain, JUDGE),
+    ("search", search.search, JUDGE),
     ("info", info.info, LOOK_UP),
 ):
     app.command(name, cls=Command, rich_help_panel=panel)(run)

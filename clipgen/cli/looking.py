@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 
@@ -48,6 +49,7 @@ Offline = Annotated[
 Json = Annotated[bool, typer.Option("--json", metavar="", help="A JSON object a picture, then one of all.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="All numbers; tracebacks of errors.")]
 STORYBOOK = "storybook"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ class Walk:
         self.columns = columns
         self.count = 0
         self.faults: list[ImageFileError] = []
-        self._paths: list[Path] = []
+        self._paths: Sequence[Path] = ()
         self._rows: list[Sequence[object]] = []
         self._told: list[dict[str, Any]] = []
         self._room = ENVELOPE_BYTES
         self._interrupt = Interrupt()
+        shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not report.json
+        self._bar = Bar(0, shown=shown)
 
     def __enter__(self) -> Self:
         return self
@@ -98,23 +102,33 @@ class Walk:
 
     def seen(self, names: Sequence[str], clip: Clip) -> Iterator[tuple[Path, Tensor, Scorer]]:
         """Yields each picture's path and unit vector [D] with the CLIP that saw it, which loads once one is open."""
-        from clipgen.gallery import find_pictures, look, opened
+        from clipgen.gallery import find_pictures
 
-        self._paths = list(find_pictures(names))
-        shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not self.report.json
-        with self._interrupt as interrupt, Bar(len(self._paths), shown=shown) as bar:
-            pictures = opened(self._paths, self.fault)
-            if (first := next(pictures, None)) is None:
-                return
-            bar.loading(f"Loading {clip.model}")
-            with interrupt.waiting():
-                scorer = clip.load(self.report)
-            for path, features in look(scorer.encoder, chain([first], pictures)):
+        paths = list(find_pictures(names))
+        return self.over(paths, self._looked(paths, clip))
+
+    def over(self, paths: Sequence[Path], seen: Generator[Item, None, None]) -> Iterator[Item]:
+        """Yields what comes of a walk over pictures, one at a time, with a bar; a signal ends it."""
+        self._paths = paths
+        with self._interrupt as interrupt, self._bar, closing(seen):
+            for item in seen:
                 self.count += 1
-                bar.looked(self.count + len(self.faults), len(self._paths))
-                yield path, features, scorer
+                self._bar.looked(self.count + len(self.faults), len(paths))
+                yield item
                 if interrupt.stopped:
                     return
+
+    def _looked(self, paths: Sequence[Path], clip: Clip) -> Generator[tuple[Path, Tensor, Scorer], None, None]:
+        from clipgen.gallery import look, opened
+
+        pictures = opened(paths, self.fault)
+        if (first := next(pictures, None)) is None:
+            return
+        self._bar.loading(f"Loading {clip.model}")
+        with self._interrupt.waiting():
+            scorer = clip.load(self.report)
+        for path, features in look(scorer.encoder, chain([first], pictures)):
+            yield path, features, scorer
 
     def fault(self, path: Path, error: ImageFileError) -> None:
         """Takes a picture that cannot be read."""
