@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     )
     from clipgen.gallery import (
         Explanation,
+        Found,
         Ranked,
         classify,
+        diversity,
         explain,
         explain_picture,
         load_clip,
         rank,
         score,
+        search,
         similarity,
     )
     from clipgen.image_file import Restored, read_settings
@@ -42,6 +45,7 @@ __all__ = [
     "Cancelled",
     "ClipgenError",
     "Explanation",
+    "Found",
     "ImageFileError",
     "ModelError",
     "ModelNotFound",
@@ -59,6 +63,7 @@ __all__ = [
     "Step",
     "Withheld",
     "classify",
+    "diversity",
     "explain",
     "explain_picture",
     "generate",
@@ -67,12 +72,14 @@ __all__ = [
     "rank",
     "read_settings",
     "score",
+    "search",
     "similarity",
 ]
 
 _ROOMS = {
-    **dict.fromkeys(("Explanation", "Ranked", "classify", "explain", "explain_picture"), "gallery"),
-    **dict.fromkeys(("load_clip", "rank", "score", "similarity"), "gallery"),
+    **dict.fromkeys(("Explanation", "Found", "Ranked", "classify", "diversity"), "gallery"),
+    **dict.fromkeys(("explain", "explain_picture", "load_clip", "rank"), "gallery"),
+    **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
     **dict.fromkeys(("Pipeline", "generate", "generate_many"), "pipeline"),
     **dict.fromkeys(("Result", "Step"), "result"),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipgen.clip.questions import Examiner
 from clipgen.clip.score import Score, Scorer
 from clipgen.decode import decode, is_broken, look
 from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
@@ -45,6 +46,7 @@ class Pipeline:
         self.device = device
         self.defaults = {**family.defaults, **defaults}
         self.scorer = scorer
+        self.examiner = None if scorer is None else Examiner(scorer)
         self.offline = False
         self._ladder = Ladder(device)
         self._lock = Lock()
@@ -293,6 +295,7 @@ class Pipeline:
                     warnings=(*batch.own_notes[row], *shared),
                     seconds=seconds / len(batch.pictures),
                     origin=self.origin,
+                    examiner=self.examiner,
                 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from math import isqrt
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,18 +50,20 @@ class ClipEncoder:
         self._resample: int = known if known in KERNELS else CUBIC
         self._edge = _shortest_edge(preprocessor.get("size"), self.side) if self.kind == "clip" else 0
         self._kept: dict[str, Tensor] = {}
+        self._lock = Lock()
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Returns the unit vectors [T, D] of texts, each cut at the model's token limit; the last ones are kept."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
-        for i in range(0, len(new), TEXTS_AT_ONCE):
-            part = new[i : i + TEXTS_AT_ONCE]
-            self._kept.update(zip(part, self.embed_texts(part), strict=True))
-        found = torch.stack([self._kept[text] for text in texts])
-        while len(self._kept) > TEXTS_KEPT:
-            del self._kept[next(iter(self._kept))]
-        return found
+        with self._lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+            for i in range(0, len(new), TEXTS_AT_ONCE):
+                part = new[i : i + TEXTS_AT_ONCE]
+                self._kept.update(zip(part, self.embed_texts(part), strict=True))
+            found = torch.stack([self._kept[text] for text in texts])
+            while len(self._kept) > TEXTS_KEPT:
+                del self._kept[next(iter(self._kept))]
+            return found
 
     def is_cut(self, text: str) -> bool:
         """Tells whether a text is longer than the tokens it reads."""

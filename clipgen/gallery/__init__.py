@@ -1,6 +1,6 @@
 """Pictures that are there, from wherever: opened, seen by CLIP, scored, ranked, classified, explained and found."""
 
-from clipgen.gallery.ask import Ranked, classify, load_clip, rank, score, similarity
+from clipgen.gallery.ask import Ranked, classify, diversity, load_clip, rank, score, search, similarity
 from clipgen.gallery.heat import Explanation, explain, explain_picture
 from clipgen.gallery.index import Index, index_of
 from clipgen.gallery.look import look, opened
@@ -13,6 +13,7 @@ __all__ = [
     "Index",
     "Ranked",
     "classify",
+    "diversity",
     "explain",
     "explain_picture",
     "find_pictures",
@@ -23,6 +24,7 @@ __all__ = [
     "opened",
     "rank",
     "score",
+    "search",
     "similarity",
     "sought",
     "terms_of",

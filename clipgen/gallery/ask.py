@@ -1,4 +1,4 @@
-"""What CLIP makes of pictures, in Python: similarity, score, classify, rank."""
+"""What CLIP makes of pictures, in Python: similarity, score, classify, rank, search, diversity."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from clipgen.clip.classify import PLAIN, Guess, check_labels, guesses, label_features
+from clipgen.clip.diversity import Diversity
+from clipgen.clip.diversity import diversity as diversity_of
 from clipgen.clip.score import Score, Scorer, read_captions
 from clipgen.device import memory_told, pick_device
 from clipgen.errors import SettingsError
+from clipgen.gallery.index import index_of
 from clipgen.gallery.look import look
+from clipgen.gallery.paths import find_pictures
+from clipgen.gallery.search import Found, nearest, sought, terms_of
 from clipgen.image_file import open_picture
 from clipgen.models import load_encoder
 from clipgen.models.find import find_clip
@@ -94,6 +99,36 @@ def rank(images: Iterable[Picture], text: str, *, model: str | Scorer = STORYBOO
     scores = score(pictures, text, model=model)
     found = [Ranked(index, *pair) for index, pair in enumerate(zip(pictures, scores, strict=True))]
     return sorted(found, key=lambda ranked: ranked.score.rank, reverse=True)
+
+
+def search(
+    query: str | None,
+    folders: Iterable[str | Path],
+    *,
+    like: Picture | Iterable[Picture] | None = None,
+    top: int = 10,
+    model: str = STORYBOOK,
+) -> list[Found]:
+    """Returns the pictures below folders that are closest to a query, to pictures, or to the sum of both.
+
+    A query is words, or words with ` + ` and ` - ` between them. What CLIP sees is kept in the index of that CLIP;
+    pictures that cannot be read are passed over. Raises SettingsError for a query without words.
+    """
+    terms = [] if query is None else terms_of(query)
+    scorer = load_clip(model)
+    examples = () if like is None else _seen(like, scorer)[1].unbind()
+    index, paths = index_of(find_clip(model, offline=True).path), list(find_pictures(folders))
+    for _ in index.update(paths, scorer.encoder, lambda path, error: None):
+        pass
+    return nearest(index, paths, sought(scorer.encoder, terms, examples), top)
+
+
+def diversity(images: Iterable[Picture], *, model: str | Scorer = STORYBOOK) -> Diversity:
+    """Returns how different two or more pictures are to CLIP; see `similarity`."""
+    pictures = _listed(images)
+    if len(pictures) < 2:
+        raise SettingsError("images must be two or more, got '1'", field="images")
+    return diversity_of(_seen(pictures, model)[1])
 
 
 def _seen(images: Picture | Iterable[Picture], model: str | Scorer) -> tuple[Scorer, Tensor]:

@@ -94,7 +94,7 @@ def test_the_table_of_aliases() -> None:
 
 def test_no_flag_of_later_issues() -> None:
     flags = {flag for child in command().commands.values() for param in child.params for flag in param.opts}
-    later = {"--grid", "--require", "--init", "--retries"}
+    later = {"--grid", "--init", "--retries"}
     assert not flags & later
     assert not command().commands.keys() & {"caption", "ui", "bench"}
 

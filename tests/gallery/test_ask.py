@@ -9,7 +9,7 @@ import tiny_siglip
 import torch
 from PIL import Image
 
-from clipgen import ImageFileError, SettingsError, classify, rank, score, similarity
+from clipgen import ImageFileError, SettingsError, classify, diversity, rank, score, search, similarity
 from clipgen.models.find import BUNDLED
 
 from .conftest import CAR, FOX
@@ -81,6 +81,24 @@ def test_rank_puts_the_best_first_and_says_which_it_was(drawn, clip):
     first, last = rank([drawn[CAR], drawn[FOX]], FOX, model=clip)
     assert (first.index, first.picture, last.index) == (1, drawn[FOX], 0)
     assert first.score.rank > last.score.rank
+
+
+def test_search_finds_what_is_meant_and_what_looks_alike(drawn):
+    folder = drawn[FOX].parent
+    assert search("a car", [folder], top=1)[0].path == drawn[CAR]
+    found = search(None, [folder], like=drawn[FOX])
+    assert [each.path for each in found] == [drawn[FOX], drawn[CAR]]
+    with pytest.raises(SettingsError, match="A search is words"):
+        search(" ", [folder])
+
+
+def test_diversity_of_pictures(drawn, clip):
+    twice = diversity([drawn[FOX], drawn[FOX]], model=clip)
+    both = diversity(drawn.values(), model=clip)
+    assert twice.vendi == pytest.approx(1, abs=1e-3)
+    assert 1.01 < both.vendi <= 2
+    with pytest.raises(SettingsError, match="images must be two or more, got '1'"):
+        diversity([drawn[FOX]], model=clip)
 
 
 def test_any_siglip_by_its_folder(drawn, tmp_path):
