@@ -117,6 +117,14 @@ def unet(
     _stage("unet", minutes, tier, out, warm_start, json, data)
 
 
+@app.command("captioner", cls=Command)
+def captioner(
+    minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
+) -> None:
+    """Train what writes captions from CLIP's view of a picture; it needs a trained clip."""
+    _stage("captioner", minutes, tier, out, warm_start, json)
+
+
 @app.command("assemble", cls=Command)
 def assemble(tier: Tier = "cpu", out: Out = OUT, json: Json = False) -> None:
     """Put the trained stages together as a model folder."""

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +20,13 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionMode
 
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
+from clipgen.train.captioner import BUDGET as CAPTIONER
+from clipgen.train.captioner import CaptionerPart, build_captioner
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
-from clipgen.train.loop import Part, fit
+from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.storybook import assemble
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
@@ -59,14 +62,14 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet,
+            "unet": self._unet, "captioner": self._captioner,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
         self._warm(name, part.model)
         if self.accelerator.is_main_process:
             (folder / "run.json").write_text(json.dumps(self._facts(name, minutes), indent=2) + "\n")
-        model = fit(part, self.tier.budget(name, minutes), folder, self.accelerator, self.say)
+        model = fit(part, self._budget(name, minutes), folder, self.accelerator, self.say)
         if self.accelerator.is_main_process:
             model.save_pretrained(folder / "model")  # type: ignore[operator]
             draw_curves(folder / "log.jsonl", folder / "curves.png")
@@ -128,6 +131,15 @@ class Recipe:
         renders = self.renders("narrow")
         return UnetPart(model, self._scaled_vae(), self.tokenizer(), renders, batch, self._seed(), self.tier.first)
 
+    def _captioner(self) -> CaptionerPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        captioner = build_captioner(tokenizer, clip.config.projection_dim)
+        return CaptionerPart(captioner, clip, tokenizer, self.renders("wide"), CAPTIONER.batch, self._seed())
+
+    def _budget(self, name: str, minutes: float) -> Budget:
+        """Returns the budget of a stage; the captioner, which is no part of the picture's way, has one of its own."""
+        return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
+
     def _text_encoder(self) -> CLIPTextModel:
         """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
         folder = self.out / "unet" / "text_encoder"
@@ -150,8 +162,9 @@ class Recipe:
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
 
     def _warm(self, stage: str, model: nn.Module) -> None:
-        """Loads shipped weights into a fresh stage."""
-        if self.warm_start is None or (self.out / stage / "state.safetensors").exists():
+        """Loads shipped weights into a fresh stage, if there are such."""
+        known = self.warm_start is not None and (self.warm_start / stage).exists()
+        if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
         model.load_state_dict(shipped.float().state_dict())

@@ -64,6 +64,12 @@ def test_a_model_without_a_clip_has_maps_and_no_drops(without_clip):
     assert [each["drop"] for each in found.to_dict()["words"]] == [None] * 3
 
 
+def test_sdxl_has_maps_too(tmp_path):
+    pipe = Pipeline.from_pretrained(str(tiny.save_xl(tmp_path / "tiny-xl")))
+    found = explain(pipe, SMALL)
+    assert (found.source, found.words, found.maps.shape) == ("cross-attention", ("a", "red", "fox"), (3, 48, 32))
+
+
 def test_without_cross_attention_and_clip_it_says_so(tmp_path):
     pipe = Pipeline.from_pretrained(str(tiny.save_sd3(tmp_path / "tiny-sd3")))
     with pytest.raises(SettingsError, match="has no cross-attention and no CLIP"):
