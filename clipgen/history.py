@@ -114,6 +114,14 @@ def find(words: Sequence[str] = (), *, limit: int = 20) -> list[Entry]:
     return _select(f"where {where} order by id desc limit ?", [*patterns, limit])
 
 
+def paths() -> list[Path]:
+    """Returns where every picture was written, the newest first."""
+    if not history_path().exists():
+        return []
+    with _open() as connection:
+        return [Path(path) for (path,) in connection.execute("select path from pictures order by id desc")]
+
+
 def find_file(path: Path) -> Entry | None:
     """Returns the newest picture with the very bytes of a file, wherever it lies now; None for a stranger."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -39,3 +39,8 @@ def presets_dir() -> Path:
 def history_path() -> Path:
     """Returns the SQLite file of the history."""
     return data_dir() / "history.db"
+
+
+def index_dir() -> Path:
+    """Returns the folder of what CLIP saw of pictures, a file a CLIP."""
+    return data_dir() / "index"

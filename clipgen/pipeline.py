@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.questions import Examiner
 from clipgen.clip.score import Score, Scorer
 from clipgen.decode import decode, is_broken, look
 from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
@@ -55,6 +56,7 @@ class Pipeline:
         self.device = device
         self.defaults = {**family.defaults, **defaults}
         self.scorer = scorer
+        self.examiner = None if scorer is None else Examiner(scorer)
         self.offline = False
         self._ladder = Ladder(device)
         self._lock = Lock()
@@ -127,18 +129,14 @@ class Pipeline:
         if settings.budget is None:
             return settings, []
         filled = settings.with_defaults(self.defaults)
+        told = self.told(Settings(prompt=PRICED_BY))
         with self._lock, memory_told("CLIP", self.device):
             encoders = encoders_of(filled, self._own_encoder, self.origin.model, self.encoder)
-            told = self.told(PRICED_BY)
             size = (filled.width or 0, filled.height or 0)
             head = latent_head_for(filled, encoders, self.family, self._own_encoder)
             decoder = filled.guide_decoder or "auto"
             facts = facts_of(self.family, told, encoders.guides, size, decoder, head=head)
         return resolve(filled, facts)
-
-    def told(self, text: str, guidance_scale: float = 1.0) -> Conditioning:
-        """Returns what the denoiser is told of one text without syntax, tensors [1, ...]."""
-        return self.family.at_scale(self._encode("prompt", text, "plain", "cut")[0], guidance_scale)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""
@@ -153,6 +151,12 @@ class Pipeline:
             stop.results = list(results)
             raise
         return results
+
+    def told(self, settings: Settings) -> Conditioning:
+        """Returns what the denoiser is told of the prompt of one picture, tensors [1, ...]; raises PromptError."""
+        with self._lock, memory_told("The text encoder", self.device):
+            row, _ = self._encode("prompt", settings.prompt, settings.prompt_syntax, settings.long_prompt)
+        return self.family.at_scale(row, settings.guidance_scale or 1.0)
 
     def _draw(self, batch: Batch, pace: Pace, faults: list[str]) -> Iterator[Step | Result]:
         """The story of one batch, a line a stage."""
@@ -345,6 +349,7 @@ class Pipeline:
                     warnings=(*batch.own_notes[row], *shared),
                     seconds=seconds / len(batch.pictures),
                     origin=self.origin,
+                    examiner=self.examiner,
                 )
 
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from clipgen.clip.questions import Check, Examiner, phrases_of
 from clipgen.clip.score import Score
 from clipgen.decode import to_image
 from clipgen.denoise import State
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
 from clipgen.settings import Note, Settings
+from clipgen.text import plain_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,6 +122,21 @@ class Result:
     seconds: float
     origin: Origin = field(repr=False)
     path: Path | None = None
+    examiner: Examiner | None = field(default=None, repr=False)
+
+    @cached_property
+    def features(self) -> Tensor | None:
+        """The unit vector [D] that the model's CLIP gives the picture, on its device; None without a CLIP."""
+        return None if self.examiner is None else self.examiner.see(self.pixels)
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """CLIP's answers to what the parts of the prompt ask, () without a CLIP."""
+        return self.check(phrases_of(plain_text(self.settings.prompt, self.settings.prompt_syntax)))
+
+    def check(self, phrases: Sequence[str]) -> tuple[Check, ...]:
+        """Returns CLIP's answers to whether the picture shows some phrases, () without a CLIP."""
+        return () if self.examiner is None or self.features is None else self.examiner.ask(self.features, phrases)
 
     @cached_property
     def image(self) -> Image:

@@ -23,6 +23,7 @@ LAYERS = (
     {"ui"},
     {"batch", "bench", "contest"},
     {"train"},
+    {"gallery"},
     {"pipeline", "attach"},
     {"result", "plan"},
     {"words", "inputs"},

@@ -15,22 +15,28 @@ from clipgen.cli import (
     again,
     batch,
     bench,
+    caption,
+    classify,
     compare,
     completion,
     config,
     doctor,
+    explain,
     generate,
     history,
     info,
     models,
     presets,
+    rank,
+    score,
+    search,
     train,
 )
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
 from clipgen.errors import ClipgenError, SettingsError
 
-DRAW, LOOK_UP, SET_UP = "Draw", "Look up", "Set up"
+DRAW, JUDGE, LOOK_UP, SET_UP = "Draw", "Ask CLIP", "Look up", "Set up"
 
 app = typer.Typer(cls=Root, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 for name, run, panel in (
@@ -38,6 +44,12 @@ for name, run, panel in (
     ("again", again.again, DRAW),
     ("batch", batch.batch, DRAW),
     ("compare", compare.compare, DRAW),
+    ("score", score.score, JUDGE),
+    ("rank", rank.rank, JUDGE),
+    ("classify", classify.classify, JUDGE),
+    ("caption", caption.caption, JUDGE),
+    ("explain", explain.explain, JUDGE),
+    ("search", search.search, JUDGE),
     ("info", info.info, LOOK_UP),
 ):
     app.command(name, cls=Command, rich_help_panel=panel)(run)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clipgen.pipeline import Pipeline
     from clipgen.result import Step
 
-ONLY_DRAWING = ("images", "keep", "min_score", "compare", "preview", "show", "no_show", "exact")
+ONLY_DRAWING = ("images", "keep", "min_score", "require", "compare", "preview", "show", "no_show", "exact")
 COLUMNS = ("arm", "seconds", "guide", "judge", "file")
 
 

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 from clipgen.cli.flags import Flags
 from clipgen.cli.plan import typed
 from clipgen.cli.report import Report
-from clipgen.contest import load_scorer
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.settings import FIELDS, Note
 from clipgen.words.verdict import LEAST, UNCLEAR, Opinion, opinion
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from clipgen.image_file import Restored
 
@@ -111,23 +109,12 @@ def _opinions(
     name: str, images: Sequence[Image], prompts: Sequence[str | None], flags: Flags
 ) -> tuple[list[Opinion], str]:
     """Returns what one CLIP makes of each picture, and that CLIP's name."""
-    from clipgen.device import pick_device
-    from clipgen.models.encoder import load_encoder
-    from clipgen.models.find import find_clip
+    from clipgen.gallery import load_clip, look
 
-    find_clip(name, offline=flags.options.offline)
-    device = pick_device(flags.options.device)
-    scorer = load_scorer(name, lambda clip: load_encoder(clip, device, offline=True))
-    scores = [scorer.score(_pixels(image), [text or ""])[0] for image, text in zip(images, prompts, strict=True)]
+    scorer = load_clip(name, flags.options.device, offline=flags.options.offline)
+    seen = [features for _, features in look(scorer.encoder, enumerate(images))]
+    scores = [scorer.score_features(each[None], [text or ""])[0] for each, text in zip(seen, prompts, strict=True)]
     return [opinion(score) for score in scores], scorer.encoder.name
-
-
-def _pixels(image: Image) -> Tensor:
-    """Returns a picture as [1, 3, H, W] in [0, 1]."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
 
 
 def _self_graded(restored: Sequence[Restored | None], clip: str | None) -> bool:

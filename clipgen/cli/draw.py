@@ -12,7 +12,7 @@ from clipgen.cli import files
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved
-from clipgen.cli.outcome import check_scores, summary
+from clipgen.cli.outcome import check_required, check_scores, summary
 from clipgen.cli.plan import print_plan
 from clipgen.cli.progress import Bar
 from clipgen.cli.report import Report
@@ -78,6 +78,7 @@ def draw(
         if interrupt.stopped:
             raise interrupt.cancelled(studio.written, f"Stopped after {len(studio.written)} of {total} pictures.")
     check_scores(studio.written, options.min_score, report)
+    check_required(studio.written)
 
 
 def quiet_hub(report: Report) -> None:

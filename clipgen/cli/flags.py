@@ -84,6 +84,10 @@ class Options:
             parser=percentage("min_score"),
         ),
     ] = None
+    require: Annotated[
+        list[str] | None,
+        _flag("--require", metavar="TEXT", panel=PICTURE, help="Exit 6 if CLIP misses it; all = the prompt's parts."),
+    ] = None
     compare: Annotated[bool, _flag("--compare", panel=STEERING, help="Write the unguided twin too.")] = False
     output: Annotated[
         str | None,

@@ -53,7 +53,9 @@ class Group(TyperGroup):
 
 
 DRAWING = ("generate", "again", "batch", "compare")
-ORDER = (*DRAWING, "info", "history", "presets", "models", "doctor", "config", "completion", "train", "bench")
+LOOKING = ("score", "rank", "classify", "caption", "explain", "search")
+UPKEEP = ("models", "doctor", "config", "completion", "train", "bench")
+ORDER = (*DRAWING, *LOOKING, "info", "history", "presets", *UPKEEP)
 
 
 class Root(Group):

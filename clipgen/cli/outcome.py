@@ -17,12 +17,16 @@ ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
 
 @dataclass(frozen=True)
 class Written:
-    """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch."""
+    """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch.
+
+    `missed` is what --require asked for and CLIP does not see.
+    """
 
     seed: int
     path: Path | None
     percentile: float | None
     twin: bool = False
+    missed: tuple[str, ...] = ()
 
 
 def summary(written: Sequence[Written]) -> dict[str, Any]:
@@ -49,3 +53,12 @@ def check_scores(written: Sequence[Written], least: float | None, report: Report
     if low := [score for score in scores if score < least]:
         line = f"{len(low)} of {len(written)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
         raise BelowMinScore(line, field="min_score")
+
+
+def check_required(written: Sequence[Written]) -> None:
+    """Raises BelowMinScore if CLIP misses in a picture, twins aside, what --require asked for; the files are kept."""
+    failed = [picture for picture in written if picture.missed and not picture.twin]
+    if failed:
+        parts = ", ".join(dict.fromkeys(part for picture in failed for part in picture.missed))
+        line = f"{len(failed)} of {len(written)} pictures do not show what is required: {parts}."
+        raise BelowMinScore(line, field="require")

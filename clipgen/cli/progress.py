@@ -122,6 +122,10 @@ class Bar:
         """Shows a message beside a pulsing bar."""
         self._draw(message, completed=0, total=None)
 
+    def looked(self, done: int, total: int) -> None:
+        """Shows how many of some pictures CLIP has seen."""
+        self._draw(f"picture {done:,} of {total:,}", completed=done, total=total)
+
     def pause(self) -> None:
         """Takes the bar away so that something else can be printed; the next step brings it back."""
         self._followed = None

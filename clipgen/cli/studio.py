@@ -19,11 +19,13 @@ from clipgen.cli.plan import absolute_model
 from clipgen.cli.progress import Bar, Estimate
 from clipgen.cli.report import Report
 from clipgen.cli.runs import Beside, Run
+from clipgen.cli.seen import Seen
 from clipgen.errors import ClipgenError
 from clipgen.settings import Note, Settings
 from clipgen.words.score import score_line
 
 if TYPE_CHECKING:
+    from clipgen.clip.questions import Check
     from clipgen.pipeline import Pipeline
     from clipgen.result import Result, Step
 
@@ -61,6 +63,7 @@ class Studio:
         self.parent = parent
         self.on_saved: Saved | None = None
         self.written: list[Written] = []
+        self._seen = Seen(options.require or (), report)
         self._waiting: list[tuple[int, Run, Result]] = []
         self._warned: set[Note] = set()
         self._loaded: tuple[str, Pipeline] | None = None
@@ -86,6 +89,7 @@ class Studio:
                 for event in events:
                     if self._hear(event, run, first) and interrupt.stopped:
                         return
+            self._seen.tell_diversity()
             first += run.settings.images
 
     def _load(self, model: str, wanted: Sequence[Settings], interrupt: Interrupt) -> Pipeline:
@@ -114,6 +118,7 @@ class Studio:
             self._step(self._beside.hear(event, run), run, first + event.image)
             return True
         self._estimate.finish(event.seconds)
+        self._seen.take(event, run.settings.images)
         if self.options.keep:
             self._wait(self.options.keep, (first + event.index, run, event))
         else:
@@ -158,11 +163,13 @@ class Studio:
         """Saves one picture, shows it, prints its path and writes it into the history."""
         digest = files.save(result, self.place, job=run.job, label=run.label)
         percentile = result.clip.percentile if result.clip else None
-        self.written.append(Written(result.seed, result.path, percentile, run.twin))
         self._tell_saved(run, result.path)
         self.bar.pause()
+        checks = self._seen.checks(result)
+        missed = tuple(each.subject for each in checks if not each.holds)
+        self.written.append(Written(result.seed, result.path, percentile, run.twin, missed))
         self._show(result)
-        self._image_event(number, run, result, digest)
+        self._image_event(number, run, result, digest, checks)
         if result.path and self._history:
             remember(result, result.path, self.report, self.parent)
 
@@ -187,7 +194,9 @@ class Studio:
         if result.path:
             self.report.result(result.path)
 
-    def _image_event(self, number: int, run: Run, result: Result, digest: str | None) -> None:
+    def _image_event(
+        self, number: int, run: Run, result: Result, digest: str | None, checks: Sequence[Check] = ()
+    ) -> None:
         self.report.event(
             "image",
             image=number,
@@ -198,6 +207,7 @@ class Studio:
             clip=result.metadata["clip"],
             withheld=False,
             twin=run.twin,
+            checks=[{"subject": each.subject, "holds": each.holds, **vars(each)} for each in checks],
             seconds=round(result.seconds, 3),
         )
 
@@ -221,10 +231,8 @@ def _show_mode(options: Options, configured: str) -> str:
 
 
 def _rank(result: Result) -> tuple[float, float]:
-    """Returns what --keep sorts by: the percentile, then the similarity."""
-    if result.clip is None:
-        return -1.0, -1.0
-    return (-1.0 if result.clip.percentile is None else result.clip.percentile), result.clip.similarity
+    """Returns what --keep sorts by."""
+    return (-1.0, -1.0) if result.clip is None else result.clip.rank
 
 
 def from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:

@@ -14,6 +14,7 @@ from clipgen.cli.report import Report
 from clipgen.errors import Cancelled, SettingsError
 
 if TYPE_CHECKING:
+    from clipgen.train.own import OwnTraining
     from clipgen.train.recipe import Recipe
 
 app = typer.Typer(cls=Group)
@@ -24,16 +25,22 @@ Tier = Annotated[str, typer.Option("--tier", metavar="NAME", help="cpu, or gpu: 
 Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Renders, states, curves; runs/storybook.")]
 Warm = Annotated[bool, typer.Option("--warm-start", metavar="", help="Start from the weights in the box.")]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="PATH", help="Your captioned pictures: a folder of images and .txt, or a CSV."),
+]
 OUT = "runs/storybook"
+OWN = "runs/own"
 
 
 @app.callback()
 def train() -> None:
     """Train storybook yourself, resumable.
 
-    clipgen train storybook --minutes 300     all stages, in shares of the time
-    clipgen train unet --minutes 120          more of one stage
-    accelerate launch -m clipgen train ...    on every GPU at once
+    clipgen train storybook --minutes 300               all stages, in shares of the time
+    clipgen train unet --minutes 120                    more of one stage
+    clipgen train clip --data my-photos/ --minutes 30   what is in the box, on your own pictures
+    accelerate launch -m clipgen train ...              on every GPU at once
     """
 
 
@@ -46,16 +53,28 @@ def storybook(
         _tell(report, _recipe(report, out, tier, minutes, warm_start).run(minutes))
 
 
-def _stage(name: str, minutes: float, tier: str, out: str, warm_start: bool, json: bool) -> None:
+def _stage(
+    name: str, minutes: float, tier: str, out: str, warm_start: bool, json: bool, data: str | None = None
+) -> None:
     with _resumable(json) as report:
-        _recipe(report, out, tier, minutes, warm_start).stage(name, minutes)
-        _tell(report, Path(out) / name / "model")
+        if data is None:
+            _recipe(report, out, tier, minutes, warm_start).stage(name, minutes)
+            _tell(report, Path(out) / name / "model")
+        else:
+            _tell(report, _own(report, Path(data), OWN if out == OUT else out, tier, minutes).stage(name, minutes))
 
 
 @app.command("clip", cls=Command)
-def clip(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+def clip(
+    minutes: Minutes,
+    data: Data = None,
+    tier: Tier = "cpu",
+    out: Out = OUT,
+    warm_start: Warm = False,
+    json: Json = False,
+) -> None:
     """Train CLIP on pictures and their captions."""
-    _stage("clip", minutes, tier, out, warm_start, json)
+    _stage("clip", minutes, tier, out, warm_start, json, data)
 
 
 @app.command("judge", cls=Command)
@@ -65,9 +84,16 @@ def judge(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm
 
 
 @app.command("vae", cls=Command)
-def vae(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+def vae(
+    minutes: Minutes,
+    data: Data = None,
+    tier: Tier = "cpu",
+    out: Out = OUT,
+    warm_start: Warm = False,
+    json: Json = False,
+) -> None:
     """Train the autoencoder between pixels and latents."""
-    _stage("vae", minutes, tier, out, warm_start, json)
+    _stage("vae", minutes, tier, out, warm_start, json, data)
 
 
 @app.command("latent-head", cls=Command)
@@ -79,9 +105,24 @@ def latent_head(
 
 
 @app.command("unet", cls=Command)
-def unet(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
+def unet(
+    minutes: Minutes,
+    data: Data = None,
+    tier: Tier = "cpu",
+    out: Out = OUT,
+    warm_start: Warm = False,
+    json: Json = False,
+) -> None:
     """Train the denoiser; it needs a trained clip and vae."""
-    _stage("unet", minutes, tier, out, warm_start, json)
+    _stage("unet", minutes, tier, out, warm_start, json, data)
+
+
+@app.command("captioner", cls=Command)
+def captioner(
+    minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
+) -> None:
+    """Train what writes captions from CLIP's view of a picture; it needs a trained clip."""
+    _stage("captioner", minutes, tier, out, warm_start, json)
 
 
 @app.command("assemble", cls=Command)
@@ -101,9 +142,20 @@ def _resumable(json: bool) -> Iterator[Report]:
             raise Cancelled("Stopped; the same command goes on from the last saved state.") from None
 
 
-def _recipe(report: Report, out: str, tier: str, minutes: float, warm_start: bool) -> Recipe:
+def _own(report: Report, data: Path, out: str, tier: str, minutes: float) -> OwnTraining:
+    _check_minutes(minutes)
+    from clipgen.train.own import OwnTraining
+
+    return OwnTraining(data, Path(out), tier, say=report.say)
+
+
+def _check_minutes(minutes: float) -> None:
     if not 0 < minutes < float("inf"):
         raise SettingsError(f"minutes must be above 0, got '{minutes:g}'", field="minutes")
+
+
+def _recipe(report: Report, out: str, tier: str, minutes: float, warm_start: bool) -> Recipe:
+    _check_minutes(minutes)
     from clipgen.train.recipe import Recipe, shipped
 
     return Recipe(Path(out), tier, warm_start=shipped() if warm_start else None, say=report.say)

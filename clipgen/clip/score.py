@@ -40,6 +40,11 @@ class Score:
     self_graded: bool = False
     curve: tuple[tuple[int, float, float | None], ...] = ()
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What pictures are sorted by: the percentile, and where that is equal or unknown the similarity."""
+        return -1.0 if self.percentile is None else self.percentile, self.similarity
+
     def to_dict(self) -> dict[str, Any]:
         """Returns every field, JSON-safe, as the record carries it."""
         return {**asdict(self), "curve": [list(point) for point in self.curve]}
@@ -57,7 +62,6 @@ class Scorer:
         self.encoder = encoder
         self.captions = captions
         self.folder = folder
-        self._texts: dict[str, Tensor] = {}
 
     @cached_property
     def caption_features(self) -> Tensor:
@@ -73,14 +77,12 @@ class Scorer:
     @torch.no_grad()
     def score(self, pixels: Tensor, texts: Sequence[str]) -> list[Score]:
         """Scores pictures [I, 3, H, W] in [0, 1], each by its own text."""
-        images = self.encoder.image_features(pixels)
-        return [self._score(image, self._text(text)) for image, text in zip(images, texts, strict=True)]
+        return self.score_features(self.encoder.image_features(pixels), texts)
 
-    def _text(self, text: str) -> Tensor:
-        """Returns a text's unit vector [D], kept: the steps of a picture and its end ask about the same one."""
-        if text not in self._texts:
-            self._texts = {text: self.encoder.text_features([text])[0], **dict(list(self._texts.items())[:63])}
-        return self._texts[text]
+    def score_features(self, images: Tensor, texts: Sequence[str]) -> list[Score]:
+        """Scores pictures by their unit vectors [I, D], each by its own text."""
+        words = self.encoder.text_features(texts)
+        return [self._score(image, text) for image, text in zip(images, words, strict=True)]
 
     def _score(self, image: Tensor, text: Tensor) -> Score:
         similarity = float(image @ text)

@@ -9,8 +9,9 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
+from clipgen.clip.resample import resampling
+
 SIDE_MEAN, SIDE_DEVIATION, SIDE_RANGE = 0.8, 0.3, (0.35, 1.0)  # of the short side
-CUBIC = -0.5  # Keys 1981's parameter, as Pillow and antialiased F.interpolate have it
 
 
 def views(pixels: Tensor, image_seeds: Sequence[int], step: int, cutouts: int, side: int) -> Tensor:
@@ -59,21 +60,3 @@ def cut(picture: Tensor, squares: Tensor, side: int) -> Tensor:
     across = resampling(left, sides, width, side).to(picture)
     down = resampling(top, sides, height, side).to(picture)
     return torch.einsum("nyh,chw,nxw->ncyx", down, picture, across)
-
-
-def resampling(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
-    """Returns matrices [N, side, size] that resample the stretch from `start` [N] over `length` [N] of a line.
-
-    The kernel is Keys' cubic (1981, IEEE TASSP 29), widened where the line shrinks, so that nothing aliases.
-    """
-    scale = (length / side)[:, None, None]
-    centres = start[:, None, None] + (torch.arange(side, dtype=start.dtype)[:, None] + 0.5) * scale  # [N, side, 1]
-    distance = (torch.arange(size, dtype=start.dtype) + 0.5 - centres).abs() / scale.clamp(min=1.0)
-    weights = _cubic(distance)
-    return weights / weights.sum(dim=-1, keepdim=True)
-
-
-def _cubic(x: Tensor) -> Tensor:
-    near = ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
-    far = ((x - 5) * x + 8) * x * CUBIC - 4 * CUBIC
-    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))

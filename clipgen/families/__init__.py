@@ -24,8 +24,8 @@ Conditioning = Mapping[str, "Tensor"]  # what a denoiser is told, tensors [B, ..
 class Family(Protocol):
     """What the flow asks of a loaded model, whatever its architecture.
 
-    `towers` are its text encoders, `vae` its autoencoder, `defaults` Settings fields, `sides` what its pictures may
-    measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where there is no such matrix.
+    `towers` are its text encoders, `denoiser` and `vae` its networks, `defaults` Settings fields, `sides` what its
+    pictures may measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where no such matrix is.
     `latent_head` guesses from noisy latents what the model's own CLIP would see; None where a model brings none.
     `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
     and negative prompts say nothing.
@@ -40,6 +40,7 @@ class Family(Protocol):
     distilled: bool
     towers: Sequence[Tower]
     sides: Sides
+    denoiser: Any
     vae: Any
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:

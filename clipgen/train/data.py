@@ -9,6 +9,7 @@ import random
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,30 @@ from clipgen.train.world.render import render
 from clipgen.train.world.scene import Mix, Scene, sample_scene
 
 Bytes = npt.NDArray[np.uint8]
+
+
+class Pictures(Protocol):
+    """What parts train on: pictures, uint8 [count, size, size, 3], and something to say of each."""
+
+    @property
+    def pictures(self) -> Bytes:
+        """All of them."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def caption(self, index: int, rng: random.Random) -> str:
+        """Draws a caption of a picture."""
+        ...
+
+    def images(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Returns pictures as float [B, 3, size, size] in [-1, 1]."""
+        ...
+
+
+def held_back(data: Pictures, most: int) -> int:
+    """Returns how many pictures, the last ones, are kept for measuring: an eighth of them, `most` at most."""
+    return min(most, max(1, len(data) // 8))
 
 
 @dataclass(frozen=True)

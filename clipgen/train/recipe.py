@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +18,18 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
+from clipgen.clip.captioner import Captioner
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
+from clipgen.train.captioner import BUDGET as CAPTIONER
+from clipgen.train.captioner import CaptionerPart, build_captioner
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
-from clipgen.train.loop import Part, fit
-from clipgen.train.storybook import assemble
-from clipgen.train.tiers import STAGES, TIERS
+from clipgen.train.loop import Budget, Part, fit
+from clipgen.train.storybook import assemble, put_back
+from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
@@ -41,9 +45,7 @@ class Recipe:
     def __init__(
         self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print
     ) -> None:
-        if tier not in TIERS:
-            raise ClipgenError(f"Unknown tier '{tier}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
-        self.out, self.tier, self.warm_start, self.say = out, TIERS[tier], warm_start, say
+        self.out, self.tier, self.warm_start, self.say = out, tier_of(tier), warm_start, say
         precision = "bf16" if bf16_is_fast() else "no"
         # cpu=True lets the processes of torchrun find one another where there is no GPU
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
@@ -61,14 +63,14 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet,
+            "unet": self._unet, "captioner": self._captioner,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
         self._warm(name, part.model)
         if self.accelerator.is_main_process:
             (folder / "run.json").write_text(json.dumps(self._facts(name, minutes), indent=2) + "\n")
-        model = fit(part, self.tier.budget(name, minutes), folder, self.accelerator, self.say)
+        model = fit(part, self._budget(name, minutes), folder, self.accelerator, self.say)
         if self.accelerator.is_main_process:
             model.save_pretrained(folder / "model")  # type: ignore[operator]
             draw_curves(folder / "log.jsonl", folder / "curves.png")
@@ -82,6 +84,8 @@ class Recipe:
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
+        if (self.out / "captioner" / "model").exists():
+            put_back(Captioner.from_pretrained(self.out / "captioner" / "model"), "captioner", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -130,6 +134,15 @@ class Recipe:
         renders = self.renders("narrow")
         return UnetPart(model, self._scaled_vae(), self.tokenizer(), renders, batch, self._seed(), self.tier.first)
 
+    def _captioner(self) -> CaptionerPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        captioner = build_captioner(tokenizer, clip.config.projection_dim)
+        return CaptionerPart(captioner, clip, tokenizer, self.renders("wide"), CAPTIONER.batch, self._seed())
+
+    def _budget(self, name: str, minutes: float) -> Budget:
+        """Returns the budget of a stage; the captioner, which is no part of the picture's way, has one of its own."""
+        return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
+
     def _text_encoder(self) -> CLIPTextModel:
         """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
         folder = self.out / "unet" / "text_encoder"
@@ -152,8 +165,9 @@ class Recipe:
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
 
     def _warm(self, stage: str, model: nn.Module) -> None:
-        """Loads shipped weights into a fresh stage."""
-        if self.warm_start is None or (self.out / stage / "state.safetensors").exists():
+        """Loads shipped weights into a fresh stage, if there are such."""
+        known = self.warm_start is not None and (self.warm_start / stage).exists()
+        if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
         model.load_state_dict(shipped.float().state_dict())
@@ -171,6 +185,13 @@ class Recipe:
             "versions": {name: version(name) for name in names}, "device": str(self.accelerator.device),
             "processes": self.accelerator.num_processes,
         }  # fmt: skip
+
+
+def tier_of(name: str) -> Tier:
+    """Returns the tier of that name; raises ClipgenError."""
+    if name not in TIERS:
+        raise ClipgenError(f"Unknown tier '{name}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
+    return TIERS[name]
 
 
 def bf16_is_fast() -> bool:

@@ -56,6 +56,20 @@ def assemble(
     write_checksums(folder)
 
 
+def put_back(model: nn.Module, part: str, folder: Path) -> None:
+    """Writes one part, trained further, into a storybook folder as the others lie there: fp16, with its checksums.
+
+    A denoiser brings its text encoder along, a CLIP the vectors of the calibration captions.
+    """
+    _half(model).save_pretrained(folder / part)  # type: ignore[operator]
+    _drop(folder / "vae" / "config.json", "block_out_channels")
+    for config in folder.glob("*/config.json"):
+        _drop(config, "_name_or_path")
+    if part == "clip":
+        _store_captions(folder / "clip", CLIPTokenizer.from_pretrained(folder / "clip"))
+    write_checksums(folder)
+
+
 def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
     """Stores the vectors of the calibration captions as the weights on disk give them, so nobody waits for them."""
     clip = CLIPModel.from_pretrained(folder).float().eval()

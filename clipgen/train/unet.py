@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clipgen.train.clip import WORD_SPREAD, text_config
-from clipgen.train.data import Renders
+from clipgen.train.data import Pictures, Renders, held_back
 from clipgen.train.vae import to_image
 from clipgen.train.world.scene import Scene
 from clipgen.train.world.sheet import contact_sheet
@@ -109,11 +109,12 @@ class LatentStore:
     """
 
     def __init__(
-        self, vae: AutoencoderTiny, renders: Renders, scaling_factor: float, rng: np.random.Generator,
+        self, vae: AutoencoderTiny, renders: Pictures, scaling_factor: float, rng: np.random.Generator,
         first: Collection[str] = (), fresh: int = 0, held_back: int = HELD_BACK,
     ) -> None:  # fmt: skip
         self.vae, self.renders, self.scale, self.rng, self.fresh = vae.eval(), renders, scaling_factor, rng, fresh
-        self.order = _first_in_front(renders, rng.permutation(len(renders) - held_back), first)
+        order = rng.permutation(len(renders) - held_back)
+        self.order = _first_in_front(renders, order, first) if isinstance(renders, Renders) else order
         self.latents = torch.empty(0)
         self.filled = 0
 
@@ -157,14 +158,16 @@ class UnetPart:
     """Trains the denoiser on latents of renders and their captions."""
 
     def __init__(
-        self, model: Denoiser, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, renders: Renders, batch: int,
-        seed: int = 0, first: Collection[str] = (),
+        self, model: Denoiser, vae: AutoencoderTiny, tokenizer: CLIPTokenizer, renders: Pictures, batch: int,
+        seed: int = 0, first: Collection[str] = (), prompts: Sequence[str] = PROMPTS,
     ) -> None:  # fmt: skip
         self.model = model
         self.vae, self.tokenizer, self.batch = vae, tokenizer, batch
         self.words = random.Random(seed)
         self.renders, self.scheduler = renders, build_scheduler()
-        self.store = LatentStore(vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), first)
+        self.prompts, self.held_back = prompts, held_back(renders, HELD_BACK)
+        rng, scale = np.random.default_rng(seed), vae.config.scaling_factor
+        self.store = LatentStore(vae, renders, scale, rng, first, held_back=self.held_back)
         self.alphas = self.scheduler.alphas_cumprod
 
     def to(self, device: torch.device) -> None:
@@ -187,9 +190,16 @@ class UnetPart:
         even = (torch.randperm(self.batch, device=device) + torch.rand(self.batch, device=device)) / self.batch
         timesteps = (even**NOISY * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
         latents = latents.to(device)
-        weights = emphasis([self.renders.scene(int(i)) for i in indices], latents.shape[-1]).to(device)
+        weights = self._weights(indices, latents.shape[-1])
         error = self._error(latents, torch.randn_like(latents), timesteps, self.states(texts), weights)
         return error, {"stored": self.store.filled}
+
+    def _weights(self, indices: npt.NDArray[np.int64], side: int) -> Tensor | float:
+        """Returns how much the errors of each place count; of pictures that nobody laid out all count alike."""
+        if not isinstance(self.renders, Renders):
+            return 1.0
+        scenes = [self.renders.scene(int(i)) for i in indices]
+        return emphasis(scenes, side).to(self.alphas.device)
 
     def _error(
         self, latents: Tensor, noise: Tensor, timesteps: Tensor, states: Tensor, weights: Tensor | float = 1.0
@@ -207,13 +217,13 @@ class UnetPart:
 
     def show(self, folder: Path) -> dict[str, float]:
         """Draws four seeds of each fixed prompt; measures the error on held-back latents at fixed noise."""
-        texts = [prompt for prompt in PROMPTS for _ in range(4)]
+        texts = [prompt for prompt in self.prompts for _ in range(4)]
         pictures = sample(self.model.unet, self.vae, self.scheduler, self.states(texts), self.states([""] * len(texts)))
         contact_sheet([to_image(p) for p in pictures], texts).save(folder / "unet.png")
         return self._held_back_errors()
 
     def _held_back_errors(self) -> dict[str, float]:
-        indices, words = np.arange(len(self.renders) - HELD_BACK, len(self.renders)), random.Random(0)
+        indices, words = np.arange(len(self.renders) - self.held_back, len(self.renders)), random.Random(0)
         latents = self.store.encode(indices)
         states = self.states([self.renders.caption(int(i), words) for i in indices])
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)

@@ -17,7 +17,7 @@ from diffusers import AutoencoderTiny
 from PIL import Image
 from torch import Tensor
 
-from clipgen.train.data import Renders, to_unit
+from clipgen.train.data import Pictures, held_back, to_unit
 from clipgen.train.world.sheet import contact_sheet
 
 WIDTH = 48
@@ -44,9 +44,10 @@ def build_vae() -> AutoencoderTiny:
 class VaePart:
     """Trains on random crops of pictures; every fourth batch holds whole pictures instead."""
 
-    def __init__(self, vae: AutoencoderTiny, renders: Renders, batch: int, seed: int = 0) -> None:
+    def __init__(self, vae: AutoencoderTiny, renders: Pictures, batch: int, seed: int = 0) -> None:
         self.model, self.renders, self.batch = vae.to(memory_format=torch.channels_last), renders, batch
         self.rng = np.random.default_rng(seed)
+        self.seen = len(renders) - held_back(renders, HELD_BACK)
 
     def to(self, device: torch.device) -> None:
         """Moves the autoencoder to a device."""
@@ -68,19 +69,17 @@ class VaePart:
 
     def _batch(self, *, whole: bool) -> Tensor:
         if whole:
-            return self.renders.images(self.rng.integers(0, len(self.renders) - HELD_BACK, max(1, self.batch // 4)))
+            return self.renders.images(self.rng.integers(0, self.seen, max(1, self.batch // 4)))
         side = self.renders.pictures.shape[1] - CROP
         crops = []
         for _ in range(self.batch):
-            index, x, y = self.rng.integers(0, len(self.renders) - HELD_BACK), *self.rng.integers(0, side + 1, 2)
+            index, x, y = self.rng.integers(0, self.seen), *self.rng.integers(0, side + 1, 2)
             crops.append(self.renders.pictures[index, y : y + CROP, x : x + CROP])
         return to_unit(torch.from_numpy(np.stack(crops)))
 
     def show(self, folder: Path) -> dict[str, float]:
         """Writes pictures above their reconstructions; measures PSNR in dB on the pictures held back."""
-        pictures = self.renders.images(np.arange(len(self.renders) - HELD_BACK, len(self.renders))).to(
-            self.model.device
-        )
+        pictures = self.renders.images(np.arange(self.seen, len(self.renders))).to(self.model.device)
         decoded = torch.cat(
             [self.model.decode(self.model.encode(p).latents).sample.clamp(-1, 1) for p in pictures.split(8)]
         )
@@ -106,7 +105,7 @@ def _edges(a: Tensor, b: Tensor) -> Tensor:
     return dx + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
 
 
-def latent_scale(vae: AutoencoderTiny, renders: Renders, count: int = 256) -> float:
+def latent_scale(vae: AutoencoderTiny, renders: Pictures, count: int = 256) -> float:
     """Returns the scaling factor: 1 / standard deviation of the latents of the first `count` pictures."""
     pictures = renders.images(np.arange(min(count, len(renders))))
     with torch.no_grad():

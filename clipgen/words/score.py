@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from clipgen.clip.diversity import Diversity
+    from clipgen.clip.questions import Check
     from clipgen.clip.score import Score
 
 WORDS = ((99.0, "strong"), (95.0, "good"), (80.0, "fair"), (0.0, "weak"))
@@ -36,3 +39,13 @@ def score_line(clip: Score | None, *, verbose: bool) -> str:
     graded = ", self-graded" if clip.self_graded else ""
     detail = f" (similarity {clip.similarity:.3f}, CLIP score {clip.score:.2f}, {clip.model})" if verbose else ""
     return line + graded + detail
+
+
+def chips(checks: Sequence[Check]) -> str:
+    """Returns `fox ✓ 97 %  red ✗ 31 %`, a chip a question: the thing, its colour or its number."""
+    return "  ".join(f"{each.subject} {'✓' if each.holds else '✗'} {100 * each.probability:.0f} %" for each in checks)
+
+
+def diversity_line(found: Diversity) -> str:
+    """Returns `as diverse as 2.4 of 4 different pictures (Vendi), mean distance 0.31`."""
+    return f"as diverse as {found.vendi:.1f} of {found.pictures} different pictures, mean distance {found.distance:.2f}"

@@ -94,9 +94,9 @@ def test_the_table_of_aliases() -> None:
 
 def test_no_flag_of_later_issues() -> None:
     flags = {flag for child in command().commands.values() for param in child.params for flag in param.opts}
-    later = {"--grid", "--require", "--init", "--retries"}
+    later = {"--grid", "--init", "--retries"}
     assert not flags & later
-    assert not command().commands.keys() & {"score", "rank", "classify", "caption", "ui"}
+    assert not command().commands.keys() & {"ui"}
 
 
 def test_short_flags_come_first() -> None:

@@ -1,0 +1,108 @@
+"""storybook goes on learning from somebody's own pictures: one part at a time, put back into a model folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderTiny
+from transformers import CLIPModel, CLIPTokenizer
+
+from clipgen.train.captioned import Captioned, captioned
+from clipgen.train.curves import draw_curves
+from clipgen.train.loop import Budget, Part, Say, fit
+from clipgen.train.pairs import PairPart
+from clipgen.train.recipe import bf16_is_fast, shipped, tier_of
+from clipgen.train.storybook import put_back
+from clipgen.train.unet import Denoiser, UnetPart
+from clipgen.train.vae import VaePart
+
+STAGES = ("clip", "vae", "unet")
+GENTLE = 0.3  # of the recipe's learning rate: the weights in the box are worth keeping
+WARM_UP = 50  # steps
+SAVE_MINUTES = 1.0
+SHOWN = 4  # captions that the denoiser shows itself by
+
+
+class OwnTraining:
+    """One training on captioned pictures in one folder: out/pictures, clip, vae, unet, and the whole as out/model.
+
+    It begins with the weights in the box and keeps their tokenizer and size; `data` is a folder or a CSV file. Raises
+    SettingsError for data that holds too little, ClipgenError where there is no box.
+    """
+
+    def __init__(self, data: Path, out: Path, tier: str = "cpu", *, say: Say = print) -> None:
+        self.out, self.say, self.budgets = out, say, tier_of(tier).budgets
+        # cpu=True lets the processes of torchrun find one another where there is no GPU
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if bf16_is_fast() else "no", cpu=not torch.cuda.is_available()
+        )
+        self.base = self._model_folder()
+        size: int = json.loads((self.base / "clipgen.json").read_text("utf-8"))["settings"]["width"]
+        with self.accelerator.main_process_first():  # the others find what it has read
+            self.data: Captioned = captioned(data, out / "pictures", size)
+        if self.data.skipped:
+            say(f"{self.data.skipped:,} pictures could not be read and are left out")
+        say(f"{len(self.data):,} captioned pictures")
+
+    def stage(self, name: str, minutes: float) -> Path:
+        """Trains one part until it has had `minutes` in all and returns the model folder that has it inside."""
+        folder = self.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        parts: dict[str, Callable[[], Part]] = {"clip": self._clip, "vae": self._vae, "unet": self._unet}
+        model = fit(parts[name](), self._budget(name, minutes), folder, self.accelerator, self.say)
+        if self.accelerator.is_main_process:
+            draw_curves(folder / "log.jsonl", folder / "curves.png")
+            put_back(model, name, self.out / "model")
+        self.accelerator.wait_for_everyone()
+        return self.out / "model"
+
+    def _model_folder(self) -> Path:
+        """Returns the model that is trained on, a copy of the one in the box the first time."""
+        folder = self.out / "model"
+        with self.accelerator.main_process_first():
+            if not folder.exists():
+                leave = shutil.ignore_patterns("samples", "MODEL_CARD.md")
+                shutil.copytree(shipped(), folder.with_suffix(".part"), ignore=leave, dirs_exist_ok=True)
+                folder.with_suffix(".part").rename(folder)
+        return folder
+
+    def _budget(self, name: str, minutes: float) -> Budget:
+        own = self.budgets[name]
+        return replace(
+            own, minutes=minutes, learning_rate=GENTLE * own.learning_rate, warmup=WARM_UP, save_minutes=SAVE_MINUTES
+        )
+
+    def _clip(self) -> PairPart:
+        folder = self.base / "clip"
+        preprocessor = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
+        clip = CLIPModel.from_pretrained(folder).float()
+        return PairPart(clip, self._tokenizer(), preprocessor, self.data, self.budgets["clip"].batch, self._seed())
+
+    def _vae(self) -> VaePart:
+        vae = self._autoencoder()
+        vae.encoder.requires_grad_(False)  # the denoiser knows these latents: only the decoder learns
+        return VaePart(vae, self.data, self.budgets["vae"].batch, self._seed())
+
+    def _unet(self) -> UnetPart:
+        model, vae = Denoiser.from_pretrained(self.base / "unet").float(), self._autoencoder().requires_grad_(False)
+        batch = min(self.budgets["unet"].batch, len(self.data))
+        captions = list(dict.fromkeys(lines[0] for lines in self.data.captions))[:SHOWN]
+        return UnetPart(model, vae, self._tokenizer(), self.data, batch, self._seed(), prompts=captions)
+
+    def _tokenizer(self) -> CLIPTokenizer:
+        return CLIPTokenizer.from_pretrained(self.base / "tokenizer")
+
+    def _autoencoder(self) -> AutoencoderTiny:
+        return AutoencoderTiny.from_pretrained(self.base / "vae").float()
+
+    def _seed(self) -> int:
+        """Differs between processes and between resumed runs, so that no data order repeats."""
+        index: int = self.accelerator.process_index
+        return index + int(datetime.now(UTC).timestamp()) * 64

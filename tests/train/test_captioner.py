@@ -1,0 +1,112 @@
+"""The captioner: what it is trained on, that it learns, and that it says the same after it was saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from transformers import CLIPModel, CLIPTokenizer
+
+from clipgen.clip.captioner import Captioner
+from clipgen.errors import ModelError, ModelNotFound
+from clipgen.models.captioner import load_captioner
+from clipgen.models.find import BUNDLED
+from clipgen.train.captioned import Captioned
+from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _after_the_end_ignored, build_captioner
+from clipgen.train.loop import fit
+from clipgen.train.storybook import put_back
+
+CAPTIONS = ("a red picture", "a green picture", "a blue picture", "a white picture")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(BUNDLED["storybook"] / "tokenizer")
+
+
+@pytest.fixture
+def data() -> Captioned:
+    """64 plain pictures in four colours."""
+    colours = np.array([(220, 30, 30), (30, 180, 60), (30, 60, 220), (250, 250, 250)], dtype=np.uint8)
+    pictures = np.repeat(np.tile(colours, (16, 1))[:, None, None], 128, axis=1).repeat(128, axis=2)
+    return Captioned(pictures, tuple((caption,) for caption in CAPTIONS * 16), 0)
+
+
+def test_only_a_captions_own_tokens_and_its_end_count() -> None:
+    ids = torch.tensor([[5, 6, 9, 9], [5, 9, 9, 9], [5, 6, 7, 9]])
+    wanted = [[5, 6, 9, IGNORED], [5, 9, IGNORED, IGNORED], [5, 6, 7, 9]]
+    assert _after_the_end_ignored(ids, 9).view(3, 4).tolist() == wanted
+
+
+def test_each_token_is_predicted_from_the_picture_and_the_tokens_before(tokenizer: CLIPTokenizer) -> None:
+    torch.manual_seed(0)
+    captioner = build_captioner(tokenizer, 8).eval()
+    features, ids = F.normalize(torch.randn(2, 8), dim=1), torch.tensor([[5, 6, 7], [8, 9, 10]])
+    with torch.no_grad():
+        logits = captioner(features, ids)
+        other = captioner(features, torch.tensor([[5, 6, 99], [8, 99, 10]]))
+    assert logits.shape == (2, 3, len(tokenizer))
+    assert torch.allclose(logits[0], other[0], atol=1e-5)
+    assert torch.allclose(logits[1, :2], other[1, :2], atol=1e-5)
+    assert not torch.allclose(logits[1, 2], other[1, 2], atol=1e-3)
+
+
+def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = CLIPModel.from_pretrained(BUNDLED["storybook"] / "clip").float()
+    part = CaptionerPart(build_captioner(tokenizer, clip.config.projection_dim), clip, tokenizer, data, 16)
+    part.to(torch.device("cpu"))
+    assert part.known == 56
+    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
+    for step in range(60):
+        loss, _ = part.loss(step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+    part.model.eval()
+    features = part._features(np.arange(4))
+    assert part.model.write(features, tokenizer) == list(CAPTIONS)
+    assert part.show(tmp_path)["val_loss"] < 0.5
+    assert "a red picture" in (tmp_path / "captions.txt").read_text()
+    part.model.save_pretrained(tmp_path / "model")
+    assert Captioner.from_pretrained(tmp_path / "model").write(features, tokenizer) == list(CAPTIONS)
+
+
+def test_the_loop_trains_it_like_any_part(data: Captioned, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    clip = CLIPModel.from_pretrained(BUNDLED["storybook"] / "clip").float()
+    part = CaptionerPart(build_captioner(tokenizer, clip.config.projection_dim), clip, tokenizer, data, 4)
+    model = fit(part, replace(BUDGET, minutes=0.02), tmp_path, Accelerator(cpu=True), lambda line: None)
+    model.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "state.safetensors").is_file()
+    assert Captioner.from_pretrained(tmp_path / "model").prefix == part.model.prefix
+
+
+@pytest.fixture
+def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
+    """storybook with an untrained captioner in it, in half precision as the box would have it."""
+    folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model")
+    torch.manual_seed(0)
+    width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
+    put_back(build_captioner(tokenizer, width), "captioner", folder)
+    return str(folder)
+
+
+def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"Model 'storybook' brings no captioner\. To train one: clipgen train"):
+        load_captioner("storybook", torch.device("cpu"))
+    (Path(model) / "captioner" / "mapper.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="captioner cannot be read"):
+        load_captioner(model, torch.device("cpu"))
+    config = Path(model) / "captioner" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_layer": 10**9}))
+    with pytest.raises(ModelError, match="n_layer is 1000000000, but the weights reach"):
+        load_captioner(model, torch.device("cpu"))

@@ -1,0 +1,145 @@
+"""Training on somebody's own pictures: what is read, what is skipped, and that it is learnt, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from clipgen.clip.score import read_captions, stored_features
+from clipgen.errors import ClipgenError, SettingsError
+from clipgen.families import LAYOUTS
+from clipgen.models import find_model, load_encoder, preflight
+from clipgen.train.captioned import captioned, find_pairs
+from clipgen.train.own import OwnTraining
+
+COLOURS = ("red", "green", "blue", "orange", "purple", "black")
+SHAPES = ("square", "circle", "bar")
+
+
+def draw(folder: Path) -> list[tuple[Path, str]]:
+    """Draws shapes in colours, 36 in all, each with a caption."""
+    folder.mkdir()
+    drawn = []
+    for k in range(2):
+        for colour in COLOURS:
+            for shape in SHAPES:
+                image = Image.new("RGB", (150 + 20 * k, 140), "white")
+                box = (30 + 10 * k, 30, 110 + 10 * k, 60 if shape == "bar" else 110)
+                pen = ImageDraw.Draw(image)
+                (pen.ellipse if shape == "circle" else pen.rectangle)(box, fill=colour)
+                path = folder / f"{k}-{colour}-{shape}.png"
+                image.save(path)
+                drawn.append((path, f"a {colour} {shape}"))
+    return drawn
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures with a .txt beside each; three that cannot be used lie among them."""
+    for path, caption in draw(tmp_path / "data"):
+        path.with_suffix(".txt").write_text(f"{caption}\n\n{caption} on white\n", "utf-8")
+    data = tmp_path / "data"
+    for name, content in (("broken.png", b"text"), ("empty.jpg", b"")):
+        (data / name).write_bytes(content)
+        (data / name).with_suffix(".txt").write_text("nothing")
+    Image.new("RGB", (64, 64)).save(data / "untold.png")
+    return data
+
+
+def quiet(line: str) -> None:
+    """Takes a line and says nothing."""
+
+
+class TestData:
+    def test_a_folder_of_pictures_and_texts(self, folder: Path, tmp_path: Path) -> None:
+        data = captioned(folder, tmp_path / "kept", 64)
+        assert (len(data), data.skipped) == (36, 2)
+        assert data.captions[0] == ("a black bar", "a black bar on white")
+        assert data.images(np.array([0, 3])).shape == (2, 3, 64, 64)
+        assert float(data.images(np.array([0])).max()) == 1.0
+
+    def test_a_table_with_files_relative_to_it(self, tmp_path: Path) -> None:
+        drawn = draw(tmp_path / "data")
+        rows = [f'data/{path.name},"{caption}, plain"' for path, caption in drawn] + [f"data/{drawn[0][0].name},again"]
+        (tmp_path / "list.csv").write_text("\n".join(["\ufeffFile_Name,Caption", *rows, "none.png,x"]), "utf-8")
+        pairs = find_pairs(tmp_path / "list.csv")
+        assert pairs[0].captions == ("a red square, plain", "again")
+        data = captioned(tmp_path / "list.csv", tmp_path / "kept", 32)
+        assert (len(data), data.skipped) == (36, 1)
+
+    def test_it_is_read_once_until_something_changes(self, folder: Path, tmp_path: Path) -> None:
+        captioned(folder, tmp_path / "kept", 32)
+        before = (tmp_path / "kept" / "pictures.u8").stat().st_mtime_ns
+        captioned(folder, tmp_path / "kept", 32)
+        assert (tmp_path / "kept" / "pictures.u8").stat().st_mtime_ns == before
+        (folder / "0-red-bar.txt").write_text("something else")
+        assert ("something else",) in captioned(folder, tmp_path / "kept", 32).captions
+
+    def test_too_little_is_one_line(self, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
+        for name, message in (
+            ("none", "none' is not there. Works: a folder, or a CSV file"),
+            ("empty", "must hold at least 8 pictures with a .txt beside them, got '0'"),
+            (
+                "wrong.csv",
+                "needs columns one of file, image, path, file_name, filename and one of caption, text, prompt",
+            ),
+        ):
+            with pytest.raises(SettingsError) as error:
+                find_pairs(tmp_path / name)
+            assert message in str(error.value)
+
+    def test_pictures_that_are_all_broken_are_too_little(self, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        data.mkdir()
+        for k in range(9):
+            (data / f"{k}.png").write_text("text")
+            (data / f"{k}.txt").write_text("a caption")
+        with pytest.raises(SettingsError, match="must hold at least 8 pictures that can be read"):
+            captioned(data, tmp_path / "kept", 32)
+
+
+class TestTraining:
+    def test_clip_learns(self, folder: Path, tmp_path: Path) -> None:
+        told: list[str] = []
+        part = OwnTraining(folder, tmp_path / "out", say=told.append)._clip()
+        assert told == ["2 pictures could not be read and are left out", "36 captioned pictures"]
+        assert (part.seen, part.batch) == (32, 32)
+        part.to(torch.device("cpu"))
+        optimizer, losses = torch.optim.AdamW(part.model.parameters(), 3e-4), []
+        for step in range(8):
+            loss, _ = part.loss(step)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert losses[-1] < 0.8 * losses[0]
+
+    def test_it_goes_on_where_it_stopped_and_its_clip_is_usable_at_once(self, folder: Path, tmp_path: Path) -> None:
+        model = OwnTraining(folder, tmp_path / "out", say=quiet).stage("clip", 0.02)
+        log = tmp_path / "out" / "clip" / "log.jsonl"
+        steps = json.loads(log.read_text().splitlines()[-1])["step"]
+        assert OwnTraining(folder, tmp_path / "out", say=quiet).stage("clip", 0.06) == model
+        assert json.loads(log.read_text().splitlines()[-1])["step"] > steps
+        encoder = load_encoder(str(model), torch.device("cpu"))
+        assert encoder.name == "model/clip"
+        stored = stored_features(model / "clip", read_captions())
+        assert torch.allclose(stored[:2], encoder.text_features(read_captions()[:2]), atol=1e-4)
+
+    @pytest.mark.parametrize("stage", ["vae", "unet"])
+    def test_the_other_parts_go_back_into_a_model_that_works(self, folder: Path, tmp_path: Path, stage: str) -> None:
+        model = OwnTraining(folder, tmp_path / "out", say=quiet).stage(stage, 0.02)
+        checked = preflight(find_model(str(model)), LAYOUTS)
+        assert set(checked.networks) >= {"unet", "vae", "text_encoder", "clip"}
+        log = [json.loads(line) for line in (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()]
+        assert ("psnr" if stage == "vae" else "v_500") in log[-1]
+
+    def test_an_unknown_tier_is_named(self, folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(ClipgenError, match=r"Unknown tier 'tpu'. Tiers: cpu, gpu."):
+            OwnTraining(folder, tmp_path / "out", "tpu", say=quiet)
