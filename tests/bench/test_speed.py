@@ -51,7 +51,9 @@ def test_the_usual_way_without_strength_is_the_plain_picture_and_with_it_is_not(
     settings = Settings("a fox", seed=2, steps=6, guidance="off").with_defaults(pipe.defaults)
     (plain,) = pipe.run(settings)
     scorer: Any = pipe.scorer
-    peer = CommunityGuidance(pipe.family, scorer.encoder, (pipe.told(settings), pipe.told(settings.replace(prompt=""))), settings)
+    peer = CommunityGuidance(
+        pipe.family, scorer.encoder, (pipe.told(settings), pipe.told(settings.replace(prompt=""))), settings
+    )
     monkeypatch.setattr("clipgen.bench.peer.STRENGTH", 1e7)  # networks at random see little of one another
     guided = peer.draw(2)
     assert torch.equal(guided, peer.draw(2))
