@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Explanation,
         Found,
         Ranked,
+        caption,
         classify,
         diversity,
         explain,
@@ -62,6 +63,7 @@ __all__ = [
     "SettingsError",
     "Step",
     "Withheld",
+    "caption",
     "classify",
     "diversity",
     "explain",
@@ -77,7 +79,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    **dict.fromkeys(("Explanation", "Found", "Ranked", "classify", "diversity"), "gallery"),
+    **dict.fromkeys(("Explanation", "Found", "Ranked", "caption", "classify", "diversity"), "gallery"),
     **dict.fromkeys(("explain", "explain_picture", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),

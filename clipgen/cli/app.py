@@ -14,6 +14,7 @@ from typer._click.exceptions import UsageError
 from clipgen.cli import (
     again,
     batch,
+    caption,
     classify,
     compare,
     completion,
@@ -45,6 +46,7 @@ for name, run, panel in (
     ("score", score.score, JUDGE),
     ("rank", rank.rank, JUDGE),
     ("classify", classify.classify, JUDGE),
+    ("caption", caption.caption, JUDGE),
     ("explain", explain.explain, JUDGE),
     ("search", search.search, JUDGE),
     ("info", info.info, LOOK_UP),

@@ -53,7 +53,7 @@ class Group(TyperGroup):
 
 
 DRAWING = ("generate", "again", "batch", "compare")
-LOOKING = ("score", "rank", "classify", "explain", "search")
+LOOKING = ("score", "rank", "classify", "caption", "explain", "search")
 ORDER = (*DRAWING, *LOOKING, "info", "history", "presets", "models", "doctor", "config", "completion", "train")
 
 

@@ -65,6 +65,7 @@ class Captioner(nn.Module):
         from transformers import GPT2LMHeadModel
 
         sizes = json.loads((folder / SIZES).read_text("utf-8"))
-        captioner = cls(GPT2LMHeadModel.from_pretrained(folder), sizes["features"], sizes["prefix"])
+        decoder = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        captioner = cls(decoder, sizes["features"], sizes["prefix"])
         captioner.mapper.load_state_dict(load_file(folder / MAPPER))
         return captioner.eval()

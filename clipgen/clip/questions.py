@@ -21,7 +21,9 @@ from clipgen.clip.score import Scorer
 
 Kind = Literal["thing", "colour", "count"]
 HOLDS = 0.5
-PRESENT = 2.5  # how many deviations above other phrases a thing that is there lies, on the mean
+# Where things lie, in deviations of the other phrases, measured with storybook's CLIP on 150 scenes it never saw: the
+# mean of the 191 that were there and of 450 that were not, and the deviation of both. Three of four of either are told.
+PRESENT, ABSENT, SPREAD = 1.55, 0.05, 1.1
 TOO_CLOSE = 0.8  # text cosine: such a phrase says what is asked
 FEWEST = 30  # other phrases, from which their spread can be told
 
@@ -96,15 +98,15 @@ class Examiner:
     def _is_there(self, image: Tensor, phrase: str) -> float:
         """Returns the chance that a phrase is true, as likely as not beforehand; 1/2 where nothing can be compared.
 
-        Absent, its cosine is one of the other phrases' to this picture, N(0, 1) in their deviations; present, it is
-        N(PRESENT, 1): Bayes' rule gives a sigmoid.
+        Its cosine, in the other phrases' deviations from their mean, is normal about PRESENT or ABSENT: by Bayes' rule
+        that gives a sigmoid.
         """
         text = self.scorer.encoder.text_features([phrase])[0]
         others = self.others[self.others @ text <= TOO_CLOSE] @ image
         if len(others) < FEWEST:
             return HOLDS
         deviations = (text @ image - others.mean()) / others.std()
-        return float(torch.sigmoid(PRESENT * deviations - PRESENT**2 / 2))
+        return float(torch.sigmoid((PRESENT - ABSENT) / SPREAD**2 * (deviations - (PRESENT + ABSENT) / 2)))
 
 
 def _variants(phrase: str, words: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Pictures that are there, from wherever: opened, seen by CLIP, scored, ranked, classified, explained and found."""
 
-from clipgen.gallery.ask import Ranked, classify, diversity, load_clip, rank, score, search, similarity
+from clipgen.gallery.ask import Ranked, caption, classify, diversity, load_clip, rank, score, search, similarity
 from clipgen.gallery.heat import Explanation, explain, explain_picture
 from clipgen.gallery.index import Index, index_of
 from clipgen.gallery.look import look, opened
@@ -12,6 +12,7 @@ __all__ = [
     "Found",
     "Index",
     "Ranked",
+    "caption",
     "classify",
     "diversity",
     "explain",

@@ -1,4 +1,4 @@
-"""What CLIP makes of pictures, in Python: similarity, score, classify, rank, search, diversity."""
+"""What CLIP makes of pictures, in Python: similarity, score, classify, rank, caption, search, diversity."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from clipgen.gallery.paths import find_pictures
 from clipgen.gallery.search import Found, nearest, sought, terms_of
 from clipgen.image_file import open_picture
 from clipgen.models import load_encoder
+from clipgen.models.captioner import load_captioner
 from clipgen.models.find import find_clip
 
 Picture = str | Path | Image.Image | Tensor
@@ -99,6 +100,16 @@ def rank(images: Iterable[Picture], text: str, *, model: str | Scorer = STORYBOO
     scores = score(pictures, text, model=model)
     found = [Ranked(index, *pair) for index, pair in enumerate(zip(pictures, scores, strict=True))]
     return sorted(found, key=lambda ranked: ranked.score.rank, reverse=True)
+
+
+def caption(images: Picture | Iterable[Picture], *, model: str = STORYBOOK, device: str = "auto") -> list[str]:
+    """Returns a caption of each picture by a model that brings a captioner; see `similarity`.
+
+    Raises ModelNotFound for a model that brings none.
+    """
+    writer = load_captioner(model, pick_device(device))
+    scorer, features = _seen(images, load_clip(model, device))
+    return writer.write(features, scorer.encoder.tokenizer)
 
 
 def search(

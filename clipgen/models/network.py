@@ -18,6 +18,7 @@ DEPTHS = frozenset(
         "layers_per_block",
         "num_decoder_blocks",
         "num_encoder_blocks",
+        "n_layer",
         "num_hidden_layers",
         "num_layers",
         "num_single_layers",
@@ -35,6 +36,8 @@ WIDTHS = frozenset(
         "intermediate_size",
         "latent_channels",
         "max_position_embeddings",
+        "n_embd",
+        "n_positions",
         "out_channels",
         "vocab_size",
     }

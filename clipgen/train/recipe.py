@@ -18,6 +18,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
+from clipgen.clip.captioner import Captioner
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
@@ -27,7 +28,7 @@ from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
-from clipgen.train.storybook import assemble
+from clipgen.train.storybook import assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
@@ -83,6 +84,8 @@ class Recipe:
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
+        if (self.out / "captioner" / "model").exists():
+            put_back(Captioner.from_pretrained(self.out / "captioner" / "model"), "captioner", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from accelerate import Accelerator
 from transformers import CLIPModel, CLIPTokenizer
 
 from clipgen.clip.captioner import Captioner
+from clipgen.errors import ModelError, ModelNotFound
+from clipgen.models.captioner import load_captioner
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioned import Captioned
 from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _after_the_end_ignored, build_captioner
 from clipgen.train.loop import fit
+from clipgen.train.storybook import put_back
 
 CAPTIONS = ("a red picture", "a green picture", "a blue picture", "a white picture")
 
@@ -83,3 +88,25 @@ def test_the_loop_trains_it_like_any_part(data: Captioned, tokenizer: CLIPTokeni
     model.save_pretrained(tmp_path / "model")
     assert (tmp_path / "state.safetensors").is_file()
     assert Captioner.from_pretrained(tmp_path / "model").prefix == part.model.prefix
+
+
+@pytest.fixture
+def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
+    """storybook with an untrained captioner in it, in half precision as the box would have it."""
+    folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model")
+    torch.manual_seed(0)
+    width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
+    put_back(build_captioner(tokenizer, width), "captioner", folder)
+    return str(folder)
+
+
+def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"Model 'storybook' brings no captioner\. To train one: clipgen train"):
+        load_captioner("storybook", torch.device("cpu"))
+    (Path(model) / "captioner" / "mapper.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="captioner cannot be read"):
+        load_captioner(model, torch.device("cpu"))
+    config = Path(model) / "captioner" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "n_layer": 10**9}))
+    with pytest.raises(ModelError, match="n_layer is 1000000000, but the weights reach"):
+        load_captioner(model, torch.device("cpu"))
