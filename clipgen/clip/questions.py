@@ -22,7 +22,7 @@ from clipgen.clip.score import Scorer
 Kind = Literal["thing", "colour", "count"]
 HOLDS = 0.5
 # Where things lie, in deviations of the other phrases, measured with storybook's CLIP on 150 scenes it never saw: the
-# mean of the 191 that were there and of 450 that were not, and the deviation of both. At 1/2 three of four are right, of both.
+# mean of the 191 that were there and of 450 that were not, and the deviation of both. Three of four of either are told.
 PRESENT, ABSENT, SPREAD = 1.55, 0.05, 1.1
 TOO_CLOSE = 0.8  # text cosine: such a phrase says what is asked
 FEWEST = 30  # other phrases, from which their spread can be told
