@@ -34,10 +34,9 @@ from clipgen.prediction import (
     recover_x0,
     shift_after_step,
 )
-from clipgen.settings import Settings
+from clipgen.settings import STEERING_DEFAULTS, Settings
 
 CLIP = "openai/clip-vit-base-patch32"  # guides where nobody names another; of the hub, fetched once
-DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}
 DENOISERS = ("unet", "transformer")
 
 
@@ -192,7 +191,7 @@ def settings_of(texts: Sequence[str], scale: float, fields: dict[str, Any]) -> S
     for name in own.keys() - known - {"clip_models", "clip_guidance_scale"}:
         raise SettingsError(f"ClipGuidance takes no {name[:60]}. It takes: {', '.join(sorted(known))}, clip_models.")
     one = [Settings.from_dict({**own, "prompt": text, "guidance": "clip"}) for text in texts]
-    return one[0].with_defaults(DEFAULTS)
+    return one[0].with_defaults(STEERING_DEFAULTS)
 
 
 def denoiser_of(pipe: Any) -> Any:

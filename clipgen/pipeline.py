@@ -33,7 +33,7 @@ from clipgen.models.find import find_clip
 from clipgen.plan import Batch, plan
 from clipgen.prediction import check_prediction
 from clipgen.result import Look, Origin, Pace, Result, Step, faults_of, steps_of
-from clipgen.settings import Note, Settings
+from clipgen.settings import STEERING_DEFAULTS, Note, Settings
 from clipgen.text import encode_prompt
 
 TEXTS_KEPT = 64
@@ -54,7 +54,7 @@ class Pipeline:
         self.family = family
         self.origin = origin
         self.device = device
-        self.defaults = {**family.defaults, **defaults}
+        self.defaults = {**STEERING_DEFAULTS, **family.defaults, **defaults}
         self.scorer = scorer
         self.examiner = None if scorer is None else Examiner(scorer)
         self.offline = False

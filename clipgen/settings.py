@@ -62,6 +62,7 @@ __all__ = [  # what other rooms ask of this one, wherever it is written down
     "Note",
     "PRESET_NAME",
     "SERVED",
+    "STEERING_DEFAULTS",
     "STEERING_FIELDS",
     "Settings",
     "TEXT_FIELDS",
@@ -179,7 +180,8 @@ class Settings:
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 FIELDS: tuple[str, ...] = tuple(_FIELDS)
 DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
-STEERING_FIELDS = ("cutouts", "guidance_every", "guide_decoder")
+STEERING_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of a model that knows no better
+STEERING_FIELDS = tuple(STEERING_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *STEERING_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard"}
 LIST_FIELDS = ("guide", "like", "clip_models")

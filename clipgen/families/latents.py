@@ -97,9 +97,6 @@ class OnLatents:
             "scheduler": own_scheduler(self.scheduler_config),
             "guidance_scale": guidance_scale,
             "eta": 0.0,
-            "cutouts": 4,
-            "guidance_every": 1,
-            "guide_decoder": "auto",
         }
 
 

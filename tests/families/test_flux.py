@@ -76,7 +76,7 @@ def test_packing_is_diffusers_own_and_can_be_undone():
 
 @pytest.mark.parametrize(("kind", "steps", "guidance_scale"), [("dev", 28, 3.5), ("schnell", 4, 0.0)])
 def test_the_defaults_are_the_models_own(pipes, kind, steps, guidance_scale):
-    assert pipes[kind].defaults == {
+    assert pipes[kind].family.defaults == {
         "steps": steps,
         "width": 1024,
         "height": 1024,

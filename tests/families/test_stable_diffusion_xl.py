@@ -63,7 +63,7 @@ def test_half_precision_draws_nearly_the_same(pipe, folder):
 
 
 def test_the_defaults_are_the_models_own(pipe):
-    assert pipe.defaults == {
+    assert pipe.family.defaults == {
         "steps": 30,
         "width": 32,
         "height": 32,
