@@ -47,9 +47,8 @@ class OwnTraining:
         size: int = json.loads((self.base / "clipgen.json").read_text("utf-8"))["settings"]["width"]
         with self.accelerator.main_process_first():  # the others find what it has read
             self.data: Captioned = captioned(data, out / "pictures", size)
-        if self.data.skipped:
-            say(f"{self.data.skipped:,} pictures could not be read and are left out")
-        say(f"{len(self.data):,} captioned pictures")
+        if self.accelerator.is_main_process:
+            self._tell()
 
     def stage(self, name: str, minutes: float) -> Path:
         """Trains one part until it has had `minutes` in all and returns the model folder that has it inside."""
@@ -62,6 +61,11 @@ class OwnTraining:
             put_back(model, name, self.out / "model")
         self.accelerator.wait_for_everyone()
         return self.out / "model"
+
+    def _tell(self) -> None:
+        if self.data.skipped:
+            self.say(f"{self.data.skipped:,} pictures could not be read and are left out")
+        self.say(f"{len(self.data):,} captioned pictures")
 
     def _model_folder(self) -> Path:
         """Returns the model that is trained on, a copy of the one in the box the first time."""
