@@ -31,6 +31,7 @@ from clipgen.cli import (
     score,
     search,
     train,
+    ui,
 )
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
@@ -44,6 +45,7 @@ for name, run, panel in (
     ("again", again.again, DRAW),
     ("batch", batch.batch, DRAW),
     ("compare", compare.compare, DRAW),
+    ("ui", ui.ui, DRAW),
     ("score", score.score, JUDGE),
     ("rank", rank.rank, JUDGE),
     ("classify", classify.classify, JUDGE),
