@@ -57,7 +57,13 @@ def test_every_key_can_be_set_and_removed(run: Run) -> None:
     texts = {"model": "./m", "preset": "fast", "scheduler": "euler", "prompt_syntax": "plain", "long_prompt": "error"}
     texts |= {"output.format": "jpeg", "output.show": "off", "output.path": "pics/", "history.on": "false"}
     texts |= {"width": "64", "height": "64", "cfg_stop": "0.5", "output.quality": "3"}
-    texts |= {"guidance": "clip+pick", "guidance_start": "0.2", "guidance_stop": "0.9", "candidates": "4", "particles": "2"}
+    texts |= {
+        "guidance": "clip+pick",
+        "guidance_start": "0.2",
+        "guidance_stop": "0.9",
+        "candidates": "4",
+        "particles": "2",
+    }
     texts |= {"through_unet": "true", "guide_decoder": "tiny", "guard": "off"}
     texts |= {"guide": "snow:1\na dog:-0.5", "like": "a.png:2", "clip_models": "./c\norg/name"}
     for key in KEYS:
