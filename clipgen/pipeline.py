@@ -152,10 +152,11 @@ class Pipeline:
             raise
         return results
 
-    def told(self, settings: Settings) -> Conditioning:
-        """Returns what the denoiser is told of the prompt of one picture, tensors [1, ...]; raises PromptError."""
+    def told(self, settings: Settings, name: str = "prompt") -> Conditioning:
+        """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
         with self._lock, memory_told("The text encoder", self.device):
-            row, _ = self._encode("prompt", settings.prompt, settings.prompt_syntax, settings.long_prompt)
+            text = getattr(settings, name)
+            row, _ = self._encode(name, text, settings.prompt_syntax, settings.long_prompt)
         return self.family.at_scale(row, settings.guidance_scale or 1.0)
 
     def _draw(self, batch: Batch, pace: Pace, faults: list[str]) -> Iterator[Step | Result]:

@@ -110,7 +110,7 @@ def _community(pipe: Pipeline, settings: Settings, cutouts: int) -> Callable[[],
     from clipgen.bench.peer import CommunityGuidance
 
     assert pipe.scorer is not None, "speed is measured with a model that brings its CLIP"
-    told = (pipe.told(settings), pipe.told(settings.replace(prompt="")))
+    told = (pipe.told(settings), pipe.told(settings, "negative_prompt"))
     peer = CommunityGuidance(pipe.family, pipe.scorer.encoder, told, settings)
     return lambda: peer.draw(cutouts)
 

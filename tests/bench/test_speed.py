@@ -52,7 +52,7 @@ def test_the_usual_way_without_strength_is_the_plain_picture_and_with_it_is_not(
     (plain,) = pipe.run(settings)
     scorer: Any = pipe.scorer
     peer = CommunityGuidance(
-        pipe.family, scorer.encoder, (pipe.told(settings), pipe.told(settings.replace(prompt=""))), settings
+        pipe.family, scorer.encoder, (pipe.told(settings), pipe.told(settings, "negative_prompt")), settings
     )
     monkeypatch.setattr("clipgen.bench.peer.STRENGTH", 1e7)  # networks at random see little of one another
     guided = peer.draw(2)
