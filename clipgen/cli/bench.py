@@ -19,6 +19,7 @@ def bench() -> None:
     """Measure clipgen on this machine.
 
     clipgen bench speed               guided pictures against plain ones, and against the usual way
+    clipgen bench gain                what each way of steering gains, by a CLIP that steers nothing
     """
 
 
@@ -57,3 +58,43 @@ def speed(
             report.say(line)
         for line in found.warnings:
             report.warn(Note("noisy", None, line))
+
+
+@app.command("gain", cls=Command)
+def gain(
+    prompts: Annotated[
+        int,
+        typer.Option(
+            "--prompts", metavar="N", help="Captions to draw by each arm; 40.", parser=whole("prompts", 2, 1000)
+        ),
+    ] = 40,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="A model with a CLIP; storybook.", autocompletion=complete.models
+        ),
+    ] = "storybook",
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="NAME", help="The CLIP that judges; the model's second one.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:
+    """Measure what each way of steering gains."""
+    from clipgen import inputs
+    from clipgen.bench import gain as bench
+    from clipgen.errors import SettingsError
+    from clipgen.gallery import load_clip
+    from clipgen.pipeline import Pipeline
+    from clipgen.settings import Settings
+
+    with Report(json=json, events=False) as report:
+        name = inputs.judge_of(Settings("a fox", model=model), judge)
+        if name is None:
+            raise SettingsError(f"model '{model}' brings no second CLIP to judge: name one with --judge", field="judge")
+        pipe = Pipeline.from_pretrained(model)
+        if pipe.scorer is None:
+            raise SettingsError(f"model '{model}' brings no CLIP to guide by. Works: storybook.", field="model")
+        rows = bench.measure(pipe, load_clip(name), bench.prompts(prompts))
+        report.data = bench.report(rows, prompts)
+        report.table(bench.COLUMNS, bench.table(rows))
+        report.say(report.data["machine"])
