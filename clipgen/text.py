@@ -131,6 +131,11 @@ def lost_words(text: str, tower: Tower) -> str:
     return text[start:].strip(" \t\n,")
 
 
+def count_tokens(text: str, tower: Tower) -> tuple[int, int]:
+    """Returns how many tokens a plain text has, and how many of them a tower reads."""
+    return len(tower.tokenizer(text, add_special_tokens=False, verbose=False).input_ids), _limit(tower)
+
+
 def _limit(tower: Tower) -> int:
     return tower.length - int(tower.tokenizer.num_special_tokens_to_add())
 

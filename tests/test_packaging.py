@@ -39,6 +39,8 @@ FLOORS = {
     "typer": "0.29",
     "rich": "15",
     "platformdirs": "4",
+    "gradio": "6.17",  # 6.17: pages load nothing from elsewhere
+    "starlette": "0.49.1",  # CVE-2025-62727
 }
 CAPS = {
     "torch": "2.14",
@@ -48,6 +50,7 @@ CAPS = {
     "pillow": "13",
     "numpy": "3",
     "typer": "1",
+    "gradio": "7",
 }
 # They replace torch by another build, break with transformers 5, or run code from the network.
 NEVER = {
@@ -88,7 +91,7 @@ def test_package_data_exists(package: str, pattern: str) -> None:
 def test_no_data_file_is_left_behind() -> None:
     """Every file below clipgen/ that is not Python is named by package-data."""
     shipped = set().union(*(data(package, pattern) for package, pattern in DATA))
-    found = data("clipgen", "**/*") | data("clipgen.presets", "**/*")
+    found = data("clipgen", "**/*") | data("clipgen.presets", "**/*") | data("clipgen.ui", "**/*")
     assert found <= shipped
 
 
@@ -112,7 +115,7 @@ def test_packages_that_break_torch_are_never_asked_for() -> None:
 
 
 def test_all_lists_are_sorted_and_true() -> None:
-    for path in [*(ROOT / "clipgen").rglob("*.py"), ROOT / "presets" / "__init__.py"]:
+    for path in [*(ROOT / "clipgen").rglob("*.py"), *(ROOT / "ui").glob("*.py"), ROOT / "presets" / "__init__.py"]:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 names = ast.literal_eval(node.value)

@@ -30,6 +30,7 @@ from clipgen.cli import (
     score,
     search,
     train,
+    ui,
 )
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
@@ -43,6 +44,7 @@ for name, run, panel in (
     ("again", again.again, DRAW),
     ("batch", batch.batch, DRAW),
     ("compare", compare.compare, DRAW),
+    ("ui", ui.ui, DRAW),
     ("score", score.score, JUDGE),
     ("rank", rank.rank, JUDGE),
     ("classify", classify.classify, JUDGE),

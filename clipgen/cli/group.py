@@ -52,7 +52,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-DRAWING = ("generate", "again", "batch", "compare")
+DRAWING = ("generate", "again", "batch", "compare", "ui")
 LOOKING = ("score", "rank", "classify", "caption", "explain", "search")
 ORDER = (*DRAWING, *LOOKING, "info", "history", "presets", "models", "doctor", "config", "completion", "train")
 

@@ -96,7 +96,7 @@ def test_no_flag_of_later_issues() -> None:
     flags = {flag for child in command().commands.values() for param in child.params for flag in param.opts}
     later = {"--grid", "--init", "--retries"}
     assert not flags & later
-    assert not command().commands.keys() & {"ui", "bench"}
+    assert not command().commands.keys() & {"bench"}
 
 
 def test_short_flags_come_first() -> None:

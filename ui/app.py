@@ -1,0 +1,155 @@
+"""The page: its tabs in order, its status, what it remembers, and how it is served."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from . import api, compare, form, gallery, generate, info, theme, tokens, tools
+from .guard import Guard
+from .shelf import Shelf
+from .workshop import House, Workshop
+
+LOOK_SECONDS = 0.4  # between two looks at a loading model
+VISITORS = 200  # sessions that are kept
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where the page is served and who may come in: `users` = names and passwords, None = everybody."""
+
+    address: str = "127.0.0.1"
+    port: int | None = 7860
+    hosts: tuple[str, ...] = ()
+    users: tuple[tuple[str, str], ...] | None = None
+
+
+def build(workshop: Workshop) -> Any:
+    """Builds the page, a gr.Blocks, and its endpoints."""
+    with gr.Blocks(title="clipgen", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
+        api.endpoints(workshop)  # first, so that no handler of the page takes one of their names
+        gr.HTML(_read("masthead.html"), elem_id="masthead")
+        with gr.Tabs(elem_id="tabs", selected="draw") as tabs:
+            desk = generate.tab(workshop, tabs)
+            compare.tab(workshop, desk)
+            tools.tab(workshop)
+            gallery.tab(workshop, desk)
+            info.tab(workshop, desk)
+        status = gr.HTML(_status(workshop), elem_id="status")
+        _remember(page, desk.fields)
+        loaded = page.load(
+            partial(watch, workshop),
+            None,
+            status,
+            show_progress="hidden",
+            api_visibility="private",
+            concurrency_limit=None,
+        )
+        loaded.then(
+            partial(tokens.tokens, workshop),
+            desk.fields[0],
+            desk.counter,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+    return page
+
+
+def _remember(page: gr.Blocks, fields: Sequence[Any]) -> None:
+    """Keeps the form in the visitor's own browser, over reloads and restarts."""
+    kept = gr.BrowserState(None, storage_key="clipgen-form", secret="clipgen")
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    page.load(recalled, kept, list(fields), **quiet).then(None, None, None, js="() => clipgen.ready()")
+    gr.on([field.change for field in fields], None, list(fields), kept, js="(...values) => [values]", **quiet)
+
+
+def recalled(kept: Any) -> list[Any]:
+    """Returns what each component shows of a form that a browser kept; one of another version is left alone."""
+    known = isinstance(kept, list) and len(kept) == len(form.SHOWN)
+    return list(kept) if known else [gr.skip()] * len(form.SHOWN)
+
+
+def watch(workshop: Workshop) -> Iterator[str]:
+    """Yields the status line until the model is loaded, or cannot be."""
+    while workshop.loading:
+        yield _status(workshop)
+        sleep(LOOK_SECONDS)
+    yield _status(workshop)
+
+
+def _status(workshop: Workshop) -> str:
+    said = workshop.status()
+    state = f"ready on {said['device']}" if said["ready"] else "loading" if workshop.loading else "cannot be loaded"
+    where = "" if workshop.house.strangers else " · offline, on this machine only"
+    lamp = f'<i class="{"on" if said["ready"] else "off"}"></i>'
+    return f'<p class="status">{lamp}<b>{escape(said["model"])}</b> {escape(state)}{where}</p>'
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that is open: its address, and the folder that goes with it."""
+
+    page: Any
+    address: str
+    folder: tempfile.TemporaryDirectory[str]
+
+    def stay(self) -> None:
+        """Serves until Ctrl-C, then closes."""
+        try:
+            self.page.block_thread()
+        finally:
+            self.page.close()
+            self.folder.cleanup()
+
+
+def serve(house: House, door: Door, browser: bool = False) -> Served:
+    """Opens the page and begins to load its model; raises OSError for a port that is taken."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    folder = tempfile.TemporaryDirectory(prefix="clipgen-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder.name  # of mode 0700, as every temporary folder
+    workshop = Workshop(house, Shelf(Path(folder.name)))
+    workshop.open()
+    page: Any = build(workshop)
+    page.queue(max_size=64, default_concurrency_limit=8, api_open=False)
+    _, address, _ = page.launch(
+        server_name=door.address,
+        server_port=door.port,
+        inbrowser=browser,
+        auth=list(door.users) if door.users else None,
+        app_kwargs={"middleware": [Middleware(Guard, hosts=door.hosts, any_address=house.strangers)]},
+        theme=theme.theme(),
+        css=theme.css(),
+        head=theme.head(),
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        blocked_paths=[],
+        root_path="",
+        state_session_capacity=VISITORS,
+        max_file_size="10mb",
+        enable_monitoring=False,
+        strict_cors=True,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+    )
+    return Served(page, address, folder)
+
+
+def _read(name: str) -> str:
+    return (files("clipgen.ui") / name).read_text("utf-8")

@@ -1,0 +1,20 @@
+"""What the tabs share: the form of the first one, and what this visit has made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What other tabs need of the first one: the form in the order of form.SHOWN, and what is said and kept there."""
+
+    fields: list[Any]
+    message: gr.HTML
+    counter: gr.HTML
+    tabs: gr.Tabs
+    made: gr.State
+    models: tuple[str, ...]

@@ -1,0 +1,157 @@
+"""The form: a component for every Settings field, folded by how soon people need it, and the way there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from clipgen.preset import list_presets
+from clipgen.schedulers import SCHEDULERS
+from clipgen.settings import DECODERS, DEFAULTS, FIELDS, GUARDS, LIST_FIELDS, METHODS, MODEL_FIELDS, Settings, coerce
+
+FIRST = ("prompt",)
+LOOK = ("preset", "images", "width", "height", "negative_prompt")
+GUIDANCE = ("guidance_scale", "guidance", "clip_guidance_scale")
+EXPERT = ("steps", "scheduler", "seed", "model")
+LEFT_OUT = ("prompt_template", "like")  # a label of a replay; files, which the page does not open
+FINE = tuple(name for name in FIELDS if name not in (*FIRST, *LOOK, *GUIDANCE, *EXPERT, *LEFT_OUT))
+SHOWN = (*FIRST, *LOOK, *GUIDANCE, *EXPERT, *FINE)
+
+# What the settings that people meet first mean, for somebody who has never seen such a form.
+HINTS: Mapping[str, str] = {
+    "preset": "A named look: it adds words to your prompt, or sets speed and quality.",
+    "images": "How many to draw. Each has its own seed, so each is different.",
+    "width": "Pixels, a multiple of 8.",
+    "height": "Pixels, a multiple of 8.",
+    "negative_prompt": "What you do not want to see, such as: trees, blurry.",
+    "guidance_scale": "How strictly the words are followed: 1 is free, 4 to 8 usual, 15 stiff. Others call it CFG.",
+    "guidance": "CLIP reads pictures and words. It can steer the drawing, or choose the best of several.",
+    "clip_guidance_scale": "How hard CLIP pulls the picture towards the words.",
+    "steps": "How often the picture is refined. More is slower and finer; 20 is usual.",
+    "scheduler": "The recipe of refining. If you do not care, neither does the picture.",
+    "seed": "The number the noise grows from: the same seed and settings give the same picture.",
+    "model": "Who draws.",
+}
+METHOD_NAMES = {
+    "off": "Off",
+    "clip": "Steer",
+    "pick": "Best of several",
+    "clip+pick": "Steer and choose",
+}
+OWN = "the model's own"
+AS_TEXT = tuple(
+    name for name, value in DEFAULTS.items() if value is None
+)  # what may be left open; a browser rounds seeds
+HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(Settings)}
+SPELLED = {"clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "scheduler": tuple(SCHEDULERS),
+    "guide_decoder": DECODERS,
+    "guard": GUARDS,
+    "prompt_syntax": ("a1111", "plain"),
+    "long_prompt": ("cut", "error"),
+}
+
+
+def label(name: str) -> str:
+    """Returns a field's name as people read it: `guidance_scale` -> `Guidance scale`."""
+    words = " ".join(SPELLED.get(word, word) for word in name.split("_"))
+    return words[0].upper() + words[1:]
+
+
+def build(name: str, models: Sequence[str], most_images: int) -> gr.components.Component:
+    """Makes the component of one field; raw values go through `read`, and Settings checks them."""
+    common: dict[str, Any] = {
+        "label": label(name),
+        "info": HINTS.get(name, HELP[name]),
+        "elem_id": f"field-{name}",
+    }
+    if name == "prompt":
+        return gr.Textbox(
+            value="",
+            label="Prompt",
+            show_label=False,
+            lines=3,
+            max_lines=8,
+            placeholder="Type a prompt, or paste settings",
+            elem_id="field-prompt",
+            autofocus=True,
+        )
+    if name == "preset":
+        choices = [("None", "")] + [(preset.title, preset.name) for preset in list_presets()]
+        return gr.Dropdown(choices, value="", **common)
+    if name == "images":
+        return gr.Slider(1, most_images, value=1, step=1, buttons=[], **common)
+    if name == "guidance":
+        return gr.Radio([(METHOD_NAMES.get(method, method), method) for method in METHODS], value="off", **common)
+    if name == "clip_guidance_scale":
+        return gr.Slider(0, 1, value=DEFAULTS[name], step=0.05, buttons=[], **common)
+    if name == "seed":
+        return gr.Textbox("", placeholder="random", max_lines=1, **common)
+    if name == "model":
+        return gr.Dropdown(list(models), value=models[0], **common)
+    return _plain(name, common)
+
+
+def _plain(name: str, common: Mapping[str, Any]) -> gr.components.Component:
+    """Makes a component by what the field's values are: names, switch, number, lines or text."""
+    default = DEFAULTS[name]
+    if choices := CHOICES.get(name):
+        names = [*([(OWN, "")] if default is None else []), *((each, each) for each in choices)]
+        return gr.Dropdown(names, value=default or "", **common)
+    if isinstance(default, bool):
+        return gr.Checkbox(default, **common)
+    if name in LIST_FIELDS:
+        return gr.Textbox("", lines=1, max_lines=4, placeholder="one a line", **common)
+    if isinstance(default, str):
+        return gr.Textbox(default, lines=1, max_lines=4, **common)
+    if default is None:
+        return gr.Textbox("", placeholder=OWN if name in MODEL_FIELDS else "none", max_lines=1, **common)
+    return gr.Number(default, step=0.05 if isinstance(default, float) else 1, **common)
+
+
+def read(raw: Sequence[Any]) -> dict[str, Any]:
+    """Returns the values of a form as Settings takes them, unchecked: an empty text is None where that is a value.
+
+    Seeds, lists and what may be left to the model are texts on the page. Raises SettingsError for a text that is no
+    number.
+    """
+    values = dict(zip(SHOWN, raw, strict=True))
+    for name, value in values.items():
+        if name in AS_TEXT and isinstance(value, str):
+            values[name] = coerce(name, value.strip())
+        elif name in LIST_FIELDS and isinstance(value, str):
+            values[name] = [line.strip() for line in value.splitlines() if line.strip()]
+    return values
+
+
+def write(settings: Settings, models: Sequence[str], **changes: Any) -> list[Any]:
+    """Returns what each component shows for settings; `changes` win, and a model that is not here leaves the choice."""
+    values = {**settings.to_dict(), **changes}
+    skipped = () if values["model"] in models else ("model",)
+    return [gr.skip() if name in skipped else _shown(name, values[name]) for name in SHOWN]
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name in LIST_FIELDS:
+        return "\n".join(value)
+    if name in AS_TEXT:
+        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else value
+
+
+def preset_values(name: str) -> list[Any]:
+    """Returns what each component shows once a preset is chosen: its own settings, and no other preset's."""
+    presets = {preset.name: preset.settings for preset in list_presets()}
+    touched = {field for settings in presets.values() for field in settings} - {"model"}
+    chosen = presets.get(name, {})
+    values = {**{field: DEFAULTS[field] for field in touched}, **chosen}
+    return [_shown(field, values[field]) if field in values else gr.skip() for field in SHOWN]
+
+
+def about(name: str) -> str:
+    """Returns the one line of a preset, "" for none."""
+    return next((preset.about for preset in list_presets() if preset.name == name), "")

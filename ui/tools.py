@@ -1,0 +1,65 @@
+"""The tab that asks CLIP about any picture: do these words fit, what is it, which part is which word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from clipgen.errors import ClipgenError
+
+from . import ask, stage, words
+from .upload import KINDS, picture_of
+from .workshop import Answer, Workshop
+
+HELP = (
+    '<div class="blank slim"><p class="lead">Ask CLIP</p><p class="hint">Drop any picture. CLIP has read pictures '
+    "beside words: it can say how well your words fit, which of your labels it is, and where each word is.</p></div>"
+)
+
+
+def tab(workshop: Workshop) -> None:
+    """Builds the tab and wires it."""
+    with gr.Tab("Ask CLIP", id="tools", elem_id="tab-tools"), gr.Row(elem_classes="two"):
+        with gr.Column(scale=5, min_width=300):
+            file = gr.File(file_types=KINDS, type="filepath", height=140, elem_id="ask-picture", show_label=False)
+            text = gr.Textbox(
+                label="Words", info="What it may show. Empty = the prompt inside.", max_lines=3, elem_id="ask-text"
+            )
+            with gr.Row():
+                score = gr.Button("Score", variant="primary", elem_id="ask-score")
+                explain = gr.Button("Word by word", elem_id="ask-words")
+            labels = gr.Textbox(
+                label="Labels", info="Two or more, between commas.", placeholder="fox, cat, owl", elem_id="ask-labels"
+            )
+            classify = gr.Button("Which is it?", elem_id="ask-classify")
+        with gr.Column(scale=7, min_width=300):
+            picture = gr.HTML(HELP, elem_id="brought")
+            answer = gr.HTML(elem_id="answer")
+
+    def scored(request: gr.Request, file: Any, text: Any) -> Iterator[str]:
+        for said in ask.asked(workshop, partial(ask.score, workshop, file, text), request.session_hash or ""):
+            yield stage.score(said.value.to_dict()) if isinstance(said, Answer) else said
+
+    def classified(request: gr.Request, file: Any, labels: Any) -> Iterator[str]:
+        for said in ask.asked(workshop, partial(ask.classify, workshop, file, labels), request.session_hash or ""):
+            yield ask.labels_told(said.value) if isinstance(said, Answer) else said
+
+    def explained(request: gr.Request, file: Any, text: Any) -> Iterator[str]:
+        for said in ask.asked(workshop, partial(ask.explain, workshop, file, text), request.session_hash or ""):
+            yield words.told(said.value) if isinstance(said, Answer) else said
+
+    def brought(file: Any) -> str:
+        try:
+            return HELP if file is None else stage.looked_at(str(picture_of(workshop.shelf, file)))
+        except ClipgenError as error:
+            return stage.message(str(error))
+
+    raw: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "trigger_mode": "once"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    file.change(brought, file, picture, preprocess=False, queue=False, **quiet)
+    score.click(scored, [file, text], answer, **raw, **quiet)
+    explain.click(explained, [file, text], answer, **raw, **quiet)
+    classify.click(classified, [file, labels], answer, **raw, **quiet)
