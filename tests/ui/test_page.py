@@ -1,0 +1,296 @@
+"""The page in a real browser: what one types, presses, drops and sees, by day, by night and on a phone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from time import sleep
+
+import pytest
+from gradio_client import Client
+
+from clipgen.image_file import digest_of, read_settings
+
+from .conftest import Server
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = "/usr/bin/chromium"
+CONTRASTS = Path(__file__).with_name("contrasts.js")
+EVIL = "a fox <img src=x onerror=alert(1)> <b>bold</b>"
+
+pytestmark = [
+    pytest.mark.skipif(not os.access(CHROMIUM, os.X_OK), reason="no Chromium"),
+    pytest.mark.filterwarnings("default"),
+]
+
+
+class Visit:
+    """One page in a browser, which notes each request and each complaint."""
+
+    def __init__(self, page: playwright.Page, server: Server) -> None:
+        self.page = page
+        self.server = server
+        self.hosts: set[str] = set()
+        self.complaints: list[str] = []
+        page.set_default_timeout(60_000)
+        page.on(
+            "request", lambda request: self.hosts.add(re.sub(r"^(blob|data):.*", "", request.url).split("?")[0][:99])
+        )
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.server.url)
+        self.page.wait_for_selector("body[data-ready]")
+
+    def field(self, name: str) -> str:
+        return str(self.page.input_value(f"#field-{name} :is(input, textarea) >> nth=0"))
+
+    def unfold(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=False).first.click()
+        self.page.wait_for_timeout(300)  # what is folded is built when it opens
+
+    def set(self, name: str, value: str) -> None:
+        self.page.fill(f"#field-{name} :is(input, textarea) >> nth=0", value)
+
+    def draw(self, prompt: str) -> None:
+        """Types a prompt, presses Ctrl+Enter and waits for the picture."""
+        self.set("prompt", prompt)
+        finished = self.page.query_selector("#stage [data-final]")
+        before = finished.get_attribute("src") if finished else ""
+        self.page.keyboard.press("Control+Enter")
+        self.page.wait_for_function(
+            "before => (document.querySelector('#stage [data-final]')?.getAttribute('src') || before) !== before",
+            arg=before,
+        )
+        self.page.wait_for_selector("#generate")
+
+    def message(self) -> str:
+        return self.page.inner_text("#message")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: playwright.Browser, server: Server) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    made = Visit(context.new_page(), server)
+    yield made
+    assert made.complaints == []
+    assert {url for url in made.hosts if url and not url.startswith(server.url)} == set()
+    context.close()
+
+
+def test_from_prompt_to_file_and_back(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    page.evaluate(
+        """() => { window.seen = new Set(); new MutationObserver(() => {
+        const preview = document.querySelector('.frame.busy img');
+        if (preview) window.seen.add(preview.src);
+        }).observe(document.body, { subtree: true, childList: true, attributes: true }); }"""
+    )
+    visit.unfold("Expert")
+    visit.set("steps", "30")
+    visit.set("seed", "7")
+    visit.draw("a fox in snow")
+    assert page.evaluate("window.seen.size") >= 2
+    assert "Matches its words better than" in page.inner_text("#stage")
+    with page.expect_download() as download:
+        page.click("#stage a.picture")
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    assert file.name == "a-fox-in-snow-7.png"
+    assert (read_settings(file).settings.seed, read_settings(file).settings.steps) == (7, 30)
+    assert digest_of(file) in {digest_of(path) for path in visit.server.folder.rglob("*.png")}
+    visit.set("prompt", "something else")
+    visit.set("seed", "")
+    page.get_by_role("tab", name="Info").click()
+    page.set_input_files("#drop input[type=file]", file)
+    page.wait_for_selector("#found table")
+    page.click("#all-info")
+    page.wait_for_function("document.querySelector('#field-seed input, #field-seed textarea').value === '7'")
+    assert (visit.field("prompt"), visit.field("steps")) == ("a fox in snow", "30")
+
+
+def test_stop_and_the_next_picture(visit: Visit) -> None:
+    visit.unfold("Expert")
+    visit.set("steps", "100")
+    visit.set("prompt", "a fox in snow")
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.wait_for_selector("text=/step \\d+ of 100/")
+    visit.page.keyboard.press("Escape")
+    visit.page.wait_for_selector("#message >> text=Stopped.")
+    visit.page.wait_for_selector("#generate")
+    visit.set("steps", "2")
+    visit.draw("a fox in snow")
+
+
+def test_a_visitor_who_leaves_frees_the_line(browser: playwright.Browser, server: Server) -> None:
+    visit = Visit(browser.new_context().new_page(), server)
+    visit.unfold("Expert")
+    visit.set("steps", "150")
+    visit.set("prompt", "a fox in snow")
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.wait_for_selector("text=/step \\d+ of 150/")
+    visit.page.context.close()
+    programme = Client(server.url, verbose=False)
+    assert any(programme.predict(api_name="/status")["jobs"] == 0 or sleep(0.2) for _ in range(20))
+
+
+def test_recall_keys_and_help(visit: Visit) -> None:
+    page = visit.page
+    visit.unfold("Expert")
+    visit.set("steps", "2")
+    visit.set("seed", "11")
+    visit.draw("a red car in the city")
+    visit.set("seed", "")
+    visit.draw("a fox in snow")
+    visit.set("prompt", "half a thought")
+    page.keyboard.press("Alt+ArrowUp")
+    page.keyboard.press("Alt+ArrowUp")
+    assert visit.field("prompt") == "a red car in the city"
+    page.keyboard.press("Alt+ArrowDown")
+    page.keyboard.press("Alt+ArrowDown")
+    assert visit.field("prompt") == "half a thought"
+    page.evaluate("document.querySelector('#field-prompt textarea').setSelectionRange(0, 4)")
+    page.keyboard.press("Control+ArrowUp")
+    assert visit.field("prompt") == "(half:1.1) a thought"
+    page.keyboard.press("Control+ArrowDown")
+    assert visit.field("prompt") == "half a thought"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("s")
+    page.wait_for_function("document.querySelector('#field-seed input, #field-seed textarea').value !== ''")
+    page.keyboard.press("r")
+    page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'a fox in snow'")
+    assert visit.field("seed") == ""
+    page.keyboard.press("?")
+    assert page.is_visible("#keys")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#keys")
+    page.click("#command-draw")
+    page.wait_for_selector("#line-draw textarea, #line-draw input")
+    assert page.input_value("#line-draw :is(textarea, input)").startswith("clipgen 'a fox in snow' --seed")
+    page.keyboard.press("p")
+
+
+def test_a_pasted_block_becomes_settings(visit: Visit) -> None:
+    visit.set(
+        "prompt", "an owl\nNegative prompt: trees\nSteps: 25, Sampler: Euler a, CFG scale: 6, Seed: 9, Size: 128x128"
+    )
+    visit.page.wait_for_selector("#load")
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'an owl'")
+    visit.page.wait_for_selector("#generate")
+    assert visit.field("negative_prompt") == "trees"
+    assert "noise differs" in visit.message()
+
+
+def test_the_form_survives_a_reload_and_so_does_the_gallery(visit: Visit) -> None:
+    visit.unfold("Expert")
+    visit.set("steps", "2")
+    visit.set("seed", "2147483648123")
+    visit.draw("a fox in snow")
+    visit.page.wait_for_timeout(300)
+    visit.open()
+    visit.page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'a fox in snow'")
+    visit.unfold("Expert")
+    assert (visit.field("seed"), visit.field("steps")) == ("2147483648123", "2")
+    visit.page.get_by_role("tab", name="Gallery").click()
+    visit.page.locator("#wall .thumbnail-item").first.click()
+    visit.page.wait_for_selector("#viewer figcaption >> text=a fox in snow")
+
+
+def test_compare_slides(visit: Visit) -> None:
+    page = visit.page
+    visit.unfold("Expert")
+    visit.set("steps", "3")
+    visit.set("prompt", "a fox in snow")
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#start-compare")
+    page.wait_for_selector(".verdicts li")
+    handle = page.locator("#slider .outer, #slider [role=slider], #slider .inner").first
+    box = page.locator("#slider").bounding_box()
+    start = handle.bounding_box()
+    assert box is not None
+    assert start is not None
+    page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, start["y"] + start["height"] / 2, steps=4)
+    page.mouse.up()
+    moved = handle.bounding_box()
+    assert moved is not None
+    assert moved["x"] > start["x"] + 40
+    left = page.locator("#left input:checked").get_attribute("value")
+    page.keyboard.press("c")
+    page.wait_for_function("left => document.querySelector('#right input:checked').value === left", arg=left)
+
+
+def test_a_word_shows_its_map(visit: Visit) -> None:
+    page = visit.page
+    visit.unfold("Expert")
+    visit.set("steps", "4")
+    visit.draw("a fox in snow")
+    page.click("#words-draw")
+    page.wait_for_selector(".word[data-veil]")
+    page.locator(".word", has_text="snow").click()
+    assert page.get_attribute(".word[aria-pressed=true]", "data-veil") == page.get_attribute("#stage .veil", "src")
+    assert "snow" in page.inner_text(".word[aria-pressed=true]")
+    page.locator(".word", has_text="snow").click()
+    assert not page.is_visible("#stage .veil")
+
+
+def test_markup_is_shown_as_text(visit: Visit, tmp_path: Path) -> None:
+    visit.unfold("Expert")
+    visit.set("steps", "1")
+    visit.draw(EVIL)
+    assert visit.page.inner_text("#stage figcaption") == EVIL
+    (made,) = (path for path in visit.server.folder.rglob("*.png") if read_settings(path).settings.prompt == EVIL)
+    renamed = tmp_path / "<img src=x onerror=alert(3)>.png"
+    renamed.write_bytes(made.read_bytes())
+    visit.page.get_by_role("tab", name="Info").click()
+    visit.page.set_input_files("#drop input[type=file]", renamed)
+    visit.page.wait_for_selector("#found table")
+    assert EVIL in visit.page.inner_text("#found")
+    visit.page.get_by_role("tab", name="Gallery").click()
+    visit.page.wait_for_selector("#wall img")
+    assert visit.page.locator("img[src=x], #found b, #stage b >> text=bold").count() == 0
+
+
+def test_errors_come_as_words_and_lose_nothing(visit: Visit) -> None:
+    visit.unfold("Expert")
+    visit.set("steps", "many")
+    visit.set("prompt", "a fox in snow")
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.wait_for_selector("#message >> text=steps must be 1 to 150, got 'many'")
+    assert (visit.field("prompt"), visit.field("steps")) == ("a fox in snow", "many")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_by_day_and_by_night(browser: playwright.Browser, server: Server, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    visit = Visit(context.new_page(), server)
+    page = visit.page
+    for name in ("Draw", "Compare", "Ask CLIP", "Gallery", "Info"):
+        page.evaluate("name => clipgen.show(name)", name)
+        page.wait_for_selector(f"#tabs button[aria-selected=true] >> text={name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
+    page.evaluate("clipgen.show('Draw')")
+    heights = page.eval_on_selector_all("#generate, #night, #keys-button", "nodes => nodes.map(n => n.offsetHeight)")
+    assert min(heights) >= 44
+    assert page.locator("body.dark").count() == (scheme == "dark")
+    assert json.loads(page.evaluate(CONTRASTS.read_text("utf-8"))) == []
+    page.click("#night")
+    assert page.locator("body.dark").count() == (scheme == "light")
+    assert visit.complaints == []
+    context.close()
