@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from threading import Event
 from time import sleep
 from typing import Any
 
@@ -105,12 +108,12 @@ class Served:
     folder: tempfile.TemporaryDirectory[str]
 
     def stay(self) -> None:
-        """Serves until Ctrl-C, then closes."""
-        try:
-            self.page.block_thread()
-        finally:
-            self.page.close()
-            self.folder.cleanup()
+        """Serves until Ctrl-C or SIGTERM, then closes and leaves nothing behind."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+        self.page.close()
+        self.folder.cleanup()
 
 
 def serve(house: House, door: Door, browser: bool = False) -> Served:

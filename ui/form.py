@@ -139,7 +139,7 @@ def _shown(name: str, value: Any) -> Any:
     if name in LIST_FIELDS:
         return "\n".join(value)
     if name in AS_TEXT:
-        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        return "" if value is None else str(value).removesuffix(".0")
     return "" if value is None else value
 
 

@@ -44,9 +44,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    (folder / "tmp").mkdir()
     environ = {
         **os.environ,
         "CLIPGEN_HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
         "GRADIO_SHARE": "True",
         "GRADIO_SERVER_NAME": "0.0.0.0",
     }
@@ -60,3 +62,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert address == f"http://127.0.0.1:{port}/", (folder / "log").read_text()
         yield Server(address, folder / "pictures", folder / "log")
         process.terminate()
+    assert not list((folder / "tmp").glob("clipgen-*"))  # neither uploads nor copies stay behind
