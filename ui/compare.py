@@ -153,15 +153,15 @@ def tab(workshop: Workshop, desk: Desk) -> None:
     def choose(left: str, right: str, arms: dict[str, Card]) -> Any:
         return (arms[left].path, arms[right].path) if left in arms and right in arms else gr.skip()
 
-    def halt(request: gr.Request) -> Any:
-        return stage.message("Stopping", "done") if workshop.stop(request.session_hash or "") else gr.skip()
+    def halt(request: gr.Request) -> None:
+        workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     shown = [progress, message, start, stop, slider, sides, left, right, arms, verdict, fit]
     start.click(
         draw, [*desk.fields, judge], shown, preprocess=False, concurrency_limit=None, trigger_mode="once", **quiet
     )
-    stop.click(halt, None, message, queue=False, **quiet)
+    stop.click(halt, None, None, queue=False, **quiet)
     gr.on([left.input, right.input], choose, [left, right, arms], slider, queue=False, **quiet)
     swap.click(lambda left, right: (right, left), [left, right], [left, right], queue=False, **quiet).then(
         choose, [left, right, arms], slider, queue=False, **quiet

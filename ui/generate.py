@@ -166,8 +166,8 @@ def _wire_drawing(
         several = gr.update(value=[each.path for each in view.cards], visible=len(view.cards) > 1)
         return [list(view.cards), view.cards[-1], several, [*before, *view.cards]]
 
-    def halt(request: gr.Request) -> Any:
-        return stage.message("Stopping", "done") if workshop.stop(request.session_hash or "") else gr.skip()
+    def halt(request: gr.Request) -> None:
+        workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
 
     def choose(cards: list[Card], chosen: gr.SelectData) -> list[Any]:
         return [stage.finished(cards[chosen.index], f"{chosen.index + 1} of {len(cards)}"), cards[chosen.index]]
@@ -182,7 +182,7 @@ def _wire_drawing(
         trigger_mode="once",
         **QUIET,
     )
-    controls.stop.click(halt, None, desk.message, queue=False, **QUIET)
+    controls.stop.click(halt, None, None, queue=False, **QUIET)
     strip.select(choose, cards, [picture, card], queue=False, **QUIET)
 
 
