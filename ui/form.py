@@ -30,7 +30,7 @@ HINTS: Mapping[str, str] = {
     "guidance_scale": "How strictly the words are followed: 1 is free, 4 to 8 usual, 15 stiff. Others call it CFG.",
     "guidance": "CLIP reads pictures and words. It can steer the drawing, or choose the best of several.",
     "clip_guidance_scale": "How hard CLIP pulls the picture towards the words.",
-    "budget": "How much longer a picture may take than an unguided one, 1.5 for half as long again; it chooses for you.",
+    "budget": "How much longer a picture may take than an unguided one, 1.5 for half as long again; it chooses.",
     "steps": "How often the picture is refined. More is slower and finer; 20 is usual.",
     "scheduler": "The recipe of refining. If you do not care, neither does the picture.",
     "seed": "The number the noise grows from: the same seed and settings give the same picture.",
