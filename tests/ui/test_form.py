@@ -61,7 +61,7 @@ def test_a_preset_fills_in_its_settings_and_takes_back_anothers(name: str) -> No
 
 def test_raw_values_are_refused_with_their_field() -> None:
     raw = form.write(Settings("a fox"), HERE)
-    for name, bad in (("seed", "-1"), ("steps", "many"), ("width", "65"), ("guidance", ["clip"]), ("cutouts", None)):
+    for name, bad in (("seed", "-1"), ("steps", "many"), ("width", "65"), ("guidance", ["clip"]), ("images", None)):
         values = list(raw)
         values[form.SHOWN.index(name)] = bad
         with pytest.raises(SettingsError) as error:
