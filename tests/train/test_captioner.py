@@ -65,7 +65,7 @@ def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokeni
     part.to(torch.device("cpu"))
     assert part.known == 56
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
-    for step in range(60):
+    for step in range(120):
         loss, _ = part.loss(step)
         loss.backward()
         optimizer.step()
