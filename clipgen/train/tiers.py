@@ -39,8 +39,10 @@ NARROW = Mix(
 )  # fmt: skip
 
 FIRST = (
-    "fox", "cat", "dog", "rabbit", "panda", "bear", "lion", "owl", "penguin", "elephant", "horse", "fish",
-    "car", "bus", "rocket", "airplane", "sailboat", "house", "castle", "tree", "pizza", "apple", "sun", "snowman",
+    "fox", "cat", "dog", "rabbit", "panda", "bear", "lion", "tiger", "horse", "pig", "frog", "monkey", "elephant",
+    "owl", "penguin", "duck", "butterfly", "fish", "whale", "unicorn", "dragon",
+    "car", "bus", "train", "bicycle", "airplane", "rocket", "sailboat", "house", "castle", "tree", "sunflower", "mushroom",
+    "sun", "moon", "snowman", "pizza", "apple", "banana", "strawberry", "cake", "ice cream", "hamburger", "robot", "balloon",
 )  # fmt: skip
 
 TIERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,7 +20,7 @@ SIZES = ("big", "small")
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing of the world: its name, its drawings (emoji), how it is called and where it stands.
+    """One thing of the world: its name, its drawings (emoji or ours), how it is called and where it stands.
 
     `hue` is the colour of a drawing with one dominant hue (it can be dyed), empty otherwise. `tier` 1 is what people
     ask for most, 2 completes the small vocabulary, 3 the large one.
@@ -39,16 +40,8 @@ def _table() -> str:
 
 
 def _split_drawings(text: str) -> tuple[str, ...]:
-    """Splits a run of emoji into drawings; joined sequences stay whole."""
-    joined, drawings = False, list[str]()
-    for char in text:
-        extends = joined or char in "\u200d\ufe0f"
-        joined = char == "\u200d"
-        if extends and drawings:
-            drawings[-1] += char
-        else:
-            drawings.append(char)
-    return tuple(drawings)
+    """Splits a run of emoji and bracketed names into drawings; joined sequences stay whole."""
+    return tuple(re.findall(r"\([^)]*\)|.\ufe0f?(?:\u200d.\ufe0f?)*", text))
 
 
 def _plural(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The drawings of the concepts: glyphs of the Noto Color Emoji font (SIL OFL 1.1), cropped, and dyed on request."""
+"""The drawings of the concepts: glyphs of the Noto Color Emoji font (SIL OFL 1.1) or ours, dyed on request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from clipgen.errors import ClipgenError
+from clipgen.train.world.painted import PAINTED
 
 Array = npt.NDArray[np.float32]
 BITMAP_SIZE = 109  # the only size that the font holds
@@ -44,7 +45,9 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @cache
 def glyph(emoji: str) -> Image.Image:
-    """Returns the drawing of an emoji as RGBA, cropped to what is visible (at most 136 x 128)."""
+    """Returns the drawing of an emoji or one of ours as RGBA, cropped to what is visible (at most 136 x 128)."""
+    if emoji in PAINTED:
+        return PAINTED[emoji]()
     canvas = Image.new("RGBA", (180, 160))
     ImageDraw.Draw(canvas).text((8, 8), emoji, font=_font(), embedded_color=True)
     return canvas.crop(canvas.getbbox())

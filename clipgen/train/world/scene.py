@@ -13,6 +13,7 @@ from clipgen.train.world.holdout import held_out, pair
 Role = tuple[str, str, str]
 TIMED_PLACES = frozenset({"snow", "forest", "beach", "desert", "meadow", "mountains", "city street"})
 ABOVE, BESIDE = "above", "left"
+COUNTED = (2, 1, 1)  # how often several are two, three, four
 TEMPTING = 2.0  # how much likelier a drawing stands where it belongs (a fish under the sea)
 HOMES = {"water": ("under the sea", "beach"), "sky": ("outer space", "night sky", "sunset"), "table": ("table",)}
 
@@ -150,7 +151,7 @@ def _draw(rng: random.Random, seed: int, mix: Mix) -> Scene:
     plain = style not in COLOURLESS and rng.random() < mix.plain
     place = rng.choice(COLOURS) if plain else _place(rng, chosen[0])
     time = rng.choice(TIMES[1:]) if place in TIMED_PLACES and rng.random() < mix.timed else "day"
-    counts = [rng.choice((2, 3, 4)) if rng.random() < mix.several / kinds else 1 for _ in chosen]
+    counts = [rng.choices((2, 3, 4), COUNTED)[0] if rng.random() < mix.several / kinds else 1 for _ in chosen]
     relation, things = _layout(rng, chosen, counts, place, 0.0 if style in COLOURLESS else mix.coloured, mix)
     return Scene(seed, tuple(things), place, time, style, relation)
 
@@ -241,7 +242,7 @@ def _boxes(
         return ((x, foot, height),)
     wide = room > 0.55  # the picture is theirs alone
     rows = [count] if count < 4 and (wide or count == 2) else [count - count // 2, count // 2]
-    scale = {1: 0.62 if count == 2 else 0.46, 2: 0.56}[len(rows)] if wide else {1: 0.55, 2: 0.5}[len(rows)]
+    scale = {1: 0.74 if count == 2 else 0.48, 2: 0.56}[len(rows)] if wide else {1: 0.55, 2: 0.5}[len(rows)]
     size, boxes = height * scale, []
     for row, n in enumerate(rows):
         for k in range(n):
