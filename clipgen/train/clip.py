@@ -39,7 +39,7 @@ FEATURES = 256
 
 
 def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
-    """Builds the untrained CLIP for pictures of `side` pixels, 8 x 8 patches each; its features have 256 numbers."""
+    """Builds the untrained CLIP for pictures of `side` pixels in 8 x 8 patches; its features have 256 numbers."""
     vision = {
         "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
         "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
