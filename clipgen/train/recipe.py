@@ -123,7 +123,7 @@ class Recipe:
 
     def _latent_head(self) -> LatentHeadPart:
         clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae()
-        head = build_latent_head(clip.config.projection_dim, vae.config.latent_channels, self.tier.side // 8)
+        head = build_latent_head(clip, vae.config.latent_channels)
         batch = self.tier.budgets["latent_head"].batch
         return LatentHeadPart(head, clip, self.tokenizer(), vae, self.renders("wide"), batch, self._seed())
 
@@ -165,8 +165,8 @@ class Recipe:
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
 
     def _warm(self, stage: str, model: nn.Module) -> None:
-        """Loads shipped weights into a fresh stage, if there are such."""
-        known = self.warm_start is not None and (self.warm_start / stage).exists()
+        """Loads shipped weights into a fresh stage, if there are such; a latent head begins as its CLIP's tower."""
+        known = self.warm_start is not None and (self.warm_start / stage).exists() and stage != "latent_head"
         if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
