@@ -135,9 +135,7 @@ def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_pat
     assert part.head.features(torch.randn(2, 8, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
 
 
-def test_denoiser_and_text_encoder_are_saved_together(
-    tokenizer: CLIPTokenizer, tmp_path: Path
-) -> None:
+def test_denoiser_and_text_encoder_are_saved_together(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     model = Denoiser(build_unet(256, (16, 32, 32), 16), build_text_encoder(tokenizer)).eval()
     model.save_pretrained(tmp_path / "unet")
     again = Denoiser.from_pretrained(tmp_path / "unet").eval()
