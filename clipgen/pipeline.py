@@ -23,6 +23,7 @@ from clipgen.errors import BrokenImage, Cancelled, SettingsError
 from clipgen.families import FAMILIES, LAYOUTS, Conditioning, Family, adopt, for_rows, load_family, stacked
 from clipgen.families.folder import own_scheduler
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
+from clipgen.guidance.backward import check_backward
 from clipgen.guidance.budget import resolve
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.flops import facts_of
@@ -126,6 +127,8 @@ class Pipeline:
         check_guidance(settings.with_defaults(self.defaults), self.origin.model, self.family.prediction)
         check_vary(settings, self.origin.model, FAMILIES[self.family.name][0], self.family.see is not None)
         settings, notes = self.within_budget(settings)
+        if settings.through_unet and settings.guided:
+            check_backward(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device)
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:

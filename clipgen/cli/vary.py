@@ -14,7 +14,7 @@ from clipgen.cli.report import Report
 
 @takes_flags(without=("vary", "prompt_template"))
 def vary(
-    images: Annotated[
+    pictures: Annotated[
         list[str],
         typer.Argument(
             metavar="IMAGE...",
@@ -35,5 +35,5 @@ def vary(
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
         check_flags(flags)
-        runs = plan(flags, flags.prompts, [], report, images)
+        runs = plan(flags, flags.prompts, [], report, pictures)
         draw.draw_plan(runs, options, report)
