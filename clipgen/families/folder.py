@@ -42,6 +42,7 @@ LATENT_HEAD = Part((("transformers", "CLIPVisionModelWithProjection"),), require
 UNUSED: Mapping[str, tuple[Pair, ...]] = {
     "feature_extractor": (
         ("transformers", "CLIPImageProcessor"),
+        ("transformers", "CLIPImageProcessorPil"),
         ("transformers", "CLIPFeatureExtractor"),
         ("transformers", "SiglipImageProcessor"),
     ),
