@@ -23,7 +23,7 @@ from clipgen.errors import BrokenImage, Cancelled, SettingsError
 from clipgen.families import FAMILIES, LAYOUTS, Conditioning, Family, adopt, for_rows, load_family, stacked
 from clipgen.families.folder import own_scheduler
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
-from clipgen.guidance.backward import check_backward
+from clipgen.guidance.backward import check_backward, is_quantised
 from clipgen.guidance.budget import resolve
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.flops import facts_of
@@ -152,7 +152,8 @@ class Pipeline:
             size = (filled.width or 0, filled.height or 0)
             head = latent_head_for(filled, encoders, self.family, self._own_encoder)
             decoder = filled.guide_decoder or "auto"
-            facts = facts_of(self.family, told, encoders.guides, size, decoder, head=head)
+            back = not is_quantised(self.family.denoiser)
+            facts = facts_of(self.family, told, encoders.guides, size, decoder, back_propagates=back, head=head)
         return resolve(filled, facts)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:

@@ -396,3 +396,65 @@ def save_unclip(folder: Path) -> Path:
         vae=vae_kl(),
     ).save_pretrained(folder)
     return folder
+
+
+def unet_kandinsky() -> Any:
+    """The UNet of Kandinsky 2.2: told a picture's vector of 32 numbers; gives noise and variance."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=8,
+        addition_embed_type="image",
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        encoder_hid_dim=32,
+        encoder_hid_dim_type="image_proj",
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type=None,
+    ).eval()
+
+
+def movq() -> Any:
+    """The autoencoder of Kandinsky: its decoder is normed by the latents."""
+    from diffusers import VQModel
+
+    torch.manual_seed(0)
+    return VQModel(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        layers_per_block=1,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        latent_channels=4,
+        vq_embed_dim=4,
+    ).eval()
+
+
+def save_kandinsky(folder: Path) -> Path:
+    """Saves a Kandinsky 2.2 look-alike, prior and decoder in one folder; factor 2."""
+    from diffusers import DDIMScheduler, KandinskyV22CombinedPipeline, PriorTransformer, UnCLIPScheduler
+    from transformers import CLIPImageProcessorPil
+
+    words = tokenizer()
+    torch.manual_seed(0)
+    KandinskyV22CombinedPipeline(
+        unet=unet_kandinsky(),
+        scheduler=DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False),
+        movq=movq(),
+        prior_prior=PriorTransformer(num_attention_heads=2, attention_head_dim=12, embedding_dim=32, num_layers=1),
+        prior_image_encoder=vision_encoder(),
+        prior_text_encoder=text_encoder_projected(words),
+        prior_tokenizer=words,
+        prior_scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample"),
+        prior_image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+    ).save_pretrained(folder)
+    return folder

@@ -31,6 +31,13 @@ class VisionTower:
         found: Tensor = self.model(seen).image_embeds
         return found.float()
 
+    @torch.no_grad()
+    def of_nothing(self) -> Tensor:
+        """Returns image_embeds [1, D] of a picture of zeros, as unconditional halves are told."""
+        nothing = torch.zeros(1, 3, self.side, self.side, device=self.model.device, dtype=self.model.dtype)
+        found: Tensor = self.model(nothing).image_embeds
+        return found.float()
+
     def see(self, pixels: Tensor) -> Tensor:
         """Returns the centre squares of pictures as the tower takes them: of its own side, normalised."""
         height, width = pixels.shape[-2:]

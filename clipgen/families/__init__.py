@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clipgen.errors import ModelError
-from clipgen.families import flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl, stable_unclip
+from clipgen.families import (
+    flux,
+    kandinsky_2_2,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_xl,
+    stable_unclip,
+)
 from clipgen.families.towers import Embedded, Tower
 from clipgen.models import Checked, Layout, Sides, check_scheduler, encoder_of, load, read_json
 
@@ -91,6 +98,7 @@ FAMILIES: dict[str, tuple[Layout, Callable[..., Family]]] = {
     "stable_diffusion_xl": (stable_diffusion_xl.LAYOUT, stable_diffusion_xl.StableDiffusionXL),
     "stable_diffusion_3": (stable_diffusion_3.LAYOUT, stable_diffusion_3.StableDiffusion3),
     "flux": (flux.LAYOUT, flux.Flux),
+    "kandinsky_2_2": (kandinsky_2_2.LAYOUT, kandinsky_2_2.Kandinsky22),
     "stable_unclip": (stable_unclip.LAYOUT, stable_unclip.StableUnclip),
 }
 LAYOUTS: dict[str, Layout] = {name: layout for layout, _ in FAMILIES.values() for name in layout.pipeline_classes}
