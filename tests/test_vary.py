@@ -11,7 +11,7 @@ from PIL import Image
 
 import clipgen
 from clipgen import ImageFileError, Pipeline, Settings, SettingsError, read_settings
-from clipgen.clip.image_projection import ImageProjection
+from clipgen.clip.image_prior import ImagePrior
 from clipgen.families import LAYOUTS
 from clipgen.image_file.names import output_path
 from clipgen.models import Found, preflight
@@ -101,10 +101,8 @@ def test_the_function_of_the_package_draws_and_takes_settings(folder, pictures):
         list(clipgen.vary("./nothing.png", model=str(folder)))
 
 
-def test_a_model_without_a_projection_refuses_before_it_is_loaded(tiny_v, tiny_epsilon):
-    line = (
-        r"draws no variations: it brings no image_projection\. What works: a prompt with --guidance clip --like IMAGE$"
-    )
+def test_a_model_without_a_prior_refuses_before_it_is_loaded(tiny_v, tiny_epsilon):
+    line = r"draws no variations: it brings no image_prior\. What works: a prompt with --guidance clip --like IMAGE$"
     for model in (tiny_v, tiny_epsilon):
         with pytest.raises(SettingsError, match=line):
             Pipeline.from_pretrained(str(model), wanted=[Settings.from_dict({"vary": "fox.png"})])
@@ -112,17 +110,17 @@ def test_a_model_without_a_projection_refuses_before_it_is_loaded(tiny_v, tiny_e
         Pipeline.from_pretrained(str(tiny_v)).run(Settings.from_dict({"vary": "fox.png"}))
 
 
-def test_a_projection_that_does_not_fit_is_refused(folder, tmp_path):
+def test_a_prior_that_does_not_fit_is_refused(folder, tmp_path):
     import shutil
 
     other = shutil.copytree(folder, tmp_path / "model")
-    ImageProjection(features=32, tokens=16, width=32).save_pretrained(other / "image_projection")
+    ImagePrior(features=32, tokens=16, vocabulary=514).save_pretrained(other / "image_prior")
     with pytest.raises(
-        clipgen.ModelError, match=r"image_projection gives 16 states of 32, the text encoder 32 of 32\."
+        clipgen.ModelError, match=r"image_prior gives 16 of 514 tokens, the text encoder reads 32 of 514\."
     ):
         preflight(Found("./model", other, "folder"), LAYOUTS)
-    ImageProjection(features=16, tokens=32, width=32).save_pretrained(other / "image_projection")
-    with pytest.raises(clipgen.ModelError, match="image_projection reads vectors of 16, the text encoders give 32"):
+    ImagePrior(features=16, tokens=32, vocabulary=514).save_pretrained(other / "image_prior")
+    with pytest.raises(clipgen.ModelError, match="image_prior reads vectors of 16, the text encoders give 32"):
         preflight(Found("./model", other, "folder"), LAYOUTS)
 
 

@@ -323,15 +323,15 @@ def save_flux(folder: Path, *, guidance: bool = True) -> Path:
 
 
 def save_varying(folder: Path) -> Path:
-    """Saves the storybook look-alike with an image projection, so that it draws variations."""
-    from clipgen.clip.image_projection import ImageProjection
+    """Saves the storybook look-alike with an image prior, so that it draws variations."""
+    from clipgen.clip.image_prior import ImagePrior
 
     save_v(folder)
     torch.manual_seed(0)
-    projection = ImageProjection(features=32, tokens=32, width=32, hidden=32, rank=16)
+    prior = ImagePrior(features=32, tokens=32, vocabulary=514, hidden=32, rank=16, width=16)
     with torch.no_grad():
-        projection.mapper[-1].weight.mul_(5)  # as it is at random all pictures are told alike
-    projection.save_pretrained(folder / "image_projection")
+        prior.mapper[-1].weight.mul_(20)  # as it is at random all pictures are told alike
+    prior.save_pretrained(folder / "image_prior")
     return folder
 
 

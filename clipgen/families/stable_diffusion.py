@@ -26,20 +26,20 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
     folder.check_inputs(unet, "stable_diffusion")
     folder.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
     folder.check_lengths(tokenizers, networks, "tokenizer")
-    if "image_projection" in networks:
+    if "image_prior" in networks:
         _check_projection(networks, tokenizers["tokenizer"]["model_max_length"])
 
 
 def _check_projection(networks: Mapping[str, Any], tokens: int) -> None:
-    """Raises ModelError for an image projection that gives other text states than the text encoder, or has no CLIP."""
-    given, text = networks["image_projection"].config, networks["text_encoder"].config
+    """Raises ModelError for an image prior that gives other tokens than the text encoder reads, or has no CLIP."""
+    given, text = networks["image_prior"].config, networks["text_encoder"].config
     if "clip" not in networks:
-        raise ModelError("image_projection reads what a CLIP sees, and the model brings none.")
-    folder.check_width("image_projection reads vectors", given.features, networks["clip"].config.projection_dim)
-    if (given.tokens, given.width) != (tokens, text.hidden_size):
+        raise ModelError("image_prior reads what a CLIP sees, and the model brings none.")
+    folder.check_width("image_prior reads vectors", given.features, networks["clip"].config.projection_dim)
+    if (given.tokens, given.vocabulary) != (tokens, text.vocab_size):
         raise ModelError(
-            f"image_projection gives {given.tokens} states of {given.width}, the text encoder {tokens} of "
-            f"{text.hidden_size}."
+            f"image_prior gives {given.tokens} of {given.vocabulary} tokens, the text encoder reads {tokens} of "
+            f"{text.vocab_size}."
         )
 
 
@@ -56,7 +56,7 @@ LAYOUT = Layout(
         "text_encoder": folder.CLIP_TEXT,
         "clip": folder.CLIP,
         "latent_head": folder.LATENT_HEAD,
-        "image_projection": folder.IMAGE_PROJECTION,
+        "image_prior": folder.IMAGE_PRIOR,
     },
     tokenizers={"tokenizer": folder.CLIP_TOKENIZER},
     schedulers=folder.DIFFUSION,
@@ -65,7 +65,7 @@ LAYOUT = Layout(
     guidance="classifier-free",
     check=_check,
     sides=_sides,
-    sees=("clip", "image_projection"),
+    sees=("clip", "image_prior"),
 )
 
 
@@ -87,7 +87,7 @@ class StableDiffusion(OnLatents):
             self.latent_rgb = torch.tensor(LATENT_RGB)
         if "latent_head" in parts:
             self.latent_head = LatentHead(parts["latent_head"])
-        self.image_projection: Any = parts.get("image_projection")
+        self.image_prior: Any = parts.get("image_prior")
 
     def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D]}."""
@@ -96,11 +96,13 @@ class StableDiffusion(OnLatents):
     def with_picture(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
-        """Returns the prompt's text states moved towards those of the picture: all the way at a weight of 1."""
+        """Returns the prompt's text states moved towards those of the picture's: all the way at a weight of 1."""
         if seen is None:
             return conditioning
-        states = self.image_projection(seen.to(self.image_projection.device))
-        told = conditioning["encoder_hidden_states"]
+        told, words = conditioning["encoder_hidden_states"], self.towers[0].tokenizer
+        marks = words.bos_token_id, words.eos_token_id, words.pad_token_id
+        ids = self.image_prior.ids(seen.to(self.image_prior.device), *marks)
+        states = last_layer(self.text_encoder, ids.to(told.device)).tokens
         return {**conditioning, "encoder_hidden_states": told.lerp(states.to(told), weight)}
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:

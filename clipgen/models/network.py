@@ -111,10 +111,10 @@ def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
         import transformers
         from diffusers.pipelines import stable_diffusion
 
-        from clipgen.clip import image_projection
+        from clipgen.clip import image_prior
 
     known = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
-    network: Any = getattr({**known, "clipgen": image_projection}[library], name)
+    network: Any = getattr({**known, "clipgen": image_prior}[library], name)
     if library == "transformers":
         return lambda config: network(network.config_class.from_dict(config))
     return lambda config: network.from_config(config)

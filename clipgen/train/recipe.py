@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.clip.captioner import Captioner
-from clipgen.clip.image_projection import ImageProjection
+from clipgen.clip.image_prior import ImagePrior
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
@@ -27,8 +27,8 @@ from clipgen.train.captioner import CaptionerPart, build_captioner
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
-from clipgen.train.image_projection import BUDGET as IMAGE_PROJECTION
-from clipgen.train.image_projection import ImageProjectionPart, build_image_projection
+from clipgen.train.image_prior import BUDGET as IMAGE_PRIOR
+from clipgen.train.image_prior import ImagePriorPart, build_image_prior
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.storybook import assemble, put_back
@@ -66,7 +66,7 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet, "captioner": self._captioner, "image_projection": self._image_projection,
+            "unet": self._unet, "captioner": self._captioner, "image_prior": self._image_prior,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
@@ -89,8 +89,8 @@ class Recipe:
         )  # fmt: skip
         if (self.out / "captioner" / "model").exists():
             put_back(Captioner.from_pretrained(self.out / "captioner" / "model"), "captioner", folder)
-        if (self.out / "image_projection" / "model").exists():
-            put_back(self._trained(ImageProjection, "image_projection"), "image_projection", folder)
+        if (self.out / "image_prior" / "model").exists():
+            put_back(self._trained(ImagePrior, "image_prior"), "image_prior", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -144,28 +144,28 @@ class Recipe:
         captioner = build_captioner(tokenizer, clip.config.projection_dim)
         return CaptionerPart(captioner, clip, tokenizer, self.renders("wide"), CAPTIONER.batch, self._seed())
 
-    def _image_projection(self) -> ImageProjectionPart:
-        clip, text_encoder = self._trained(CLIPModel, "clip"), self._known_text_encoder()
-        projection = build_image_projection(clip, text_encoder)
-        return ImageProjectionPart(
-            projection, clip, text_encoder, self.tokenizer(), self.renders("narrow"), IMAGE_PROJECTION.batch,
-            self.out / "image_projection", self._draw_states(text_encoder), self._seed(),
-        )  # fmt: skip
+    def _image_prior(self) -> ImagePriorPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        prior, folder, draw = build_image_prior(clip, tokenizer), self.out / "image_prior", self._draw()
+        renders = self.renders("narrow")
+        return ImagePriorPart(prior, clip, tokenizer, renders, IMAGE_PRIOR.batch, folder, draw, self._seed())
 
-    def _draw_states(self, text_encoder: CLIPTextModel) -> Callable[[Tensor], Tensor]:
-        """Returns what draws pictures from text states, with the denoiser as it is by now."""
+    def _draw(self) -> Callable[[Tensor], Tensor]:
+        """Returns what draws pictures from token ids, with the denoiser as it is by now."""
         unet, vae = self._trained(UNet2DConditionModel, "unet").eval(), self._scaled_vae().eval()
+        model, device = Denoiser(unet, self._known_text_encoder()), self.accelerator.device
         blank = self.tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
-        with torch.no_grad():
-            empty = text_encoder(blank).last_hidden_state
-        device = self.accelerator.device
-        return lambda states: sample(
-            unet.to(device), vae.to(device), build_scheduler(), states.float(), empty.to(device).expand_as(states)
-        )
+
+        def draw(ids: Tensor) -> Tensor:
+            model.to(device)
+            states, empty = model.states(ids.to(device)), model.states(blank.to(device))
+            return sample(unet, vae.to(device), build_scheduler(), states, empty.expand_as(states))
+
+        return draw
 
     def _budget(self, name: str, minutes: float) -> Budget:
         """Returns the budget of a stage; those that are no part of a picture's way have one of their own."""
-        own = {"captioner": CAPTIONER, "image_projection": IMAGE_PROJECTION}
+        own = {"captioner": CAPTIONER, "image_prior": IMAGE_PRIOR}
         return replace(own[name], minutes=minutes) if name in own else self.tier.budget(name, minutes)
 
     def _text_encoder(self) -> CLIPTextModel:

@@ -16,7 +16,7 @@ from .conftest import Run
         (["vae", "--minutes", "0"], 2, "minutes must be above 0, got '0'"),
         (["assemble", "--tier", "tpu"], 1, "Unknown tier 'tpu'. Tiers: cpu, gpu."),
         (
-            ["image-projection", "--minutes", "1"],
+            ["image-prior", "--minutes", "1"],
             1,
             "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen",
         ),

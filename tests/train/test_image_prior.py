@@ -1,4 +1,4 @@
-"""The image projection: what it learns from, that it learns it, and that a model folder with it draws variations."""
+"""The image prior: what it learns from, that it learns it, and that a model folder with it draws variations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from clipgen import Pipeline, Settings
-from clipgen.clip.image_projection import ImageProjection
+from clipgen.clip.image_prior import ImagePrior
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioned import Captioned
-from clipgen.train.image_projection import BUDGET, ImageProjectionPart, build_image_projection
+from clipgen.train.image_prior import BUDGET, ImagePriorPart, build_image_prior
 from clipgen.train.loop import fit
 from clipgen.train.storybook import put_back
 from clipgen.train.world.concepts import concepts
@@ -38,13 +38,11 @@ def data() -> Captioned:
 
 
 @pytest.fixture
-def part(data: Captioned, tmp_path: Path) -> ImageProjectionPart:
+def part(data: Captioned, tmp_path: Path) -> ImagePriorPart:
     torch.manual_seed(0)
     clip = CLIPModel.from_pretrained(STORYBOOK / "clip").float()
-    text_encoder = CLIPTextModel.from_pretrained(STORYBOOK / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(STORYBOOK / "tokenizer")
-    model = build_image_projection(clip, text_encoder)
-    return ImageProjectionPart(model, clip, text_encoder, tokenizer, data, 16, tmp_path)
+    return ImagePriorPart(build_image_prior(clip, tokenizer), clip, tokenizer, data, 16, tmp_path)
 
 
 def test_the_plain_caption_names_all_there_is_and_is_always_the_same() -> None:
@@ -60,11 +58,12 @@ def test_the_plain_caption_names_all_there_is_and_is_always_the_same() -> None:
             assert thing.colour in text
 
 
-def test_it_learns_the_states_of_what_clip_sees(part: ImageProjectionPart, tmp_path: Path) -> None:
+def test_it_learns_to_say_what_clip_sees(part: ImagePriorPart, tmp_path: Path) -> None:
     part.to(torch.device("cpu"))
-    assert (part.known, len(part.texts), part.states.shape) == (56, 4, (4, 32, 256))
+    assert (part.known, part.ids.shape) == (56, (64, 32))
+    assert part.said.sum(dim=1).tolist() == [4] * 64  # three words and the end
     assert load_file(tmp_path / "vectors.safetensors")["vectors"].shape == (64, 256)
-    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
+    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 2e-3), []
     for step in range(60):
         loss, _ = part.loss(step)
         loss.backward()
@@ -74,19 +73,21 @@ def test_it_learns_the_states_of_what_clip_sees(part: ImageProjectionPart, tmp_p
     assert losses[-1] < 0.2 * losses[0]
     with torch.no_grad():
         found = part.show(tmp_path)
-    assert found["val_nearest"] == 1.0
-    assert found["val_error"] < 0.2
+    assert (found["val_captions"], found["val_tokens"]) == (1.0, 1.0)
+    ids = part.model.ids(part.vectors[:4], *part.marks)
+    assert torch.equal(ids, part.ids[:4])  # what pads them too
+    assert tuple(part.tokenizer.batch_decode(ids, skip_special_tokens=True)) == CAPTIONS
     part.model.save_pretrained(tmp_path / "model")
-    again = ImageProjection.from_pretrained(tmp_path / "model")
+    again = ImagePrior.from_pretrained(tmp_path / "model")
     assert torch.equal(again(part.vectors[:2]), part.model(part.vectors[:2]))
 
 
-def test_the_loop_trains_it_and_a_folder_with_it_draws_variations(part: ImageProjectionPart, tmp_path: Path) -> None:
-    part.draw = lambda states: states.new_zeros(len(states), 3, 128, 128)
+def test_the_loop_trains_it_and_a_folder_with_it_draws_variations(part: ImagePriorPart, tmp_path: Path) -> None:
+    part.draw = lambda ids: torch.zeros(len(ids), 3, 128, 128)
     model = fit(part, replace(BUDGET, minutes=0.01), tmp_path / "run", Accelerator(cpu=True), lambda line: None)
     assert (tmp_path / "run" / "samples" / "variations.png").is_file()
     folder = shutil.copytree(STORYBOOK, tmp_path / "model")
-    put_back(model, "image_projection", folder)
+    put_back(model, "image_prior", folder)
     Image.new("RGB", (128, 128), "red").save(tmp_path / "red.png")
     pipe = Pipeline.from_pretrained(str(folder))
     settings = Settings.from_dict({"vary": str(tmp_path / "red.png"), "seed": 1, "steps": 2})
