@@ -46,4 +46,5 @@ class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ids = self(features).argmax(dim=-1)
         ids[:, 0], ids[:, -1] = start, end
         ended = (ids == end).cumsum(dim=1)
-        return ids.masked_fill((ended > 1) | ((ended == 1) & (ids != end)), padding)
+        found: Tensor = ids.masked_fill((ended > 1) | ((ended == 1) & (ids != end)), padding)
+        return found
