@@ -125,6 +125,14 @@ def captioner(
     _stage("captioner", minutes, tier, out, warm_start, json)
 
 
+@app.command("image-prior", cls=Command)
+def image_prior(
+    minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
+) -> None:
+    """Train what variations are drawn by; it needs a trained clip and unet."""
+    _stage("image_prior", minutes, tier, out, warm_start, json)
+
+
 @app.command("assemble", cls=Command)
 def assemble(tier: Tier = "cpu", out: Out = OUT, json: Json = False) -> None:
     """Put the trained stages together as a model folder."""

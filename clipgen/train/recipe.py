@@ -15,10 +15,11 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.clip.captioner import Captioner
+from clipgen.clip.image_prior import ImagePrior
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
@@ -26,12 +27,14 @@ from clipgen.train.captioner import CaptionerPart, build_captioner
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
+from clipgen.train.image_prior import BUDGET as IMAGE_PRIOR
+from clipgen.train.image_prior import ImagePriorPart, build_image_prior
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.storybook import assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
+from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet, sample
 from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
@@ -63,7 +66,7 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet, "captioner": self._captioner,
+            "unet": self._unet, "captioner": self._captioner, "image_prior": self._image_prior,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
@@ -86,6 +89,8 @@ class Recipe:
         )  # fmt: skip
         if (self.out / "captioner" / "model").exists():
             put_back(Captioner.from_pretrained(self.out / "captioner" / "model"), "captioner", folder)
+        if (self.out / "image_prior" / "model").exists():
+            put_back(self._trained(ImagePrior, "image_prior"), "image_prior", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -139,14 +144,43 @@ class Recipe:
         captioner = build_captioner(tokenizer, clip.config.projection_dim)
         return CaptionerPart(captioner, clip, tokenizer, self.renders("wide"), CAPTIONER.batch, self._seed())
 
+    def _image_prior(self) -> ImagePriorPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        prior, folder, draw = build_image_prior(clip, tokenizer), self.out / "image_prior", self._draw()
+        renders = self.renders("narrow")
+        return ImagePriorPart(prior, clip, tokenizer, renders, IMAGE_PRIOR.batch, folder, draw, self._seed())
+
+    def _draw(self) -> Callable[[Tensor], Tensor]:
+        """Returns what draws pictures from token ids, with the denoiser as it is by now."""
+        unet, vae = self._trained(UNet2DConditionModel, "unet").eval(), self._scaled_vae().eval()
+        model, device = Denoiser(unet, self._known_text_encoder()), self.accelerator.device
+        blank = self.tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
+
+        def draw(ids: Tensor) -> Tensor:
+            model.to(device)
+            states, empty = model.states(ids.to(device)), model.states(blank.to(device))
+            return sample(unet, vae.to(device), build_scheduler(), states, empty.expand_as(states))
+
+        return draw
+
     def _budget(self, name: str, minutes: float) -> Budget:
-        """Returns the budget of a stage; the captioner, which is no part of the picture's way, has one of its own."""
-        return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
+        """Returns the budget of a stage; those that are no part of a picture's way have one of their own."""
+        own = {"captioner": CAPTIONER, "image_prior": IMAGE_PRIOR}
+        return replace(own[name], minutes=minutes) if name in own else self.tier.budget(name, minutes)
 
     def _text_encoder(self) -> CLIPTextModel:
         """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
         folder = self.out / "unet" / "text_encoder"
         return CLIPTextModel.from_pretrained(folder) if folder.exists() else build_text_encoder(self.tokenizer())
+
+    def _known_text_encoder(self) -> CLIPTextModel:
+        """Returns the denoiser's text encoder as it was trained here, else as it lies in the box."""
+        folder = self.out / "unet" / "text_encoder"
+        if not folder.exists() and self.warm_start:
+            folder = self.warm_start / "text_encoder"
+        if not folder.exists():
+            raise ClipgenError(f"Stage 'unet' has not been trained in '{self.out}'. Run: clipgen train unet")
+        return CLIPTextModel.from_pretrained(folder).float().eval()
 
     def _scaled_vae(self) -> AutoencoderTiny:
         """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""

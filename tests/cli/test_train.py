@@ -15,6 +15,11 @@ from .conftest import Run
         (["unet", "--minutes", "nan"], 2, "minutes must be above 0, got 'nan'"),
         (["vae", "--minutes", "0"], 2, "minutes must be above 0, got '0'"),
         (["assemble", "--tier", "tpu"], 1, "Unknown tier 'tpu'. Tiers: cpu, gpu."),
+        (
+            ["image-prior", "--minutes", "1"],
+            1,
+            "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen",
+        ),
         (["assemble"], 1, "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen train clip"),
     ],
 )
