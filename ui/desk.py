@@ -10,11 +10,15 @@ import gradio as gr
 
 @dataclass(frozen=True)
 class Desk:
-    """What other tabs need of the first one: the form in the order of form.SHOWN, and what is said and kept there."""
+    """What other tabs need of the first one: the form in the order of form.SHOWN, and what is said and kept there.
+
+    `ready` is the name of the model once it is loaded.
+    """
 
     fields: list[Any]
     message: gr.HTML
-    counter: gr.HTML
+    generate: gr.Button
+    ready: gr.State
     tabs: gr.Tabs
     made: gr.State
     models: tuple[str, ...]

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS")
 MOST_JSON = 1_048_576  # bytes of a body that is no upload
+MOST_UPLOAD = 10_000_000  # bytes of a picture
+WRAPPING = 65_536  # bytes that a form may add to it
 UPLOAD = "/gradio_api/upload"
 PROXIED = "/gradio_api/file=http"
+TOO_LARGE = f"A picture may have at most {MOST_UPLOAD // 1_000_000} MB."
 JOINS = "/gradio_api/queue/join"
 
 
@@ -46,8 +49,9 @@ def refusal(
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return 403, "Requests from other sites are not served."
     length = headers.get("content-length", "0")
-    if not path.startswith(UPLOAD) and not (length.isdecimal() and int(length) <= MOST_JSON):
-        return 413, f"At most {MOST_JSON:,} bytes are read."
+    uploads = path.startswith(UPLOAD)
+    if not (length.isdecimal() and int(length) <= (MOST_UPLOAD + WRAPPING if uploads else MOST_JSON)):
+        return 413, TOO_LARGE if uploads else f"At most {MOST_JSON:,} bytes are read."
     return None
 
 
