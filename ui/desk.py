@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+
+from .stage import Card
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,12 @@ class Desk:
     tabs: gr.Tabs
     made: gr.State
     models: tuple[str, ...]
+
+
+def picked(cards: Sequence[Card], chosen: gr.EventData) -> int | None:
+    """Returns the place of the card that somebody pressed, None for an event that says none of them."""
+    try:
+        place = chosen.index
+    except (AttributeError, TypeError):  # a program may send an event without data
+        return None
+    return place if isinstance(place, int) and 0 <= place < len(cards) else None

@@ -82,6 +82,11 @@ def label(name: str) -> str:
     return words[0].upper() + words[1:]
 
 
+def legend(name: str) -> str:
+    """Returns name and hint, in HTML, of a field whose component shows neither."""
+    return f'<p class="legend"><b>{label(name)}</b>{HINTS[name]}</p>'
+
+
 def build(name: str, models: Sequence[str], most_images: int) -> gr.components.Component:
     """Makes the component of one field; raw values go through `read`, and Settings checks them."""
     common: dict[str, Any] = {
@@ -110,7 +115,7 @@ def build(name: str, models: Sequence[str], most_images: int) -> gr.components.C
     if name == "clip_guidance_scale":
         return gr.Slider(0, 1, value=DEFAULTS[name], step=0.05, buttons=[], **common)
     if name == "like":
-        return gr.File(file_types=KINDS, type="filepath", height=96, label=common["label"], elem_id=common["elem_id"])
+        return gr.File(file_types=KINDS, type="filepath", height=84, show_label=False, elem_id=common["elem_id"])
     if name == LIKE_WEIGHT:
         least, most = LOCAL.target
         return gr.Slider(least, most, value=1, step=0.1, buttons=[], visible=False, **common)

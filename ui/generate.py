@@ -12,7 +12,7 @@ import gradio as gr
 from clipgen.errors import ClipgenError
 
 from . import form, price, stage
-from .desk import Desk
+from .desk import Desk, picked
 from .paste import looks_pasted, restore_text
 from .recall import recall_row
 from .sizes import sizes_of
@@ -132,6 +132,7 @@ def _controls(house: House) -> Controls:
     with gr.Accordion("Guidance", open=False, elem_classes="fold"):
         place(form.GUIDANCE[:2])
         cost = gr.HTML(elem_id="price")
+        gr.HTML(form.legend("like"))
         place(form.GUIDANCE[2:])
     with gr.Accordion("Expert", open=False, elem_classes="fold"):
         for pair in (form.EXPERT[:2], form.EXPERT[2:4]):
@@ -178,8 +179,11 @@ def _wire_drawing(
     def halt(request: gr.Request) -> None:
         workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
 
-    def choose(cards: list[Card], chosen: gr.SelectData) -> list[Any]:
-        return [stage.finished(cards[chosen.index], f"{chosen.index + 1} of {len(cards)}"), cards[chosen.index]]
+    def choose(cards: list[Card], chosen: gr.EventData) -> list[Any]:
+        place = picked(cards, chosen)
+        if place is None:
+            return [gr.skip()] * 2
+        return [stage.finished(cards[place], f"{place + 1} of {len(cards)}"), cards[place]]
 
     outputs = [picture, desk.message, controls.generate, controls.stop, cards, card, strip, desk.made]
     drawn = controls.generate.click(
@@ -200,11 +204,11 @@ def _wire_form(workshop: Workshop, controls: Controls, desk: Desk) -> None:
     """Wires what the form does by itself: counting, pasting, presets, a random seed."""
     fields = controls.fields
 
-    def count(prompt: str) -> list[Any]:
+    def count(prompt: str | None) -> list[Any]:
         pasted = looks_pasted(prompt)
         return [tokens(workshop, prompt), gr.update(visible=not pasted), gr.update(visible=pasted)]
 
-    def paste(prompt: str) -> list[Any]:
+    def paste(prompt: str | None) -> list[Any]:
         values, told = restore_text(prompt)
         filled = [gr.skip()] * len(form.SHOWN) if values is None else form.write(values, desk.models)
         return [*filled, told]

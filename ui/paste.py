@@ -15,14 +15,15 @@ BLOCK = re.compile(r"^Steps: \d{1,6},", re.MULTILINE)
 FILLED = "The form has the settings of"
 
 
-def looks_pasted(text: str) -> bool:
-    """Tells whether a text is settings rather than a prompt."""
-    text = text[:MOST]
+def looks_pasted(text: str | None) -> bool:
+    """Tells whether a text is settings rather than a prompt; None is an empty field."""
+    text = (text or "")[:MOST]
     return bool(BLOCK.search(text)) or (text.lstrip().startswith("{") and '":' in text) or paste_toml.looks_toml(text)
 
 
-def restore_text(text: str) -> tuple[dict[str, Any] | None, str]:
+def restore_text(text: str | None) -> tuple[dict[str, Any] | None, str]:
     """Returns the Settings fields in a pasted text and what is to be said of them, in HTML; None if there are none."""
+    text = text or ""
     try:
         if len(text) > MOST:
             raise ImageFileError(f"Settings as text must be at most {MOST:,} characters, got {len(text):,}.")
