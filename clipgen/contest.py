@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from clipgen import inputs
 from clipgen.errors import SettingsError
+from clipgen.heed import Stopped, never
 from clipgen.settings import Settings, unguided
 from clipgen.words.verdict import Row, opinion
 
@@ -73,25 +74,25 @@ def load_scorer(name: str, load: Callable[[str], ClipEncoder]) -> Scorer:
     return Scorer(load(name), read_captions(), find_clip(name, offline=True).path)
 
 
-def contest(pipe: Pipeline, settings: Settings, panel: Panel) -> Iterator[Heard | Arm]:
+def contest(pipe: Pipeline, settings: Settings, panel: Panel, stopped: Stopped = never) -> Iterator[Heard | Arm]:
     """Yields the arms unguided, guided and best-of of one picture, and before each of them its steps.
 
     Best-of chooses by the guide among the unguided picture and as many more as fit into the seconds that guiding
     takes longer, at least one: seeds as guidance `pick` draws them. Everything goes one picture at a time. Closing the
-    iterator stops the work.
+    iterator stops the work; `stopped` is asked inside the steps too, and raises Cancelled.
     """
     from clipgen.guidance.pick import candidate_seeds
 
-    yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up")
-    plain = yield from _draw(pipe, unguided(settings), UNGUIDED)
+    yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up", stopped)
+    plain = yield from _draw(pipe, unguided(settings), UNGUIDED, stopped)
     yield Arm(UNGUIDED, plain, 1, plain.seconds)
-    guided = yield from _draw(pipe, settings, GUIDED)
+    guided = yield from _draw(pipe, settings, GUIDED, stopped)
     yield Arm(GUIDED, guided, 1, guided.seconds)
     count = 1 + more(plain.seconds, guided.seconds)
     began = monotonic()
     best, best_score, name = plain, score(panel.guide, plain), f"best of {count}"
     for seed in candidate_seeds(plain.seed, count)[1:]:
-        other = yield from _draw(pipe, plain.settings.replace(seed=seed), name)
+        other = yield from _draw(pipe, plain.settings.replace(seed=seed), name, stopped)
         if (other_score := score(panel.guide, other)).similarity > best_score.similarity:
             best, best_score = other, other_score
     yield Arm(name, best, count, plain.seconds + monotonic() - began)
@@ -117,12 +118,12 @@ def row_of(arm: Arm, panel: Panel) -> Row:
     return Row(arm.name, arm.pictures, arm.seconds, guide, judge, arm.result.seed, arm.result.path)
 
 
-def _draw(pipe: Pipeline, settings: Settings, arm: str) -> Generator[Heard, None, Result]:
+def _draw(pipe: Pipeline, settings: Settings, arm: str, stopped: Stopped) -> Generator[Heard, None, Result]:
     """Yields the steps of one picture and returns it."""
     from clipgen.result import Result
 
     results = []
-    with closing(cast("Generator[Step | Result, None, None]", pipe.generate(settings))) as events:
+    with closing(cast("Generator[Step | Result, None, None]", pipe.generate(settings, stopped))) as events:
         for event in events:
             if isinstance(event, Result):
                 results.append(event)

@@ -26,11 +26,12 @@ from clipgen.guidance.adaptive_projection import AdaptiveProjection
 from clipgen.guidance.backward import check_backward, is_quantised
 from clipgen.guidance.budget import resolve
 from clipgen.guidance.classifier_free import classifier_free
-from clipgen.guidance.flops import facts_of
+from clipgen.guidance.flops import Facts, facts_of
 from clipgen.guidance.guide import encoders_of
 from clipgen.guidance.latent_gradient import latent_head_for
 from clipgen.guidance.steering import Steering, check_guidance, steering_of
-from clipgen.models import Layout, find_model, preflight
+from clipgen.heed import Stopped, heeding, never
+from clipgen.models import Filling, Layout, find_model, preflight, untold
 from clipgen.models.encoder import load_encoder
 from clipgen.models.find import find_clip
 from clipgen.plan import Batch, plan
@@ -84,11 +85,13 @@ class Pipeline:
         dtype: str = "auto",
         offline: bool = False,
         wanted: Sequence[Settings] = (),
+        filling: Filling = untold,
     ) -> Pipeline:
         """Finds, checks and loads a model: a bundled name, `org/name` of the hub, or `./folder`.
 
-        `wanted` is what will be drawn: what this model cannot draw is refused here, before anything is loaded. Raises
-        SettingsError, ModelNotFound, ModelError, OutOfMemory; nothing of a model that is refused is loaded.
+        `wanted` is what will be drawn: what this model cannot draw is refused here, before anything is loaded.
+        `filling` hears how many of its bytes are in place. Raises SettingsError, ModelNotFound, ModelError,
+        OutOfMemory; nothing of a model that is refused is loaded.
         """
         place = pick_device(device)
         precision = pick_dtype(dtype, place)
@@ -100,7 +103,7 @@ class Pipeline:
             check_guidance(settings.with_defaults(known), model, check_prediction(checked.scheduler))
             check_vary(settings, model, checked.layout, checked.sees)
         with memory_told(f"Model '{model}'", place):
-            family, scorer = load_family(checked, place, precision)
+            family, scorer = load_family(checked, place, precision, filling)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
         pipeline = cls(family, origin, place, checked.defaults, scorer)
         pipeline.offline = offline
@@ -117,11 +120,12 @@ class Pipeline:
         origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
         return cls(family, origin, pipeline.device, {}, None)
 
-    def generate(self, settings: Settings) -> Iterator[Step | Result]:
+    def generate(self, settings: Settings, stopped: Stopped = never) -> Iterator[Step | Result]:
         """Yields a Step for each picture at each step, and each picture's Result; closing the iterator stops the run.
 
-        Picture k has seed + k and is the picture that this seed gives alone. Raises PromptError, SettingsError,
-        OutOfMemory, and BrokenImage at the end if pictures came out flat or not finite.
+        Picture k has seed + k and is the picture that this seed gives alone. `stopped` is asked inside the steps too,
+        from whatever thread; once it is true, Cancelled is raised. Raises PromptError, SettingsError, OutOfMemory, and
+        BrokenImage at the end if pictures came out flat or not finite.
         """
         self.family.sides.check(settings.width, settings.height, self.origin.model)
         check_guidance(settings.with_defaults(self.defaults), self.origin.model, self.family.prediction)
@@ -133,7 +137,7 @@ class Pipeline:
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:
             batch.notes += notes
-            yield from self._draw(batch, pace, faults)
+            yield from self._draw(batch, pace, faults, stopped)
         if faults:
             raise BrokenImage(faults[0] if len(faults) == 1 else f"{len(faults)} pictures are broken. {faults[0]}")
 
@@ -146,15 +150,21 @@ class Pipeline:
         if settings.budget is None:
             return settings, []
         filled = settings.with_defaults(self.defaults)
+        return resolve(filled, self.facts(filled))
+
+    def facts(self, settings: Settings) -> Facts:
+        """Returns what a price is made of, for settings whose open fields are filled.
+
+        Raises SettingsError, and what loading a CLIP raises.
+        """
         told = self.told(Settings(prompt=PRICED_BY))
         with self._lock, memory_told("CLIP", self.device):
-            encoders = encoders_of(filled, self._own_encoder, self.origin.model, self.encoder)
-            size = (filled.width or 0, filled.height or 0)
-            head = latent_head_for(filled, encoders, self.family, self._own_encoder)
-            decoder = filled.guide_decoder or "auto"
+            encoders = encoders_of(settings, self._own_encoder, self.origin.model, self.encoder)
+            size = (settings.width or 0, settings.height or 0)
+            head = latent_head_for(settings, encoders, self.family, self._own_encoder)
+            decoder = settings.guide_decoder or "auto"
             back = not is_quantised(self.family.denoiser)
-            facts = facts_of(self.family, told, encoders.guides, size, decoder, back_propagates=back, head=head)
-        return resolve(filled, facts)
+            return facts_of(self.family, told, encoders.guides, size, decoder, back_propagates=back, head=head)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""
@@ -177,20 +187,20 @@ class Pipeline:
             row, _ = self._encode(name, text, settings.prompt_syntax, settings.long_prompt)
         return self.family.at_scale(self.family.with_picture(row, None, 0.0, 0), settings.guidance_scale or 1.0)
 
-    def _draw(self, batch: Batch, pace: Pace, faults: list[str]) -> Iterator[Step | Result]:
+    def _draw(self, batch: Batch, pace: Pace, faults: list[str], stopped: Stopped) -> Iterator[Step | Result]:
         """The story of one batch, a line a stage."""
         began = monotonic()
         varied = self._varied(batch)
         conditional, unconditional = self._texts(batch, varied)
-        steering = self._steering(batch)
-        predict = steering.guided(self._told(batch, conditional, unconditional, steering))
+        steering = self._steering(batch, stopped)
+        predict = steering.guided(heeding(self._told(batch, conditional, unconditional, steering), stopped))
         finite: list[Tensor] = []
         for state, seconds in self._taking_turns(self._states(batch, predict, steering)):
             shown = steering.shown(state)
             finite.append(torch.isfinite(shown.latents).flatten(1).all(dim=1))
             yield from self._steps(batch, shown, pace, seconds)
         if not finite[-1].all() and self._to_float32(batch):
-            yield from self._draw(batch, pace, faults)
+            yield from self._draw(batch, pace, faults, stopped)
             return
         denoised = monotonic()
         with self._lock, memory_told("CLIP", self.device):
@@ -267,7 +277,7 @@ class Pipeline:
         encoded = encode_prompt(text, self.family.towers, syntax=syntax, long_prompt=long_prompt, field=name)
         return self.family.encode(encoded.embedded, blank=encoded.text == ""), encoded.warnings
 
-    def _steering(self, batch: Batch) -> Steering:
+    def _steering(self, batch: Batch, stopped: Stopped) -> Steering:
         """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
         with self._lock, memory_told("CLIP", self.device):
             return steering_of(
@@ -278,6 +288,7 @@ class Pipeline:
                 own=self._own_encoder,
                 model=self.origin.model,
                 load=self.encoder,
+                stopped=stopped,
             )
 
     @property

@@ -35,7 +35,7 @@ LAYERS = (
     {"prediction", "preset", "history", "image_file"},
     {"settings", "device", "home"},
     {"checks"},
-    {"schedulers", "presets"},
+    {"schedulers", "presets", "heed"},
     {"errors"},
 )
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
@@ -48,6 +48,7 @@ LIGHT_ROOMS = {
     "checks",
     "cli",
     "contest",
+    "heed",
     "history",
     "home",
     "image_file",

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPModel
 
 from clipgen import Pipeline, Settings, SettingsError, Step
-from clipgen.errors import ImageFileError, ModelNotFound
+from clipgen.errors import Cancelled, ImageFileError, ModelNotFound
 from clipgen.guidance.pick import candidate_seeds
 from clipgen.models.find import BUNDLED
 from clipgen.train.latent_head import build_latent_head
@@ -324,3 +324,27 @@ def test_a_latent_head_is_told_the_noise_level_and_pulls_its_own_guess_up(with_h
 def test_a_head_is_cheaper_than_a_decoder(with_head, pipe):
     (by_head,), (by_decoder,) = (p.within_budget(Settings("a fox", budget=64, steps=20))[1] for p in (with_head, pipe))
     assert by_head.message != by_decoder.message
+
+
+@pytest.mark.parametrize("settings", [{"guidance": "pick", "candidates": 16, "steps": 8}, {"guidance": "clip"}])
+def test_it_stops_between_two_passes_of_one_step(pipe, settings):
+    asked = []
+
+    def stopped():
+        asked.append(None)
+        return len(asked) > 5
+
+    events = pipe.generate(Settings("a fox in snow", seed=3, **settings), stopped)
+    steps = []
+    with pytest.raises(Cancelled):
+        steps.extend(events)
+    assert (len(asked), len(steps) < 5) == (6, True)
+    assert draw(pipe, steps=2)[0].pixels.isfinite().all()
+
+
+def test_loading_tells_how_many_bytes_are_in_place(tiny_v):
+    told = []
+    Pipeline.from_pretrained(str(tiny_v), filling=lambda done, total: told.append((done, total)))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == told[-1][1]
+    assert len({total for _, total in told}) == 1

@@ -90,8 +90,8 @@ def told(clock: Clock, event: Any) -> Event:
     match event:
         case Waiting(place):
             return clock.event("waiting", place=place)
-        case Loading(model, seconds):
-            return clock.event("loading", what=model, seconds=round(seconds, 1))
+        case Loading(model, percent):
+            return clock.event("loading", what=model, done=percent, total=100)
         case Stopped():
             return clock.event("stopped")
         case Picture():
@@ -183,6 +183,18 @@ def endpoints(workshop: Workshop) -> None:
         found = answered(workshop, partial(ask.score, workshop, picture, prompt), request.session_hash or "")
         return found if isinstance(found, dict) else {"ok": True, "clip": found.to_dict()}
 
+    def rank(pictures: list, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
+        """Sorts pictures by how well they fit a text, the best first; index counts from 0 in your list."""
+        found = answered(workshop, partial(ask.rank, workshop, pictures, prompt), request.session_hash or "")
+        if isinstance(found, dict):
+            return found
+        return {"ok": True, "pictures": [{"index": each.index, "clip": each.score.to_dict()} for each in found]}
+
+    def caption(picture: dict, request: gr.Request) -> dict:  # type: ignore[type-arg]
+        """Says what a picture shows, by a model that brings a captioner."""
+        found = answered(workshop, partial(ask.caption, workshop, picture), request.session_hash or "")
+        return found if isinstance(found, dict) else {"ok": True, "caption": found}
+
     def classify(picture: dict, labels: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
         """Says which of some labels, between commas, a picture shows."""
         found = answered(workshop, partial(ask.classify, workshop, picture, labels), request.session_hash or "")
@@ -214,7 +226,7 @@ def endpoints(workshop: Workshop) -> None:
         **many,
     )
     endpoint(read_info, api_name="info", **many)
-    for run in (score, classify, explain):
+    for run in (score, rank, classify, caption, explain):
         endpoint(run, api_name=run.__name__, **many)
     endpoint(list_presets_, api_name="presets", **many)
     endpoint(models_, api_name="models", **many)

@@ -19,8 +19,9 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from . import api, compare, form, gallery, generate, info, theme, tokens, tools
-from .guard import Guard
+from . import api, compare, form, gallery, generate, info, theme, tools
+from .guard import MOST_UPLOAD, Guard
+from .page import Page
 from .shelf import Shelf
 from .workshop import House, Workshop
 
@@ -40,7 +41,7 @@ class Door:
 
 def build(workshop: Workshop) -> Any:
     """Builds the page, a gr.Blocks, and its endpoints."""
-    with gr.Blocks(title="clipgen", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
+    with Page(title="clipgen", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         api.endpoints(workshop)  # first, so that no handler of the page takes one of their names
         gr.HTML(_read("masthead.html"), elem_id="masthead")
         with gr.Tabs(elem_id="tabs", selected="draw") as tabs:
@@ -51,20 +52,13 @@ def build(workshop: Workshop) -> Any:
             info.tab(workshop, desk)
         status = gr.HTML(_status(workshop), elem_id="status")
         _remember(page, desk.fields)
-        loaded = page.load(
+        page.load(
             partial(watch, workshop),
             None,
-            status,
+            [status, desk.generate, desk.ready],
             show_progress="hidden",
             api_visibility="private",
             concurrency_limit=None,
-        )
-        loaded.then(
-            partial(tokens.tokens, workshop),
-            desk.fields[0],
-            desk.counter,
-            show_progress="hidden",
-            api_visibility="private",
         )
     return page
 
@@ -80,15 +74,17 @@ def _remember(page: gr.Blocks, fields: Sequence[Any]) -> None:
 def recalled(kept: Any) -> list[Any]:
     """Returns what each component shows of a form that a browser kept; one of another version is left alone."""
     known = isinstance(kept, list) and len(kept) == len(form.SHOWN)
-    return list(kept) if known else [gr.skip()] * len(form.SHOWN)
+    if not known:
+        return [gr.skip()] * len(form.SHOWN)
+    return [gr.skip() if name == "like" else value for name, value in zip(form.SHOWN, kept, strict=True)]
 
 
-def watch(workshop: Workshop) -> Iterator[str]:
-    """Yields the status line until the model is loaded, or cannot be."""
+def watch(workshop: Workshop) -> Iterator[list[Any]]:
+    """Yields the status line, what Generate says and the model in hand, until that is loaded or cannot be."""
     while workshop.loading:
-        yield _status(workshop)
+        yield [_status(workshop), f"Loading model, {workshop.percent} %", gr.skip()]
         sleep(LOOK_SECONDS)
-    yield _status(workshop)
+    yield [_status(workshop), generate.GENERATE, workshop.model if workshop.pipeline else ""]
 
 
 def _status(workshop: Workshop) -> str:
@@ -144,7 +140,7 @@ def serve(house: House, door: Door, browser: bool = False) -> Served:
         blocked_paths=[],
         root_path="",
         state_session_capacity=VISITORS,
-        max_file_size="10mb",
+        max_file_size=MOST_UPLOAD,
         enable_monitoring=False,
         strict_cors=True,
         ssr_mode=False,

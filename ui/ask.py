@@ -10,16 +10,17 @@ from clipgen.errors import ClipgenError, SettingsError
 from clipgen.settings import SERVED, Settings, check_field
 
 from . import stage
-from .upload import read
+from .upload import picture_of, read
 from .workshop import Answer, Loading, Stopped, Waiting, Workshop
 
 if TYPE_CHECKING:
     from clipgen.clip.classify import Guess
     from clipgen.clip.score import Score, Scorer
-    from clipgen.gallery import Explanation
+    from clipgen.gallery import Explanation, Ranked
     from clipgen.pipeline import Pipeline
 
 MOST_LABELS = 100
+MOST_PICTURES = 16  # of a ranking
 
 
 def scorer_of(pipe: Pipeline) -> Scorer:
@@ -39,6 +40,41 @@ def score(workshop: Workshop, file: object, text: object) -> Callable[[Pipeline]
         from clipgen.gallery import score
 
         return score(picture, words, model=scorer_of(pipe))[0]
+
+    return question
+
+
+def rank(workshop: Workshop, files: object, text: object) -> Callable[[Pipeline], list[Ranked]]:
+    """Returns the question which of some uploaded pictures fit a text best; raises ClipgenError."""
+    words = check_field("prompt", text, SERVED)
+    if not isinstance(files, list) or not 1 <= len(files) <= MOST_PICTURES:
+        raise SettingsError(f"pictures must be a list of 1 to {MOST_PICTURES}", field="pictures")
+    paths = [picture_of(workshop.shelf, file) for file in files]
+
+    def question(pipe: Pipeline) -> list[Ranked]:
+        from clipgen.gallery import rank
+
+        return rank(paths, words, model=scorer_of(pipe))
+
+    return question
+
+
+def caption(workshop: Workshop, file: object) -> Callable[[Pipeline], str]:
+    """Returns the question what an uploaded picture shows; raises ClipgenError, from the question too."""
+    from clipgen.image_file import open_picture
+
+    picture = open_picture(workshop.shelf.uploaded(file))
+
+    def question(pipe: Pipeline) -> str:
+        import torch
+
+        from clipgen.gallery import look
+        from clipgen.models.captioner import load_captioner
+
+        writer = load_captioner(pipe.origin.model, pipe.device, offline=True)
+        encoder = scorer_of(pipe).encoder
+        features = torch.stack([features for _, features in look(encoder, [(0, picture)])])
+        return writer.write(features, encoder.tokenizer)[0]
 
     return question
 
@@ -107,8 +143,8 @@ def asked(workshop: Workshop, build: Callable[[], Callable[[Pipeline], Any]], vi
             match event:
                 case Waiting(place):
                     yield stage.waiting(place)
-                case Loading(model, seconds):
-                    yield stage.loading(model, seconds)
+                case Loading(model, percent):
+                    yield stage.loading(model, percent)
                 case Stopped():
                     yield stage.message("Stopped.", "done")
                 case Answer():

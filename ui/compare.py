@@ -14,6 +14,7 @@ from clipgen.errors import ClipgenError
 from clipgen.words.verdict import Row, verdicts
 
 from . import form, stage
+from .curve import Points
 from .desk import Desk
 from .stage import Card
 from .watch import View, Watch, card_of
@@ -51,13 +52,13 @@ def _views(events: Iterator[Any]) -> Iterator[tuple[View, Arms | None]]:
     watches: dict[str, Watch] = {}
     cards: list[tuple[str, Card]] = []
     rows: list[Row] = []
-    twin: list[tuple[int, float]] = []
+    twin: Points = ()
     for event in events:
         match event:
             case Waiting(place):
                 yield View(stage.waiting(place)), None
-            case Loading(model, seconds):
-                yield View(stage.loading(model, seconds)), None
+            case Loading(model, percent):
+                yield View(stage.loading(model, percent)), None
             case Stopped():
                 yield View(IDLE, message="Stopped.", tone="done"), None
             case Heard(arm, step):
@@ -66,7 +67,7 @@ def _views(events: Iterator[Any]) -> Iterator[tuple[View, Arms | None]]:
                 if view is not None:
                     yield view, None
             case Compared(arm, picture, panel):
-                line = watches[arm.name].points.get(0, []) if arm.name in watches else []
+                line = watches[arm.name].points.get(0, []) if arm.name in watches else ()
                 twin = line if arm.name == UNGUIDED else twin
                 cards.append((arm.name, card_of(picture, line, twin if arm.name == GUIDED else ())))
                 rows.append(row_of(arm, panel))

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from clipgen.preset import list_presets
 from clipgen.schedulers import SCHEDULERS
-from clipgen.settings import DECODERS, DEFAULTS, FIELDS, GUARDS, LIST_FIELDS, METHODS, MODEL_FIELDS, Settings, coerce
+from clipgen.settings import (
+    DECODERS,
+    DEFAULTS,
+    FIELDS,
+    GUARDS,
+    LIST_FIELDS,
+    LOCAL,
+    METHODS,
+    MODEL_FIELDS,
+    Settings,
+    coerce,
+    split_target,
+)
+
+from .upload import KINDS
 
 FIRST = ("prompt",)
-LOOK = ("preset", "images", "width", "height", "negative_prompt")
-GUIDANCE = ("guidance_scale", "guidance", "clip_guidance_scale")
-EXPERT = ("steps", "scheduler", "seed", "model")
-LEFT_OUT = ("prompt_template", "like")  # a label of a replay; files, which the page does not open
+LOOK = ("preset", "images", "negative_prompt")
+LIKE_WEIGHT = "like_weight"  # no field of its own: what stands behind the colon of `like`
+GUIDANCE = ("guidance", "clip_guidance_scale", "like", LIKE_WEIGHT, "guidance_scale")
+EXPERT = ("width", "height", "steps", "scheduler", "seed", "model")
+LEFT_OUT = ("prompt_template",)  # a label of a replay
 FINE = tuple(name for name in FIELDS if name not in (*FIRST, *LOOK, *GUIDANCE, *EXPERT, *LEFT_OUT))
 SHOWN = (*FIRST, *LOOK, *GUIDANCE, *EXPERT, *FINE)
 
@@ -30,6 +45,8 @@ HINTS: Mapping[str, str] = {
     "guidance_scale": "How strictly the words are followed: 1 is free, 4 to 8 usual, 15 stiff. Others call it CFG.",
     "guidance": "CLIP reads pictures and words. It can steer the drawing, or choose the best of several.",
     "clip_guidance_scale": "How hard CLIP pulls the picture towards the words.",
+    "like": "A picture that CLIP pulls towards too, beside your words.",
+    LIKE_WEIGHT: "Beside the words, which count 1. Below 0 it pulls away.",
     "budget": "How much longer a picture may take than an unguided one, 1.5 for half as long again; it chooses.",
     "steps": "How often the picture is refined. More is slower and finer; 20 is usual.",
     "scheduler": "The recipe of refining. If you do not care, neither does the picture.",
@@ -61,15 +78,20 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 def label(name: str) -> str:
     """Returns a field's name as people read it: `guidance_scale` -> `Guidance scale`."""
-    words = " ".join(SPELLED.get(word, word) for word in name.split("_"))
+    words = "weight of that picture" if name == LIKE_WEIGHT else " ".join(SPELLED.get(w, w) for w in name.split("_"))
     return words[0].upper() + words[1:]
+
+
+def legend(name: str) -> str:
+    """Returns name and hint, in HTML, of a field whose component shows neither."""
+    return f'<p class="legend"><b>{label(name)}</b>{HINTS[name]}</p>'
 
 
 def build(name: str, models: Sequence[str], most_images: int) -> gr.components.Component:
     """Makes the component of one field; raw values go through `read`, and Settings checks them."""
     common: dict[str, Any] = {
         "label": label(name),
-        "info": HINTS.get(name, HELP[name]),
+        "info": HINTS[name] if name in HINTS else HELP[name],
         "elem_id": f"field-{name}",
     }
     if name == "prompt":
@@ -92,6 +114,11 @@ def build(name: str, models: Sequence[str], most_images: int) -> gr.components.C
         return gr.Radio([(METHOD_NAMES.get(method, method), method) for method in METHODS], value="off", **common)
     if name == "clip_guidance_scale":
         return gr.Slider(0, 1, value=DEFAULTS[name], step=0.05, buttons=[], **common)
+    if name == "like":
+        return gr.File(file_types=KINDS, type="filepath", height=84, show_label=False, elem_id=common["elem_id"])
+    if name == LIKE_WEIGHT:
+        least, most = LOCAL.target
+        return gr.Slider(least, most, value=1, step=0.1, buttons=[], visible=False, **common)
     if name == "seed":
         return gr.Textbox("", placeholder="random", max_lines=1, **common)
     if name == "model":
@@ -123,6 +150,7 @@ def read(raw: Sequence[Any]) -> dict[str, Any]:
     number.
     """
     values = dict(zip(SHOWN, raw, strict=True))
+    values["like"] = _target(values["like"], values.pop(LIKE_WEIGHT))
     for name, value in values.items():
         if name in AS_TEXT and isinstance(value, str):
             values[name] = coerce(name, value.strip())
@@ -131,14 +159,30 @@ def read(raw: Sequence[Any]) -> dict[str, Any]:
     return values
 
 
-def write(settings: Settings, models: Sequence[str], **changes: Any) -> list[Any]:
-    """Returns what each component shows for settings; `changes` win, and a model that is not here leaves the choice."""
-    values = {**settings.to_dict(), **changes}
+def _target(picture: Any, weight: Any) -> Any:
+    """Returns a picture that lies in its field as a list of one target, [] for none."""
+    return [f"{picture['path']}:{weight}"] if isinstance(picture, dict) and "path" in picture else picture or []
+
+
+def nowhere(path: str) -> bool:
+    """Tells that a picture is not on the page."""
+    return False
+
+
+def write(values: Mapping[str, Any], models: Sequence[str], here: Callable[[str], bool] = nowhere) -> list[Any]:
+    """Returns what each component shows for the values of Settings fields; a model that is not here leaves the choice.
+
+    Of `like` the first picture is shown, if it is `here`.
+    """
+    picture, weight = split_target(next(iter(values["like"]), ""))
+    values = {**values, "like": picture if here(picture) else None, LIKE_WEIGHT: weight}
     skipped = () if values["model"] in models else ("model",)
     return [gr.skip() if name in skipped else _shown(name, values[name]) for name in SHOWN]
 
 
 def _shown(name: str, value: Any) -> Any:
+    if name == "like":
+        return value
     if name in LIST_FIELDS:
         return "\n".join(value)
     if name in AS_TEXT:

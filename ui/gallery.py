@@ -10,7 +10,7 @@ from clipgen import history
 from clipgen.history import Entry
 
 from . import stage
-from .desk import Desk
+from .desk import Desk, picked
 from .recall import recall_row
 from .stage import Card
 from .workshop import Workshop
@@ -65,8 +65,9 @@ def tab(workshop: Workshop, desk: Desk) -> None:
         pictures = [(each.path, each.settings["prompt"][:80]) for each in listed]
         return [gr.update(value=pictures, visible=bool(listed)), listed, gr.update(visible=not listed)]
 
-    def choose(found: list[Card], chosen: gr.SelectData) -> list[Any]:
-        return [stage.finished(found[chosen.index]), found[chosen.index]]
+    def choose(found: list[Card], chosen: gr.EventData) -> list[Any]:
+        place = picked(found, chosen)
+        return [gr.skip()] * 2 if place is None else [stage.finished(found[place]), found[place]]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     own.select(show, [words, desk.made], [wall, found, nothing], **quiet)

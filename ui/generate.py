@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from clipgen.errors import ClipgenError
 
-from . import form, stage
-from .desk import Desk
+from . import form, price, stage
+from .desk import Desk, picked
 from .paste import looks_pasted, restore_text
 from .recall import recall_row
+from .sizes import sizes_of
 from .stage import Card
 from .tokens import tokens
 from .watch import View, Watch, card_of
 from .workshop import House, Loading, Picture, Stopped, Waiting, Workshop
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+GENERATE = "Generate"
+AT_ONCE: dict[str, Any] = {"queue": False, **QUIET}
 
 
 def run(workshop: Workshop, raw: Sequence[Any], visitor: str) -> Iterator[View]:
@@ -51,8 +55,8 @@ def _view(event: Any, watch: Watch, cards: list[Card], images: int) -> View | No
     match event:
         case Waiting(place):
             return View(stage.waiting(place))
-        case Loading(model, seconds):
-            return View(stage.loading(model, seconds))
+        case Loading(model, percent):
+            return View(stage.loading(model, percent))
         case Stopped():
             told = f"Stopped after {len(cards)} of {images} pictures." if images > 1 else "Stopped."
             return View(_last(cards), message=told, tone="done")
@@ -75,6 +79,8 @@ class Controls:
     fields: dict[str, Any]
     counter: gr.HTML
     about: gr.HTML
+    sizes: gr.Radio
+    price: gr.HTML
     generate: gr.Button
     load: gr.Button
     stop: gr.Button
@@ -92,12 +98,14 @@ def tab(workshop: Workshop, tabs: gr.Tabs) -> Desk:
             strip = gr.Gallery(
                 visible=False, columns=8, height=96, allow_preview=False, show_label=False, elem_id="strip"
             )
-            cards, card, made = gr.State([]), gr.State(None), gr.State([])
+            cards, card, made, ready = gr.State([]), gr.State(None), gr.State([]), gr.State("")
             fields = [controls.fields[name] for name in form.SHOWN]
-            desk = Desk(fields, message, controls.counter, tabs, made, workshop.house.models)
+            desk = Desk(fields, message, controls.generate, ready, tabs, made, workshop.house.models)
             recall_row("draw", desk, card, picture, workshop)
-    _wire_drawing(workshop, controls, desk, picture, cards, card, strip)
+    drawn = _wire_drawing(workshop, controls, desk, picture, cards, card, strip)
     _wire_form(workshop, controls, desk)
+    _wire_sizes(workshop, controls, desk, drawn)
+    _wire_price(workshop, controls, desk, drawn)
     return desk
 
 
@@ -113,28 +121,30 @@ def _controls(house: House) -> Controls:
         place(form.FIRST)
         counter = gr.HTML(elem_id="counter")
         with gr.Row(elem_id="go"):
-            generate = gr.Button("Generate", variant="primary", elem_id="generate")
+            generate = gr.Button(GENERATE, variant="primary", elem_id="generate")
             load = gr.Button("Load settings", variant="primary", elem_id="load", visible=False)
             stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
     with gr.Accordion("Look", open=True, elem_classes="fold"):
         place(form.LOOK[:1])
         about = gr.HTML(elem_id="about")
-        place(form.LOOK[1:2])
-        with gr.Row():
-            place(form.LOOK[2:4])
-        place(form.LOOK[4:])
+        shapes = gr.Radio([], label="Size", visible=False, elem_id="sizes")
+        place(form.LOOK[1:])
     with gr.Accordion("Guidance", open=False, elem_classes="fold"):
-        place(form.GUIDANCE)
+        place(form.GUIDANCE[:2])
+        cost = gr.HTML(elem_id="price")
+        gr.HTML(form.legend("like"))
+        place(form.GUIDANCE[2:])
     with gr.Accordion("Expert", open=False, elem_classes="fold"):
-        with gr.Row():
-            place(form.EXPERT[:2])
+        for pair in (form.EXPERT[:2], form.EXPERT[2:4]):
+            with gr.Row():
+                place(pair)
         with gr.Row(elem_id="seed-row"):
-            place(form.EXPERT[2:3])
+            place(form.EXPERT[4:5])
             random = gr.Button("Random", size="sm", elem_id="random", scale=0, min_width=96)
-        place(form.EXPERT[3:])
+        place(form.EXPERT[5:])
         with gr.Accordion("Everything else", open=False, elem_classes="fold"):
             place(form.FINE)
-    return Controls(fields, counter, about, generate, load, stop, random)
+    return Controls(fields, counter, about, shapes, cost, generate, load, stop, random)
 
 
 def _wire_drawing(
@@ -145,8 +155,8 @@ def _wire_drawing(
     cards: gr.State,
     card: gr.State,
     strip: gr.Gallery,
-) -> None:
-    """Wires Generate, Stop and the strip of a run's pictures."""
+) -> gr.events.Dependency:
+    """Wires Generate, Stop and the strip of a run's pictures; returns the run, for what follows it."""
 
     def draw(request: gr.Request, before: list[Card], *raw: Any) -> Iterator[list[Any]]:
         for view in run(workshop, raw, request.session_hash or ""):
@@ -169,11 +179,14 @@ def _wire_drawing(
     def halt(request: gr.Request) -> None:
         workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
 
-    def choose(cards: list[Card], chosen: gr.SelectData) -> list[Any]:
-        return [stage.finished(cards[chosen.index], f"{chosen.index + 1} of {len(cards)}"), cards[chosen.index]]
+    def choose(cards: list[Card], chosen: gr.EventData) -> list[Any]:
+        place = picked(cards, chosen)
+        if place is None:
+            return [gr.skip()] * 2
+        return [stage.finished(cards[place], f"{place + 1} of {len(cards)}"), cards[place]]
 
     outputs = [picture, desk.message, controls.generate, controls.stop, cards, card, strip, desk.made]
-    controls.generate.click(
+    drawn = controls.generate.click(
         draw,
         [desk.made, *desk.fields],
         outputs,
@@ -184,33 +197,80 @@ def _wire_drawing(
     )
     controls.stop.click(halt, None, None, queue=False, **QUIET)
     strip.select(choose, cards, [picture, card], queue=False, **QUIET)
+    return drawn
 
 
 def _wire_form(workshop: Workshop, controls: Controls, desk: Desk) -> None:
     """Wires what the form does by itself: counting, pasting, presets, a random seed."""
     fields = controls.fields
 
-    def count(prompt: str) -> list[Any]:
+    def count(prompt: str | None) -> list[Any]:
         pasted = looks_pasted(prompt)
         return [tokens(workshop, prompt), gr.update(visible=not pasted), gr.update(visible=pasted)]
 
-    def paste(prompt: str) -> list[Any]:
-        settings, told = restore_text(prompt)
-        filled = [gr.skip()] * len(form.SHOWN) if settings is None else form.write(settings, desk.models)
+    def paste(prompt: str | None) -> list[Any]:
+        values, told = restore_text(prompt)
+        filled = [gr.skip()] * len(form.SHOWN) if values is None else form.write(values, desk.models)
         return [*filled, told]
 
     def about(name: str) -> str:
         return stage.message(form.about(name), "hint")
 
-    at_once: dict[str, Any] = {"queue": False, **QUIET}
+    def guided(method: str) -> Any:
+        return "clip" if method == "off" else gr.skip()
+
     fields["prompt"].change(
         count,
         fields["prompt"],
-        [desk.counter, controls.generate, controls.load],
+        [controls.counter, controls.generate, controls.load],
+        js="async (prompt) => await clipgen.settled(prompt)",
         trigger_mode="always_last",
-        **at_once,
+        **AT_ONCE,
     )
-    controls.load.click(paste, fields["prompt"], [*desk.fields, desk.message], **at_once)
-    controls.random.click(lambda: "", None, fields["seed"], **at_once)
-    fields["preset"].input(form.preset_values, fields["preset"], desk.fields, **at_once)
-    fields["preset"].change(about, fields["preset"], controls.about, **at_once)
+    desk.ready.change(partial(tokens, workshop), fields["prompt"], controls.counter, **AT_ONCE)
+    controls.load.click(paste, fields["prompt"], [*desk.fields, desk.message], **AT_ONCE)
+    controls.random.click(lambda: "", None, fields["seed"], **AT_ONCE)
+    fields["preset"].input(form.preset_values, fields["preset"], desk.fields, **AT_ONCE)
+    fields["preset"].change(about, fields["preset"], controls.about, **AT_ONCE)
+    weight = fields[form.LIKE_WEIGHT]
+    fields["like"].upload(guided, fields["guidance"], fields["guidance"], preprocess=False, **AT_ONCE)
+    fields["like"].change(
+        lambda file: gr.update(visible=file is not None), fields["like"], weight, preprocess=False, **AT_ONCE
+    )
+
+
+def _wire_sizes(workshop: Workshop, controls: Controls, desk: Desk, drawn: gr.events.Dependency) -> None:
+    """Wires the size buttons: they follow the model and what width and height say."""
+    width, height, model = (controls.fields[name] for name in ("width", "height", "model"))
+
+    def follow(width: str, height: str, model: str) -> Any:
+        known = sizes_of(workshop, model)
+        chosen = next((size.name for size in known if (width, height) in (size.fields, size.numbers)), None)
+        return gr.update(choices=[(str(size), size.name) for size in known], value=chosen, visible=bool(known))
+
+    def choose(name: str, model: str) -> tuple[str, str]:
+        return next(size.fields for size in sizes_of(workshop, model) if size.name == name)
+
+    asked = [width, height, model]
+    gr.on(
+        [desk.ready.change, *(field.change for field in asked)],
+        follow,
+        asked,
+        controls.sizes,
+        trigger_mode="always_last",
+        **AT_ONCE,
+    )
+    drawn.then(follow, asked, controls.sizes, **AT_ONCE)
+    controls.sizes.input(choose, [controls.sizes, model], [width, height], **AT_ONCE)
+
+
+def _wire_price(workshop: Workshop, controls: Controls, desk: Desk, drawn: gr.events.Dependency) -> None:
+    """Wires the price: it follows everything that costs, and what the last picture took."""
+
+    def priced(*raw: Any) -> str:
+        return price.told(workshop, raw)
+
+    ask: dict[str, Any] = {"inputs": desk.fields, "outputs": controls.price, "preprocess": False, **AT_ONCE}
+    costs = [controls.fields[name].change for name in price.COSTS]
+    gr.on([desk.ready.change, *costs], priced, trigger_mode="always_last", **ask)
+    drawn.then(priced, **ask)

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS")
 MOST_JSON = 1_048_576  # bytes of a body that is no upload
+MOST_UPLOAD = 10_000_000  # bytes of a picture
+MOST_DRAINED = 10 * MOST_UPLOAD  # bytes
+WRAPPING = 65_536  # bytes that a form may add to it
 UPLOAD = "/gradio_api/upload"
 PROXIED = "/gradio_api/file=http"
+TOO_LARGE = f"A picture may have at most {MOST_UPLOAD // 1_000_000} MB."
 JOINS = "/gradio_api/queue/join"
 
 
@@ -46,8 +50,9 @@ def refusal(
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return 403, "Requests from other sites are not served."
     length = headers.get("content-length", "0")
-    if not path.startswith(UPLOAD) and not (length.isdecimal() and int(length) <= MOST_JSON):
-        return 413, f"At most {MOST_JSON:,} bytes are read."
+    uploads = path.startswith(UPLOAD)
+    if not (length.isdecimal() and int(length) <= (MOST_UPLOAD + WRAPPING if uploads else MOST_JSON)):
+        return 413, TOO_LARGE if uploads else f"At most {MOST_JSON:,} bytes are read."
     return None
 
 
@@ -77,10 +82,20 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refused = refusal(scope["method"], scope["path"], headers, self.hosts, self.any_address)
         if refused:
+            if refused[1] == TOO_LARGE:
+                await _drain(receive)
             await PlainTextResponse(refused[1], refused[0])(scope, receive, send)
             return
         limited = receive if scope["path"].startswith(UPLOAD) else _counted(receive)
         await self.app(scope, limited, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Lets a body that is somewhat too large come in and drops it: who is cut off while sending reads no answer."""
+    taken, more = 0, True
+    while more and taken < MOST_DRAINED:
+        message = await receive()
+        taken, more = taken + len(message.get("body", b"")), bool(message.get("more_body"))
 
 
 def _counted(receive: Receive) -> Receive:

@@ -52,6 +52,14 @@
     write(area, value.slice(0, from) + text + value.slice(to), inside, inside + words.length);
   };
 
+  // A text once it has been still for a moment, so that not every key is sent.
+  let moved = 0;
+  document.addEventListener("input", () => { moved = Date.now(); }, true);
+  const settled = async (text) => {
+    for (let left; (left = moved + 200 - Date.now()) > 0;) await new Promise((done) => setTimeout(done, left));
+    return prompt()?.value ?? text;
+  };
+
   const generate = () => { remember(); return press("#generate") || press("#load"); };
   const stop = () => press("#stop") || press("#stop-compare");
   const night = (dark) => { document.body.classList.toggle("dark", dark); document.documentElement.style.colorScheme = dark ? "dark" : "light"; };
@@ -125,5 +133,5 @@
   const dusk = () => night(chosen === null ? matchMedia("(prefers-color-scheme: dark)").matches : chosen === "true");
   if (document.body) dusk(); else document.addEventListener("DOMContentLoaded", dusk);
 
-  window.clipgen = { show, copy, ready: () => { dusk(); document.body.dataset.ready = "1"; } };
+  window.clipgen = { show, copy, settled, ready: () => { dusk(); document.body.dataset.ready = "1"; } };
 })();

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from clipgen.settings import Settings
+from clipgen.settings import Settings, split_target
 from clipgen.words.command_line import command_line
 
 from . import ask, form, stage, words
@@ -17,6 +17,7 @@ from .stage import Card
 from .workshop import Answer, Workshop
 
 NOTHING = "There is no picture yet."
+LOST = " The picture it was to be like is not here: drop it again."
 
 
 def settings_of(card: Card) -> Settings:
@@ -53,7 +54,10 @@ def recall_row(where: str, desk: Desk, card: gr.State, shown: gr.HTML, workshop:
     def fill(card: Card | None, words: str, **changes: Any) -> list[Any]:
         if card is None:
             return [*[gr.skip()] * len(desk.fields), stage.message(NOTHING)]
-        return [*form.write(settings_of(card), desk.models, **changes), stage.message(words, "done")]
+        settings = settings_of(card)
+        filled = form.write({**settings.to_dict(), **changes}, desk.models, workshop.shelf.holds)
+        lost = any(not workshop.shelf.holds(split_target(target)[0]) for target in settings.like)
+        return [*filled, stage.message(words + LOST * lost, "done")]
 
     def line(card: Card | None) -> Any:
         return gr.skip() if card is None else gr.update(value=command_line(settings_of(card)), visible=True)

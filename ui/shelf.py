@@ -46,10 +46,14 @@ class Shelf:
         named = file.get("path") if isinstance(file, dict) else file
         if not isinstance(named, str) or "\0" in named or len(named) > 4_096:
             raise ImageFileError("A picture must be uploaded: a PNG, JPEG or WebP file.", field="picture")
-        path = Path(os.path.realpath(named))
-        if not path.is_relative_to(self.folder) or not path.is_file():
+        if not self.holds(named):
             raise ImageFileError("The picture is not one that was uploaded here. Upload it again.", field="picture")
-        return path
+        return Path(os.path.realpath(named))
+
+    def holds(self, path: str) -> bool:
+        """Tells whether a path is that of a file which lies here."""
+        real = Path(os.path.realpath(path))
+        return real.is_relative_to(self.folder) and real.is_file()
 
     def _make_room(self) -> None:
         places = sorted((entry for entry in self.folder.iterdir() if entry.is_dir()), key=lambda p: p.stat().st_mtime)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("🦊", "a fox in snow"),
     ("🚗", "a red car in the city"),
-    ("🐱", "a cat on a beach"),
+    ("🐈", "a cat on a beach"),
     ("🦉", "an owl at night"),
 )
 FILES = "/gradio_api/file="
@@ -62,14 +62,18 @@ def waiting(place: int) -> str:
     return _frame(_quiet(f"{jobs} before yours", "It starts by itself."), "busy")
 
 
-def loading(model: str, seconds: float) -> str:
+def loading(model: str, percent: int) -> str:
     """Returns the stage while a model is being loaded."""
-    return _frame(_quiet(f"Loading {escape(model)}", f"{seconds:.0f} s, once. Your picture comes right after."), "busy")
+    bar = (
+        f'<div class="bar" role="progressbar" aria-valuenow="{percent}" aria-valuemax="100" aria-label="Loading">'
+        f'<i style="width:{percent}%"></i></div>'
+    )
+    return _frame(_quiet(f"Loading {escape(model)}, {percent} %", "Once. Yours comes right after.", bar), "busy")
 
 
 def drawing(preview: str, step: int, steps: int, eta: float | None, line: str, arm: str = "") -> str:
     """Returns the stage of an unfinished picture: `preview` is a data URI, `step` counts from 1."""
-    left = "" if eta is None else f" · {_duration(eta)} left"
+    left = "" if eta is None else f" · {duration(eta)} left"
     what = f"{escape(arm)} · " if arm else ""
     part = 100 * step / steps
     return _frame(
@@ -110,7 +114,7 @@ def facts(card: Card, position: str = "") -> str:
     width, height = card.settings["width"], card.settings["height"]
     chips = [
         ("seed", str(card.seed)),
-        ("time", "None" if card.seconds is None else _duration(card.seconds)),
+        ("time", "None" if card.seconds is None else duration(card.seconds)),
         ("steps", str(card.settings["steps"])),
         ("size", f"{width} × {height}"),
         *([("picture", position)] if position else []),
@@ -173,9 +177,9 @@ def _frame(inside: str, state: str, below: str = "") -> str:
     return f'<figure class="frame {state}" data-state="{state}">{inside}</figure>{below}'
 
 
-def _quiet(lead: str, hint: str) -> str:
+def _quiet(lead: str, hint: str, below: str = "") -> str:
     spin = '<span class="spin" aria-hidden="true"></span>'
-    return f'<div class="blank">{spin}<p class="lead">{lead}</p><p class="hint">{hint}</p></div>'
+    return f'<div class="blank">{spin}<p class="lead">{lead}</p><p class="hint">{hint}</p>{below}</div>'
 
 
 def curve_block(card: Card) -> str:
@@ -186,8 +190,9 @@ def curve_block(card: Card) -> str:
 def _curve_block(line: str) -> str:
     if not line:
         return ""
-    return f'<div class="fit"><p>Fit to the words, step by step</p>{line}</div>'
+    return f'<div class="fit">{line}</div>'
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns seconds as people say them."""
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -10,12 +10,12 @@ from .paste import looks_pasted
 from .workshop import Workshop
 
 
-def tokens(workshop: Workshop, prompt: str) -> str:
+def tokens(workshop: Workshop, prompt: str | None) -> str:
     """Returns how much of what the model reads a prompt takes up, and the words that it will not read, struck out."""
     from clipgen.text import count_tokens, lost_words, plain_text
 
     pipe = workshop.pipeline
-    if pipe is None or not prompt.strip() or looks_pasted(prompt):
+    if pipe is None or prompt is None or not prompt.strip() or looks_pasted(prompt):
         return ""
     try:
         text = plain_text(prompt, "a1111")

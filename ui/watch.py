@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from . import stage
-from .curve import curve
+from .curve import Fit, Points, curve
 from .stage import Card
 from .workshop import Picture
 
@@ -30,14 +29,14 @@ class Watch:
     """What is known of a run on its way: the fit of each picture to its words, and when the page saw the last frame."""
 
     def __init__(self) -> None:
-        self.points: dict[int, list[tuple[int, float]]] = {}
+        self.points: dict[int, list[Fit]] = {}
         self._seen = 0.0
 
-    def hear(self, step: Any, shown: int, arm: str = "", twin: Sequence[tuple[int, float]] = ()) -> View | None:
+    def hear(self, step: Any, shown: int, arm: str = "", twin: Points = ()) -> View | None:
         """Takes a step and returns the view of it, None where one was shown just before; `shown` = whose preview."""
         line = self.points.setdefault(step.image, [])
-        if step.percentile is not None:
-            line.append((step.index, step.percentile))
+        if step.similarity is not None:
+            line.append(Fit(step.index, step.similarity, step.percentile))
         if step.image != shown or (monotonic() - self._seen < FRAME_SECONDS and step.index < step.steps - 1):
             return None
         self._seen = monotonic()
@@ -46,7 +45,7 @@ class Watch:
         return View(stage.drawing(picture, step.index + 1, step.steps, step.eta, drawn, arm))
 
 
-def card_of(picture: Picture, points: Sequence[tuple[int, float]], twin: Sequence[tuple[int, float]] = ()) -> Card:
+def card_of(picture: Picture, points: Points, twin: Points = ()) -> Card:
     """Returns a finished picture as the page keeps it."""
     result = picture.result
     return Card(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clipgen import history
-from clipgen.errors import ClipgenError, SettingsError
+from clipgen.errors import Cancelled, ClipgenError, ImageFileError, SettingsError
 from clipgen.preset import load_preset
-from clipgen.settings import DEFAULTS, FIELDS, Limits, Settings, seeded, unknown_name, validate
+from clipgen.settings import FIELDS, Limits, Settings, seeded, split_target, unknown_name, validate
 
 from .line import Line, Ticket
+from .loading import Progress
+from .pace import Pace
 from .shelf import Shelf
+from .upload import picture_of
 
 if TYPE_CHECKING:
     from clipgen.contest import Arm, Heard, Panel
@@ -38,10 +41,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Loading:
-    """A job whose model is being loaded, for so many seconds."""
+    """A job whose model is being loaded, so many percent of it so far."""
 
     model: str
-    seconds: float
+    percent: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ class Workshop:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="clipgen-load")
         self._model = ""
         self._loaded: Future[Pipeline] | None = None
-        self._began = 0.0
+        self._progress = Progress()
+        self.pace = Pace()
 
     def open(self) -> None:
         """Begins to load the first model, and returns at once."""
@@ -123,6 +127,11 @@ class Workshop:
     def loading(self) -> bool:
         """Whether a model is being loaded."""
         return self._loaded is None or not self._loaded.done()
+
+    @property
+    def percent(self) -> int:
+        """How much of the model is loaded."""
+        return self._progress.percent
 
     def settings(self, values: Mapping[str, Any]) -> Settings:
         """Checks raw values as they come from a page or a program; raises SettingsError or PresetError.
@@ -145,8 +154,11 @@ class Workshop:
         if settings.model not in self.house.models:
             known = ", ".join(self.house.models)
             raise SettingsError(f"model must be one of this page's: {known}, got '{settings.model}'", field="model")
-        if settings.like:
-            raise SettingsError("like opens files, which this page does not; use the terminal: --like", field="like")
+        for target in settings.like:
+            try:
+                picture_of(self.shelf, split_target(target)[0])
+            except ImageFileError as error:
+                raise SettingsError(f"like: {error}", field="like") from error
         for name in settings.clip_models:
             check_hub_id("clip_models", name)
 
@@ -161,7 +173,8 @@ class Workshop:
             pipe = yield from self._turn(ticket, settings.model)
             if pipe is not None:
                 validate(settings.with_defaults(pipe.defaults), self.house.limits)
-                with closing(cast("Generator[Step | Result, None, None]", pipe.generate(settings))) as events:
+                drawing = pipe.generate(settings, ticket.stopped.is_set)
+                with closing(cast("Generator[Step | Result, None, None]", drawing)) as events:
                     for event in self._until_stopped(events, ticket):
                         yield self._picture(event) if isinstance(event, Result) else event
             if ticket.stopped.is_set():
@@ -186,8 +199,8 @@ class Workshop:
                 if judge is not None:
                     inputs.check_judge(judge, settings, offline=True)
                 panel = panel_of(pipe, settings, judge)
-                events = cast("Generator[Heard | Arm, None, None]", contest(pipe, settings, panel))
-                with closing(events):
+                drawing = contest(pipe, settings, panel, ticket.stopped.is_set)
+                with closing(cast("Generator[Heard | Arm, None, None]", drawing)) as events:
                     for event in self._until_stopped(events, ticket):
                         yield Compared(event, self._picture(event.result), panel) if isinstance(event, Arm) else event
             if ticket.stopped.is_set():
@@ -225,7 +238,7 @@ class Workshop:
             self.line.place(ticket, PATIENCE)
         loaded = self._load(model)
         while not loaded.done():
-            yield Loading(model, time.monotonic() - self._began)
+            yield Loading(model, self.percent)
             if ticket.stopped.is_set():
                 return None
             wait([loaded], PATIENCE)
@@ -235,31 +248,38 @@ class Workshop:
         """Returns the model, or begins to load it in the place of the one before."""
         failed = self._loaded is not None and self._loaded.done() and self._loaded.exception() is not None
         if self._loaded is None or self._model != model or failed:
-            self._model, self._began, self._loaded = model, time.monotonic(), None
-            self._loaded = self._loader.submit(self._read, model)
+            self._model, self._progress, self.pace, self._loaded = model, Progress(), Pace(), None
+            self._loaded = self._loader.submit(self._read, model, self._progress)
         return self._loaded
 
-    def _read(self, model: str) -> Pipeline:
+    def _read(self, model: str, progress: Progress) -> Pipeline:
+        progress.libraries()
         from clipgen.pipeline import Pipeline
 
-        return Pipeline.from_pretrained(model, self.house.device, self.house.dtype, offline=True)
+        house = self.house
+        return Pipeline.from_pretrained(model, house.device, house.dtype, offline=True, filling=progress.filling)
 
     def _until_stopped(self, events: Iterator[E], ticket: Ticket) -> Iterator[E]:
-        """Yields events until the job is told to stop; pictures of one batch come together, so none of them is lost."""
+        """Yields events until the job is told to stop, inside a step too.
+
+        Pictures of one batch come together, so none of them is lost.
+        """
         from clipgen.contest import Heard
         from clipgen.result import Step
 
         began = time.monotonic()
-        for event in events:
-            yield event
-            if isinstance(event, Step | Heard):
-                if ticket.stopped.is_set():
-                    return
-                if self.house.strangers and time.monotonic() - began > LONGEST:
-                    raise ClipgenError(f"A job may take {LONGEST} s here, and this one took more. Ask for less of it.")
+        with suppress(Cancelled):
+            for event in events:
+                yield event
+                if isinstance(event, Step | Heard):
+                    if ticket.stopped.is_set():
+                        return
+                    if self.house.strangers and time.monotonic() - began > LONGEST:
+                        raise ClipgenError(f"A job may take {LONGEST} s here, and this one took more. Ask for less.")
 
     def _picture(self, result: Result) -> Picture:
         """Writes a finished picture where the house wants it, and puts it on the shelf."""
+        self.pace.hear(result.settings, result.seconds)
         if not self.house.keep:
             return Picture(result, result.save(self.shelf.place()), None)
         saved = result.save(self.house.output)
@@ -274,8 +294,3 @@ def check_hub_id(field: str, name: str) -> None:
 
     if parse_id(name).kind == "folder":
         raise SettingsError(f"{field} must be a hub id on this machine, got '{name[:60]}'", field=field)
-
-
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values that differ from their default: what somebody chose."""
-    return {name: value for name, value in values.items() if value != DEFAULTS.get(name)}

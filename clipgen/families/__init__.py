@@ -16,7 +16,7 @@ from clipgen.families import (
     stable_unclip,
 )
 from clipgen.families.towers import Embedded, Tower
-from clipgen.models import Checked, Layout, Sides, check_scheduler, encoder_of, load, read_json
+from clipgen.models import Checked, Filling, Layout, Sides, check_scheduler, encoder_of, load, read_json, untold
 
 if TYPE_CHECKING:
     import torch
@@ -127,12 +127,14 @@ def make_family(
     return adapter(parts, scheduler_config, index)
 
 
-def load_family(checked: Checked, device: torch.device, dtype: torch.dtype) -> tuple[Family, Scorer | None]:
+def load_family(
+    checked: Checked, device: torch.device, dtype: torch.dtype, filling: Filling = untold
+) -> tuple[Family, Scorer | None]:
     """Loads a model that has passed the preflight: its family adapter, and the scorer of its CLIP if it brings one."""
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.score import Scorer, read_captions
 
-    parts = {**load(checked, device, dtype), **checked.sheets}
+    parts = {**load(checked, device, dtype, filling), **checked.sheets}
     family = make_family(checked.layout, parts, checked.scheduler, checked.index)
     if "clip" not in parts:
         return family, None

@@ -22,6 +22,7 @@ from clipgen.guidance.latent_gradient import LatentGradient, latent_head_for
 from clipgen.guidance.optimise import Optimise, check_few_steps
 from clipgen.guidance.pick import Pick, candidate_seeds, winner
 from clipgen.guidance.steer import Steer, check_draws_noise
+from clipgen.heed import Stopped, heeding, never
 from clipgen.settings import Note, Settings
 
 FILLED = "with_defaults fills what the model decides"
@@ -37,11 +38,16 @@ def check_guidance(settings: Settings, model: str, prediction: str) -> None:
 
 @torch.no_grad()
 def gradient_of(
-    settings: Settings, encoders: Encoders, family: Decoding, texts: Sequence[str], head: LatentHead | None = None
+    settings: Settings,
+    encoders: Encoders,
+    family: Decoding,
+    texts: Sequence[str],
+    head: LatentHead | None = None,
+    stopped: Stopped = never,
 ) -> ClipGradient:
     """Returns the correction of guidance `clip` for a batch with those texts, by a latent head if one is given.
 
-    Settings must be filled: `Settings.with_defaults`.
+    Settings must be filled: `Settings.with_defaults`. Each look raises Cancelled once `stopped` says so.
     """
     assert settings.guide_decoder is not None, FILLED
     assert settings.cutouts is not None, FILLED
@@ -57,7 +63,7 @@ def gradient_of(
         return LatentGradient(guides[0], head, **when)
     return ClipGradient(
         guides,
-        guide_decoder(family, settings.guide_decoder, encoders.guides[0].side),
+        heeding(guide_decoder(family, settings.guide_decoder, encoders.guides[0].side), stopped),
         cutouts=settings.cutouts,
         through_unet=settings.through_unet,
         two_key=None if encoders.second is None else guide_of(encoders.second, texts, settings),
@@ -147,10 +153,12 @@ def steering_of(
     own: ClipEncoder | None,
     model: str,
     load: LoadEncoder,
+    stopped: Stopped = never,
 ) -> Steering:
     """Returns the steering of a batch whose pictures have these texts and seeds; `own` is the model's own CLIP.
 
-    Raises SettingsError, ImageFileError, and what `load` raises for a CLIP that is not there.
+    Raises SettingsError, ImageFileError, and what `load` raises for a CLIP that is not there. Each of its looks at
+    latents raises Cancelled once `stopped` says so.
     """
     methods = settings.guidance.split("+")
     if methods == ["off"]:
@@ -159,21 +167,23 @@ def steering_of(
     guide, head = _first_guide(encoders, texts, settings), latent_head_for(settings, encoders, family, own)
     steering = Steering(
         tuple(seeds),
-        correction=gradient_of(settings, encoders, family, texts, head) if "clip" in methods else None,
+        correction=gradient_of(settings, encoders, family, texts, head, stopped) if "clip" in methods else None,
         guide=guide,
         own_guides=own in encoders.guides,
         family=family if settings.guard == "survival" and head is None else None,  # a guess is no baseline
     )
     assert settings.guide_decoder is not None, FILLED
-    decode = guide_decoder(family, "auto" if head is not None else settings.guide_decoder, guide.encoder.side)
+    name = "auto" if head is not None else settings.guide_decoder
+    decode = heeding(guide_decoder(family, name, guide.encoder.side), stopped)
+    finish = heeding(family.decode, stopped)
     if "optimise" in methods:
         return replace(steering, ascent=Optimise(guide, decode, seeds, settings.iterations))
     if "pick" in methods:
         rows, selection = settings.candidates, Pick(guide.reward(decode), settings.candidates)
-        return _choosing(steering, selection, rows, guide.reward(family.decode))
+        return _choosing(steering, selection, rows, guide.reward(finish))
     if "steer" in methods:
         steer = Steer(guide.reward(decode), seeds[0])
-        return _choosing(steering, steer, settings.particles, guide.reward(family.decode))
+        return _choosing(steering, steer, settings.particles, guide.reward(finish))
     return steering
 
 

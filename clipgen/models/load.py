@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
@@ -12,26 +12,40 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Filling = Callable[[int, int], object]  # (bytes that are filled, bytes in all)
 
-def load(checked: Checked, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Returns the model's networks, filled, and its tokenizers, by component name.
+
+def untold(done: int, total: int) -> None:
+    """A Filling that nobody listens to."""
+
+
+def load(checked: Checked, device: torch.device, dtype: torch.dtype, filling: Filling = untold) -> dict[str, Any]:
+    """Returns the model's networks, filled, and its tokenizers, by component name; `filling` hears of each tensor.
 
     Raises OutOfMemory before anything is read if the device has no room, ModelError for weights that are not finite
     and for a tokenizer that cannot be read.
     """
-    networks = load_networks(checked.found.name, checked.networks, device, dtype)
+    networks = load_networks(checked.found.name, checked.networks, device, dtype, filling)
     return {**networks, **{name: _tokenizer(checked, name) for name in checked.tokenizers}}
 
 
 def load_networks(
-    model: str, networks: Mapping[str, Network], device: torch.device, dtype: torch.dtype
+    model: str,
+    networks: Mapping[str, Network],
+    device: torch.device,
+    dtype: torch.dtype,
+    filling: Filling = untold,
 ) -> dict[str, Any]:
     """Returns checked networks, filled, by name; raises OutOfMemory, ModelError for weights that are not finite."""
     from clipgen.device import check_memory
 
-    check_memory(sum(_bytes(network, dtype) for network in networks.values()), device, model)
+    total = sum(_bytes(network, dtype) for network in networks.values())
+    check_memory(total, device, model)
+    done = 0
     for name, network in networks.items():
-        _fill(name, network, device, dtype)
+        for size in _fill(name, network, device, dtype):
+            done += size
+            filling(min(done, total), total)
     return {name: network.module for name, network in networks.items()}
 
 
@@ -50,8 +64,12 @@ def _bytes(network: Network, dtype: torch.dtype) -> int:
     return sum(tensor.numel() * _precision(key, part, dtype).itemsize for key, tensor in own.items())
 
 
-def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> None:
-    state = {key: tensor.to(device) for key, tensor in _tensors(name, network, dtype)}
+def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
+    """Fills a network, and yields the bytes of each tensor once it is on the device."""
+    state: dict[str, Tensor] = {}
+    for key, tensor in _tensors(name, network, dtype):
+        state[key] = tensor.to(device)
+        yield tensor.nbytes
     network.module.load_state_dict(with_tied(state, network.part), assign=True)
     _restore_positions(network.module, device)
 

@@ -48,6 +48,20 @@ def test_labels_of_an_upload(workshop: Workshop, drawn: Picture) -> None:
     assert "<b>owl" not in html
 
 
+def test_pictures_are_ranked_and_keep_their_places(workshop: Workshop, drawn: Picture) -> None:
+    other = workshop.shelf.place() / "black.png"
+    Image.new("RGB", (64, 64)).save(other)
+    files = [{"path": str(other)}, {"path": str(drawn.shown)}]
+    found = answer(workshop, lambda: ask.rank(workshop, files, "a fox in snow"))
+    assert sorted(each.index for each in found) == [0, 1]
+    assert found[0].score.rank >= found[1].score.rank
+
+
+def test_a_model_without_a_captioner_says_so(workshop: Workshop, drawn: Picture) -> None:
+    (*_, said) = ask.asked(workshop, lambda: ask.caption(workshop, {"path": str(drawn.shown)}), "v")
+    assert "brings no captioner. To train one: clipgen train captioner" in said
+
+
 def test_its_own_picture_is_drawn_again_for_the_words(workshop: Workshop, drawn: Picture) -> None:
     found = answer(workshop, lambda: ask.replay(workshop, drawn.result.settings.to_dict()))
     assert (found.source, found.words) == ("cross-attention", ("a", "fox", "in", "snow"))
@@ -72,6 +86,11 @@ def test_strange_pictures_and_words_get_patches(workshop: Workshop, drawn: Pictu
         (lambda w, f: ask.score(w, {"path": "/etc/passwd"}, "a fox"), "uploaded"),
         (lambda w, f: ask.classify(w, f, "fox"), "labels must be two or more"),
         (lambda w, f: ask.classify(w, f, ",".join(map(str, range(101)))), "labels must be at most 100"),
+        (lambda w, f: ask.rank(w, [], "a fox"), "pictures must be a list of 1 to 16"),
+        (lambda w, f: ask.rank(w, f, "a fox"), "pictures must be a list"),
+        (lambda w, f: ask.rank(w, [f, "/etc/passwd"], "a fox"), "uploaded here"),
+        (lambda w, f: ask.rank(w, [f] * 17, "a fox"), "pictures must be a list"),
+        (lambda w, f: ask.caption(w, [f]), "must be uploaded"),
         (lambda w, f: ask.explain(w, None, "a fox"), "must be uploaded"),
         (lambda w, f: ask.explain(w, f, "x" * 3000), "at most 2,000 characters"),
     ],

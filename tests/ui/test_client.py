@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
+from clipgen.ui.guard import MOST_UPLOAD, WRAPPING
+from clipgen.ui.page import REFUSED
 from gradio_client import Client, handle_file
 from PIL import Image
 
@@ -24,7 +29,10 @@ from .conftest import Server
 SMALL = {"steps": 2, "width": 64, "height": 64}
 ENDPOINTS = {
     f"/{name}"
-    for name in ("generate", "compare", "info", "score", "classify", "explain", "presets", "models", "status")
+    for name in (
+        *("generate", "compare", "info", "score", "rank", "classify", "caption", "explain"),
+        *("presets", "models", "status"),
+    )
 }
 pytestmark = pytest.mark.filterwarnings("default")  # the client's own
 
@@ -110,6 +118,12 @@ def test_clip_is_asked_about_an_upload(client: Client, server: Server) -> None:
     assert {label["label"] for label in labels} == {"fox", "owl"}
     assert client.predict(picture, "", api_name="/explain")["source"] == "cross-attention"
     assert client.predict(picture, "fox", api_name="/classify")["error"]["field"] == "labels"
+    ranked = client.predict([picture, picture], "a fox in snow", api_name="/rank")["pictures"]
+    assert sorted(each["index"] for each in ranked) == [0, 1]
+    assert ranked[0]["clip"]["captions"] > 500
+    assert client.predict([], "a fox", api_name="/rank")["error"]["field"] == "pictures"
+    said = client.predict(picture, api_name="/caption")
+    assert said["ok"] or "brings no captioner" in said["error"]["message"]
 
 
 def test_info_reads_an_upload_and_nothing_else(client: Client, server: Server, tmp_path: Path) -> None:
@@ -147,14 +161,37 @@ def test_bad_values_are_refused_with_their_field(client: Client, values: dict[st
     assert (envelope["ok"], envelope["error"]["field"]) == (False, field)
 
 
-def test_sessions_get_their_own_pictures(server: Server) -> None:
+def crowd(server: Server, clients: int, jobs: int) -> Counter[str]:
+    """Lets clients draw at once, each one picture after another, again where the line was full; returns what was told.
+
+    Every job must give its own client its own picture. (A client's jobs share one stream, so they follow each other.)
+    """
+    told: Counter[str] = Counter()
+
+    def job(mine: Client, seed: int) -> int:
+        while True:
+            heard = events(mine, steps=1, seed=seed)
+            if heard[-1]["ok"]:
+                (image,) = (event for event in heard if event["type"] == "image")
+                assert digest_of(Path(image["file"])) == image["sha256"]
+                return int(image["seed"])
+            told[heard[-1]["error"]["message"]] += 1
+            sleep(0.5)
+
     def visit(number: int) -> list[int]:
         mine = Client(server.url, verbose=False)
-        told = [event for job in range(2) for event in events(mine, steps=1, seed=100 * number + job)]
-        return [event["seed"] for event in told if event["type"] == "image"]
+        return [job(mine, 100 * number + k) for k in range(jobs)]
 
-    with ThreadPoolExecutor(4) as visitors:
-        assert list(visitors.map(visit, range(4))) == [[100 * n, 100 * n + 1] for n in range(4)]
+    with ThreadPoolExecutor(clients) as visitors:
+        got = list(visitors.map(visit, range(clients)))
+    assert got == [[100 * number + k for k in range(jobs)] for number in range(clients)]
+    return told
+
+
+def test_sessions_get_their_own_pictures_and_a_full_line_says_so(server: Server) -> None:
+    """With 20 clients of 5 jobs by CLIPGEN_TEST_CROWD=20x5; a few are enough to mix up what can be mixed up."""
+    clients, jobs = map(int, os.environ.get("CLIPGEN_TEST_CROWD", "4x2").split("x"))
+    assert set(crowd(server, clients, jobs)) <= {"The line is full: 16 jobs wait. Try again in a minute."}
 
 
 def test_cancelling_a_job_frees_the_line(client: Client) -> None:
@@ -165,6 +202,18 @@ def test_cancelling_a_job_frees_the_line(client: Client) -> None:
     job.cancel()
     told = events(client)
     assert told[-1]["ok"]
+
+
+def test_a_picture_that_is_too_large_is_refused_in_words(server: Server, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(MOST_UPLOAD + WRAPPING))
+    form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%b\r\n--x--\r\n'
+    request = urllib.request.Request(
+        f"{server.url}gradio_api/upload", form % large.read_bytes(), {"content-type": "multipart/form-data; boundary=x"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    assert (refused.value.code, refused.value.read()) == (413, b"A picture may have at most 10 MB.")
 
 
 def test_hosts_origins_and_sizes(server: Server) -> None:
@@ -180,9 +229,26 @@ def test_hosts_origins_and_sizes(server: Server) -> None:
     ] == [403] * 3
 
 
-@pytest.mark.parametrize("data", [[], [None], [float("nan")] * 40, "text", None, [{"path": "/etc/passwd"}] * 31])
-def test_raw_bodies_open_nothing_and_break_nothing(server: Server, data: Any) -> None:
-    for fn_index in range(4):
-        body = {"data": data, "fn_index": fn_index, "session_hash": "raw", "trigger_id": None, "event_data": None}
+RAW = [[], [None], [float("inf")] * 60, "text", None, [{"path": "/etc/passwd"}] * 60, [[1]] * 60, ["x"] * 60]
+
+
+@pytest.mark.parametrize("data", RAW)
+def test_raw_bodies_open_nothing_and_break_nothing(client: Client, server: Server, data: Any) -> None:
+    for function in client.config["dependencies"]:
+        body = {"data": data, "fn_index": function["id"], "session_hash": "raw", "trigger_id": None, "event_data": None}
         assert post(server, "gradio_api/queue/join", json.dumps(body).encode()) < 500
+    assert client.predict(api_name="/status")["model"] == "storybook"  # behind all of them in the queue
     assert "root:" not in server.log.read_text()  # no file was opened
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_too_few_inputs_are_refused_in_words(server: Server) -> None:
+    with urllib.request.urlopen(
+        urllib.request.Request(
+            f"{server.url}gradio_api/call/score", b'{"data": [null]}', {"content-type": "application/json"}
+        )
+    ) as joined:
+        event = json.load(joined)["event_id"]
+    with urllib.request.urlopen(f"{server.url}gradio_api/call/score/{event}") as answer:
+        assert REFUSED in answer.read().decode()
+    assert "Traceback" not in server.log.read_text()

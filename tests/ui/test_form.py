@@ -15,7 +15,7 @@ HERE = ("storybook",)
 
 
 def test_every_field_is_on_the_page_once() -> None:
-    assert sorted([*form.SHOWN, *form.LEFT_OUT]) == sorted(FIELDS)
+    assert sorted([*form.SHOWN, *form.LEFT_OUT]) == sorted([*FIELDS, form.LIKE_WEIGHT])
 
 
 def test_names_read_as_words() -> None:
@@ -39,11 +39,11 @@ def test_names_read_as_words() -> None:
     )
 )
 def test_settings_go_into_the_form_and_come_back(wanted: Settings) -> None:
-    assert Settings.from_dict(form.read(form.write(wanted, HERE))) == wanted
+    assert Settings.from_dict(form.read(form.write(wanted.to_dict(), HERE))) == wanted
 
 
 def test_a_strange_model_leaves_the_choice() -> None:
-    written = dict(zip(form.SHOWN, form.write(Settings("a fox", model="./elsewhere"), HERE), strict=True))
+    written = dict(zip(form.SHOWN, form.write(Settings("a fox", model="./elsewhere").to_dict(), HERE), strict=True))
     assert isinstance(written["model"], dict)
     assert written["prompt"] == "a fox"
 
@@ -60,7 +60,7 @@ def test_a_preset_fills_in_its_settings_and_takes_back_anothers(name: str) -> No
 
 
 def test_raw_values_are_refused_with_their_field() -> None:
-    raw = form.write(Settings("a fox"), HERE)
+    raw = form.write(Settings("a fox").to_dict(), HERE)
     for name, bad in (("seed", "-1"), ("steps", "many"), ("width", "65"), ("guidance", ["clip"]), ("images", None)):
         values = list(raw)
         values[form.SHOWN.index(name)] = bad
@@ -69,8 +69,18 @@ def test_raw_values_are_refused_with_their_field() -> None:
         assert error.value.field == name
 
 
+def test_a_picture_in_its_field_is_a_target_with_its_weight() -> None:
+    shown = dict(zip(form.SHOWN, form.write(Settings("a fox").to_dict(), HERE), strict=True))
+    raw = {**shown, "like": {"path": "/shelf/owl.png", "meta": {"_type": "gradio.FileData"}}, form.LIKE_WEIGHT: -0.5}
+    settings = Settings.from_dict(form.read(list(raw.values())))
+    assert settings.like == ("/shelf/owl.png:-0.5",)
+    back = dict(zip(form.SHOWN, form.write(settings.to_dict(), HERE, lambda path: True), strict=True))
+    assert (back["like"], back[form.LIKE_WEIGHT]) == ("/shelf/owl.png", -0.5)
+    assert dict(zip(form.SHOWN, form.write(settings.to_dict(), HERE), strict=True))["like"] is None
+
+
 def test_defaults_are_those_of_settings() -> None:
-    written = form.read(form.write(Settings("a fox"), HERE))
+    written = form.read(form.write(Settings("a fox").to_dict(), HERE))
     assert {name: value for name, value in written.items() if name != "prompt"} == {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in DEFAULTS.items()

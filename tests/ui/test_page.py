@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 
 import pytest
 from gradio_client import Client
+from PIL import Image
 
 from clipgen.image_file import digest_of, read_settings
 
 from .conftest import Server
 
 playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "google-chrome"))), None)
 CONTRASTS = Path(__file__).with_name("contrasts.js")
 EVIL = "a fox <img src=x onerror=alert(1)> <b>bold</b>"
 
 pytestmark = [
-    pytest.mark.skipif(not os.access(CHROMIUM, os.X_OK), reason="no Chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
     pytest.mark.filterwarnings("default"),
 ]
 
@@ -194,6 +195,39 @@ def test_a_pasted_block_becomes_settings(visit: Visit) -> None:
     visit.page.wait_for_selector("#generate")
     assert visit.field("negative_prompt") == "trees"
     assert "noise differs" in visit.message()
+    visit.set("prompt", '[settings]\nsteps = 12\nguidance = "clip"')
+    visit.page.wait_for_selector("#load")
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.wait_for_selector("#message >> text=schema must be 1")
+    visit.set("prompt", 'prompt = "an owl at night"\nsteps = 12\nguidance = "clip"')
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'an owl at night'")
+    assert visit.page.is_checked("#field-guidance input[value=clip]")
+
+
+def test_size_price_and_a_picture_to_be_like(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    page.click("#sizes >> text=Portrait 112 × 144")
+    for fold in ("Guidance", "Expert"):
+        visit.unfold(fold)
+    page.wait_for_function("document.querySelector('#field-width :is(input, textarea)').value === '112'")
+    assert visit.field("height") == "144"
+    picture = tmp_path / "orange.png"
+    Image.new("RGB", (64, 64), "orange").save(picture)
+    page.set_input_files("#field-like input[type=file]", picture)
+    page.wait_for_selector("#field-like_weight input")
+    page.wait_for_selector("#field-guidance input[value=clip]:checked", state="attached")
+    page.click("#field-guidance >> text=Best of several")
+    page.wait_for_selector("#price >> text=/× as long as without CLIP/")
+    page.click("#field-guidance >> text=Steer >> nth=0")
+    visit.set("steps", "3")
+    visit.draw("a fox in snow")
+    page.wait_for_selector("#price >> text=/About [\\d.]+ s a picture/")
+    assert "112 × 144" in page.inner_text("#stage") + page.inner_text("#easel")
+    made = max(visit.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
+    assert read_settings(made).settings.like == ("./orange.png:1",)
+    page.click("#sizes >> text=Square 128 × 128")
+    page.wait_for_function("document.querySelector('#field-width :is(input, textarea)').value === ''")
 
 
 def test_the_form_survives_a_reload_and_so_does_the_gallery(visit: Visit) -> None:

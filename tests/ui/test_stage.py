@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
 from clipgen.ui import stage
-from clipgen.ui.curve import curve
+from clipgen.ui.curve import Fit, curve
 from clipgen.ui.stage import Card
 
 from clipgen.settings import Note, Settings
@@ -80,11 +81,21 @@ def test_facts_name_seed_seconds_and_size() -> None:
 
 
 def test_a_curve_has_its_twin_dashed_beside_it() -> None:
-    drawn = curve([(0, 10.0), (9, 90.0)], 10, twin=[(0, 10.0), (9, 40.0)])
+    drawn = curve([Fit(0, 0.1, 10.0), Fit(9, 0.3, 97.4)], 10, twin=[Fit(0, 0.1, 10.0), Fit(9, 0.2, 40.0)])
     assert drawn.count("polyline") == 2
     assert 'class="twin"' in drawn
-    assert 'aria-label="Fit to the words, from 10 to 90 %, unguided 10 to 40 %"' in drawn
+    assert 'aria-label="Similarity to the words, from 0.10 to 0.30, unguided 0.10 to 0.20"' in drawn
+    assert "better than 97 % of captions · similarity 0.30" in drawn
     assert curve([], 10) == ""
+
+
+def test_a_curve_moves_where_percentiles_stand_still() -> None:
+    drawn = curve([Fit(step, 0.2 + 0.02 * step, 100.0) for step in range(10)], 10)
+    heights = [float(point.split(",")[1]) for point in re.findall(r"own\" points=\"([^\"]*)", drawn)[0].split()]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] - heights[-1] > 40
+    flat = curve([Fit(0, 0.300, 100.0), Fit(9, 0.301, 100.0)], 10)
+    assert "nan" not in flat
 
 
 def test_names_of_files_are_quoted() -> None:

@@ -12,11 +12,12 @@ from clipgen.ui import api, compare, form, generate, paste
 from clipgen.ui.line import Line, LineFull
 from clipgen.ui.shelf import Shelf
 from clipgen.ui.tokens import tokens
-from clipgen.ui.workshop import House, Picture, Stopped, Waiting, Workshop
+from clipgen.ui.workshop import House, Loading, Picture, Stopped, Waiting, Workshop
 
 from clipgen import history
-from clipgen.errors import ClipgenError, ImageFileError, SettingsError
+from clipgen.errors import ClipgenError, SettingsError
 from clipgen.image_file import digest_of, read_settings
+from clipgen.preset import load_preset
 from clipgen.result import Step
 from clipgen.settings import LOCAL, SERVED, Settings
 
@@ -37,7 +38,7 @@ def workshop(tiny_v: Path, shelf: Shelf) -> Workshop:
 
 
 def raw(**values: Any) -> list[Any]:
-    shown = dict(zip(form.SHOWN, form.write(Settings("a fox", steps=2), ()), strict=True))
+    shown = dict(zip(form.SHOWN, form.write(Settings("a fox", steps=2).to_dict(), ()), strict=True))
     return list({**shown, "model": values.pop("model", ""), **values}.values())
 
 
@@ -107,6 +108,34 @@ def test_stop_ends_within_a_step_and_the_next_picture_comes(workshop: Workshop) 
                 workshop.stop("v")
     assert (steps, isinstance(event, Stopped)) == (5, True)
     assert isinstance(draw(workshop)[-1], Picture)
+
+
+def test_stop_acts_inside_a_step_of_a_guidance_that_takes_many_looks(workshop: Workshop) -> None:
+    settings = workshop.settings({**FOX, "steps": 20, "guidance": "pick", "candidates": 16})
+    job = workshop.draw(settings, "v")
+    while not isinstance(next(job), Step):
+        pass
+    workshop.stop("v")
+    assert list(job) == [Stopped()]
+
+
+def test_a_picture_to_be_like_must_lie_on_the_shelf(workshop: Workshop, shelf: Shelf, tmp_path: Path) -> None:
+    (drawn,) = (event for event in draw(workshop, seed=2) if isinstance(event, Picture))
+    like = [f"{drawn.shown}:0.5"]
+    (guided,) = (event for event in draw(workshop, seed=3, guidance="clip", like=like) if isinstance(event, Picture))
+    assert read_settings(guided.shown).settings.like == (f"./{drawn.shown.name}:0.5",)
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(drawn.shown.read_bytes())
+    with pytest.raises(SettingsError, match="not one that was uploaded here"):
+        workshop.settings({**FOX, "like": [str(elsewhere)]})
+
+
+def test_loading_counts_to_a_hundred_at_most(tiny_v: Path, shelf: Shelf) -> None:
+    fresh = Workshop(House((str(tiny_v),), SERVED, device="cpu", keep=False), shelf)
+    seen = [event.percent for event in fresh.draw(fresh.settings(FOX), "v") if isinstance(event, Loading)]
+    assert seen == sorted(seen)
+    assert 0 <= seen[0] <= seen[-1] <= 100
+    assert fresh.percent == 99
 
 
 def test_a_closed_job_leaves_the_line(workshop: Workshop) -> None:
@@ -184,18 +213,52 @@ class TestGenerate:
 class TestPaste:
     def test_a_block_of_another_app_fills_the_form(self) -> None:
         block = "a fox\nNegative prompt: trees\nSteps: 25, Sampler: Euler a, CFG scale: 6, Seed: 9, Size: 128x128"
-        settings, told = paste.restore_text(block)
-        assert settings is not None
-        assert (settings.prompt, settings.seed, settings.scheduler) == ("a fox", 9, "euler_ancestral")
+        values, told = paste.restore_text(block)
+        assert values is not None
+        assert (values["prompt"], values["seed"], values["scheduler"]) == ("a fox", 9, "euler_ancestral")
         assert "Another app's noise differs" in told or "Another app&#x27;s noise differs" in told
 
-    @pytest.mark.parametrize("text", ["a fox", "{red|blue} fox", "Steps to the sea", "poster: big, text: red"])
+    @pytest.mark.parametrize(
+        "text",
+        ["a fox", "{red|blue} fox", "Steps to the sea", "poster: big, text: red", "love = fox"],
+    )
     def test_prompts_are_no_settings(self, text: str) -> None:
         assert not paste.looks_pasted(text)
 
     def test_too_much_is_refused(self) -> None:
-        with pytest.raises(ImageFileError, match="at most 65,536 characters"):
-            paste.restore("x" * 65_537)
+        values, told = paste.restore_text("x" * 65_537)
+        assert (values, "at most 65,536 characters" in told) == (None, True)
+
+    @pytest.mark.parametrize(
+        "text, wanted",
+        [
+            ('prompt = "an owl"\nsteps = 30\nseed = "random"', {"prompt": "an owl", "steps": 30, "seed": None}),
+            ('# mine\nguidance = "clip"', {"prompt": "", "guidance": "clip"}),
+            (load_preset("pencil").path.read_text(), {"prompt": "pencil sketch", "preset": None}),
+            (load_preset("fast").path.read_text(), {"prompt": "", "steps": 8, "scheduler": "dpm++_2m"}),
+            ('schema = "clipgen/1"\nseed = 5\n[settings]\nprompt = "a fox"\nsteps = 9', {"seed": 5, "steps": 9}),
+        ],
+    )
+    def test_toml_fills_the_form(self, text: str, wanted: dict[str, Any]) -> None:
+        assert paste.looks_pasted(text)
+        values, told = paste.restore_text(text)
+        assert values is not None, told
+        assert wanted.items() <= values.items()
+        assert form.read(form.write(values, ())).keys() >= set(form.SHOWN) - {form.LIKE_WEIGHT}
+
+    @pytest.mark.parametrize(
+        "text, told",
+        [
+            ("steps = 30\nwdith = 64", "Did you mean"),
+            ("steps = many", "not valid TOML"),
+            ("steps = 999", "steps must be 1 to 150"),
+            ("[settings]\nmodel = '/etc'", "schema must be 1"),
+            ("prompt = 'a'\nx = " + "[" * 2000, "pasted.toml"),
+        ],
+    )
+    def test_toml_that_is_wrong_is_refused_in_words(self, text: str, told: str) -> None:
+        values, said = paste.restore_text(text)
+        assert (values, told in said) == (None, True), said
 
 
 class TestCompare:
