@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE = ("GET", "HEAD", "OPTIONS")
 MOST_JSON = 1_048_576  # bytes of a body that is no upload
-MOST_UPLOAD = 10_000_000  # bytes of a picture
+MOST_UPLOAD = 10 * 2**20  # bytes of a picture
 MOST_DRAINED = 10 * MOST_UPLOAD  # bytes
 WRAPPING = 65_536  # bytes that a form may add to it
 UPLOAD = "/gradio_api/upload"
 PROXIED = "/gradio_api/file=http"
-TOO_LARGE = f"A picture may have at most {MOST_UPLOAD // 1_000_000} MB."
+TOO_LARGE = f"A picture may have at most {MOST_UPLOAD // 2**20} MB."
 JOINS = "/gradio_api/queue/join"
 
 
