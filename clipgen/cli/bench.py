@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from clipgen.cli import complete
 from clipgen.cli.group import Command, Group
 from clipgen.cli.numbers import whole
 from clipgen.cli.report import Report
+from clipgen.errors import SettingsError
 
 app = typer.Typer(cls=Group)
 
@@ -20,6 +22,7 @@ def bench() -> None:
 
     clipgen bench speed               guided pictures against plain ones, and against the usual way
     clipgen bench gain                what each way of steering gains, by a CLIP that steers nothing
+    clipgen bench quality             what CLIP and captioner tell of scenes that nothing trained on
     """
 
 
@@ -43,7 +46,6 @@ def speed(
 ) -> None:
     """Time guided pictures against plain ones."""
     from clipgen.bench.speed import COLUMNS, measure, table
-    from clipgen.errors import SettingsError
     from clipgen.pipeline import Pipeline
     from clipgen.settings import Note
 
@@ -82,7 +84,6 @@ def gain(
     """Measure what each way of steering gains."""
     from clipgen import inputs
     from clipgen.bench import gain as bench
-    from clipgen.errors import SettingsError
     from clipgen.gallery import load_clip
     from clipgen.pipeline import Pipeline
     from clipgen.settings import Settings
@@ -98,3 +99,46 @@ def gain(
         report.data = bench.report(rows, prompts)
         report.table(bench.COLUMNS, bench.table(rows))
         report.say(report.data["machine"])
+
+
+@app.command("quality", cls=Command)
+def quality(
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", help="Cases a part; 500.", parser=whole("count", 8, 5000))
+    ] = 500,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="A CLIP or a model with one; storybook.",
+            autocompletion=complete.models,
+        ),
+    ] = "storybook",
+    split: Annotated[
+        str, typer.Option("--split", metavar="NAME", help="dev, or test: once a release, to choose nothing by.")
+    ] = "dev",
+    drawings: Annotated[
+        Path | None,
+        typer.Option("--drawings", metavar="DIR", help="Emoji of another vendor, 1f98a.png and so on, to name too."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:  # fmt: skip
+    """Measure what CLIP and captioner tell of unseen scenes.
+
+    The scenes are made on the fly, each of a combination that nothing trained on; the same ones every time.
+    """
+    with Report(json=json, events=False) as report:
+        from clipgen.train.world.unseen import SPLITS
+
+        if split not in SPLITS:
+            raise SettingsError(f"Unknown split '{split[:60]}'. Works: {', '.join(SPLITS)}.", field="split")
+        from clipgen.bench.quality import measure as bench
+        from clipgen.bench.quality.figures import COLUMNS, table
+        from clipgen.gallery import load_clip
+        from clipgen.models.captioner import load_captioners
+
+        scorer = load_clip(model)
+        facts, figures = bench.measure(scorer, load_captioners(model, scorer.encoder), count, split, drawings)
+        report.data = bench.report(facts, figures)
+        report.table(COLUMNS, table(figures))
+        for line in (facts, facts.machine, bench.CLOSED):
+            report.say(str(line))
