@@ -33,8 +33,8 @@ class TransformerMapper(nn.Module):
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns [B, prefix * W] of unit vectors [B, D]."""
-        seen = self.project(features).unflatten(1, (self.prefix, -1))
+        """Returns [B, prefix * W] of unit vectors [B, D]; their numbers, far below one, are made as large as words."""
+        seen = self.project(features * features.shape[-1] ** 0.5).unflatten(1, (self.prefix, -1))
         learnt = self.learnt.expand(len(seen), -1, -1)
         found: Tensor = self.layers(torch.cat([seen, learnt], dim=1))[:, self.prefix :].flatten(1)
         return found
