@@ -104,8 +104,8 @@ def gain(
 @app.command("quality", cls=Command)
 def quality(
     count: Annotated[
-        int, typer.Option("--count", metavar="N", help="Cases a part; 500.", parser=whole("count", 8, 5000))
-    ] = 500,
+        int, typer.Option("--count", metavar="N", help="Cases a part; 300.", parser=whole("count", 8, 5000))
+    ] = 300,
     model: Annotated[
         str,
         typer.Option(
@@ -137,7 +137,8 @@ def quality(
         from clipgen.models.captioner import load_captioners
 
         scorer = load_clip(model)
-        facts, figures = bench.measure(scorer, load_captioners(model, scorer.encoder), count, split, drawings)
+        writers = load_captioners(model, scorer.encoder)
+        facts, figures = bench.measure(scorer, writers, count, split, drawings, report.say)
         report.data = bench.report(facts, figures)
         report.table(COLUMNS, table(figures))
         for line in (facts, facts.machine, bench.CLOSED):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import BEAMS, LONGEST, cleaned
+from clipgen.clip.writer import BEAMS, LONGEST, cleaned, read_decoder
 
 FOLDER = "captioner"  # in a model folder, beside its clip
 MAPPER, SIZES = "mapper.safetensors", "mapper.json"
@@ -107,10 +107,8 @@ class Captioner(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> Captioner:
         """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
-        from transformers import GPT2LMHeadModel
-
         sizes = json.loads((folder / SIZES).read_text("utf-8"))
-        decoder = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        decoder = read_decoder(folder)
         with torch.device("meta"):
             captioner = cls(decoder, sizes["features"], sizes["prefix"], sizes["mapper"])
         captioner.mapper.load_state_dict(load_file(folder / MAPPER), assign=True)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import BEAMS, LONGEST, cleaned
+from clipgen.clip.writer import BEAMS, LONGEST, cleaned, read_decoder
 
 FOLDER = "coca"  # in a model folder, beside its clip
 POOLER, SIZES = "pooler.safetensors", "pooler.json"
@@ -88,10 +88,8 @@ class Coca(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> Coca:
         """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
-        from transformers import GPT2LMHeadModel
-
         sizes = json.loads((folder / SIZES).read_text("utf-8"))
-        decoder = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        decoder = read_decoder(folder)
         with torch.device("meta"):
             coca = cls(decoder, sizes["states"], sizes["queries"])
         coca.pooler.load_state_dict(load_file(folder / POOLER), assign=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
@@ -65,6 +67,20 @@ class ClipWriter:
         """Returns a caption of each RGB picture."""
         pixels = torch.stack([self.encoder.prepare(picture) for picture in pictures])
         return self.head.write(self.head.look(self.encoder, pixels), self.encoder.tokenizer)
+
+
+def read_decoder(folder: Path) -> Any:
+    """Returns the GPT2LMHeadModel of a folder in float32, without the bar that from_pretrained draws.
+
+    Raises RuntimeError for weights that are not the config's.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    decoder = GPT2LMHeadModel(GPT2Config.from_json_file(folder / "config.json"))
+    weights = load_file(folder / "model.safetensors")
+    decoder.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
+    decoder.tie_weights()
+    return decoder.eval()
 
 
 def cleaned(texts: Sequence[str]) -> list[str]:

@@ -55,7 +55,7 @@ def test_the_kind_of_captioner_can_be_chosen(model: str, run: Run, tmp_path: Pat
 
 def test_a_caption_against_the_prompt_inside(model: str, run: Run, tmp_path: Path) -> None:
     info = PngInfo()
-    info.add_text("parameters", "two foxes in the snow\nSteps: 20, Seed: 1")
+    info.add_text("parameters", "two foxes in the snow\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1")
     Image.new("RGB", (60, 40), "red").save(tmp_path / "fox.png", pnginfo=info)
     Image.new("RGB", (60, 40), "red").save(tmp_path / "plain.png")
     ran = run("caption", "fox.png", "-m", model, "--diff")
@@ -79,7 +79,7 @@ def test_a_blip_writes_captions(run: Run, tmp_path: Path) -> None:
 def save_blip(folder: Path) -> None:
     """Writes a tiny random BLIP with a vocabulary of its own, as transformers does."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{k}" for k in range(30))]
-    tokenizer = BertTokenizer(vocab={name: k for k, name in enumerate(names)})
+    tokenizer = BertTokenizer(vocab={name: k for k, name in enumerate(names)}, model_max_length=512)
     sizes = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
     ends = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
     text = {**sizes, **ends, "vocab_size": len(names), "encoder_hidden_size": 32, "max_position_embeddings": 64}
@@ -99,7 +99,8 @@ def test_blip_sees_what_its_own_processor_sees(tmp_path: Path) -> None:
     assert torch.allclose(writer._prepare(image), wanted, atol=1e-5)
 
 
-def test_a_model_without_a_captioner_says_how_to_get_one(run: Run) -> None:
+def test_a_model_without_a_captioner_says_how_to_get_one(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "fox.png")
     ran = run("caption", "fox.png")
     assert (ran.code, ran.out) == (3, "")
     assert ran.err == "clipgen: Model 'storybook' brings no captioner. To train one: clipgen train captioner.\n"

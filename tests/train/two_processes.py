@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
+
 from clipgen.train.captioned import Captioned
 from clipgen.train.loop import Budget, Together, _step
 from clipgen.train.pairs import PairPart

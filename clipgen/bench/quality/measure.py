@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ from clipgen.train.world.concepts import vocabulary_hash
 from clipgen.train.world.drawings import find_font
 from clipgen.train.world.unseen import FIRST_SEEDS, Split
 
-PARTS = (zero_shot, retrieval, one_factor, quadruples)
+PARTS = {
+    "zero-shot naming": zero_shot,
+    "retrieval": retrieval,
+    "one-factor pairs": one_factor,
+    "quadruples of the same words": quadruples,
+}
 CLOSED = "Closed world: not comparable with the public benchmarks of these names."
 
 
@@ -51,9 +57,9 @@ def measure(
     count: int,
     split: Split = "dev",
     folder: Path | None = None,
-    told: Callable[[Figure], None] = lambda figure: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Protocol, list[Figure]]:
-    """Measures a CLIP, then each captioner; `folder` holds another vendor's emoji, `told` hears of every figure.
+    """Measures a CLIP, then each captioner; `folder` holds another vendor's emoji, `say` hears what is on.
 
     Raises ClipgenError without the font of the drawings, SettingsError for a folder without such emoji.
     """
@@ -62,20 +68,16 @@ def measure(
     facts = Protocol(
         scorer.encoder.name, count, split, mix.tier, FIRST_SEEDS[split], eye.side, vocabulary_hash(), machine()
     )
+    work: list[tuple[str, Callable[[], list[Figure]]]] = [
+        (name, partial(part, eye, count, mix, split)) for name, part in PARTS.items()
+    ]
+    if folder is not None:
+        work.insert(0, ("another vendor's drawings", partial(drawings, eye, folder, mix)))
+    work += [(f"captions, {w.kind}", partial(captions, w, count, mix, split, eye.side)) for w in writers]
     figures = []
-
-    def parts() -> Iterator[list[Figure]]:
-        for part in PARTS:
-            yield part(eye, count, mix, split)
-        if folder is not None:
-            yield drawings(eye, folder, mix)
-        for writer in writers:
-            yield captions(writer, count, mix, split, eye.side)
-
-    for found in parts():
-        for figure in found:
-            figures.append(figure)
-            told(figure)
+    for number, (name, part) in enumerate(work, start=1):
+        say(f"{number}/{len(work)}  {name}")
+        figures += part()
     return facts, figures
 
 
