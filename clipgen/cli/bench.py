@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from clipgen.cli.group import Command, Group
 from clipgen.cli.numbers import whole
 from clipgen.cli.report import Report
 from clipgen.errors import SettingsError
+
+if TYPE_CHECKING:
+    from clipgen.bench.quality.pictures import Drawing
 
 app = typer.Typer(cls=Group)
 
@@ -101,6 +104,20 @@ def gain(
         report.say(report.data["machine"])
 
 
+def _drawing(model: str, count: int) -> Drawing:
+    """Returns who draws and who judges; raises SettingsError for a model without a second CLIP."""
+    from clipgen import inputs
+    from clipgen.bench.quality.pictures import Drawing
+    from clipgen.gallery import load_clip
+    from clipgen.pipeline import Pipeline
+    from clipgen.settings import Settings
+
+    judge = inputs.judge_of(Settings("a fox", model=model), None)
+    if judge is None:
+        raise SettingsError(f"model '{model}' brings no second CLIP to judge pictures", field="pictures")
+    return Drawing(Pipeline.from_pretrained(model), load_clip(judge), count)
+
+
 @app.command("quality", cls=Command)
 def quality(
     count: Annotated[
@@ -120,6 +137,13 @@ def quality(
         Path | None,
         typer.Option("--drawings", metavar="DIR", help="Emoji of another vendor, 1f98a.png and so on, to name too."),
     ] = None,
+    pictures: Annotated[
+        int,
+        typer.Option(
+            "--pictures", metavar="N", help="Prompts of each kind to draw too, for the model's second CLIP; 0.",
+            parser=whole("pictures", 0, 1000),
+        ),
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
 ) -> None:  # fmt: skip
     """Measure what CLIP and captioner tell of unseen scenes.
@@ -138,7 +162,8 @@ def quality(
 
         scorer = load_clip(model)
         writers = load_captioners(model, scorer.encoder)
-        facts, figures = bench.measure(scorer, writers, count, split, drawings, report.say)
+        drawing = _drawing(model, pictures) if pictures else None
+        facts, figures = bench.measure(scorer, writers, count, split, drawings, drawing, report.say)
         report.data = bench.report(facts, figures)
         report.table(COLUMNS, table(figures))
         for line in (facts, facts.machine, bench.CLOSED):

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipgen import load_clip
+from clipgen import Pipeline, load_clip
 from clipgen.bench.quality import measure as bench
 from clipgen.bench.quality.captions import measured
 from clipgen.bench.quality.edits import EDITS, pair_of, wrong_captions
+from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import share
 from clipgen.bench.quality.one_factor import area
+from clipgen.bench.quality.pictures import KINDS, Drawing, passes, pictures
 from clipgen.bench.quality.quadruples import _quadruples
 from clipgen.bench.quality.retrieval import ranks
 from clipgen.bench.quality.zero_shot import code_points, naming
 from clipgen.errors import ClipgenError
+from clipgen.models.find import BUNDLED
 from clipgen.train.world import drawings
 from clipgen.train.world.grammar import caption
 from clipgen.train.world.parse import parse
@@ -110,3 +113,20 @@ def test_known_answers() -> None:
     assert (first.value, among.value, recall.value) == (pytest.approx(2 / 3), 1, 0.75)
     assert share("", "", [True] * 50 + [False] * 50).error == pytest.approx(0.096, abs=0.001)
     assert (code_points("🐻‍❄️"), code_points("🦊")) == ("1f43b-200d-2744", "1f98a")
+
+
+@pytest.mark.skipif(_font_is_missing(), reason="the Noto Color Emoji font is not installed")
+def test_pictures_are_drawn_and_judged(tiny_v: Path) -> None:
+    pipe = Pipeline.from_pretrained(str(tiny_v))
+    pipe.defaults |= {"steps": 4}
+    figures = pictures(Drawing(pipe, load_clip(str(BUNDLED["storybook"] / "judge")), 3), MIX, "dev")
+    assert [figure.name for figure in figures] == [*KINDS, "mean of the kinds"]
+    assert all(figure.count == 3 and figure.chance == 0.2 for figure in figures[:-1])
+    assert sum(figure.ceiling or 0 for figure in figures) > sum(figure.value for figure in figures[:-1])
+
+
+def test_a_picture_passes_that_is_closest_to_its_own_text() -> None:
+    judge = Eye(load_clip().encoder)
+    texts, wrong = ["a fox in snow", "an owl at night"], [["a car in snow"], ["an owl on a beach", "a fox at night"]]
+    assert passes(judge, judge.texts(texts), texts, wrong) == [True, True]
+    assert passes(judge, judge.texts(["a car in snow", "a fox at night"]), texts, wrong) == [False, False]

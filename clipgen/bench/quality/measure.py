@@ -12,6 +12,7 @@ from clipgen.bench.quality.captions import captions
 from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure
 from clipgen.bench.quality.one_factor import one_factor
+from clipgen.bench.quality.pictures import Drawing, pictures
 from clipgen.bench.quality.quadruples import quadruples
 from clipgen.bench.quality.retrieval import retrieval
 from clipgen.bench.quality.zero_shot import drawings, zero_shot
@@ -57,9 +58,12 @@ def measure(
     count: int,
     split: Split = "dev",
     folder: Path | None = None,
+    drawing: Drawing | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Protocol, list[Figure]]:
     """Measures a CLIP, then each captioner; `folder` holds another vendor's emoji, `say` hears what is on.
+
+    Pictures are drawn and judged where `drawing` says by whom.
 
     Raises ClipgenError without the font of the drawings, SettingsError for a folder without such emoji.
     """
@@ -74,6 +78,8 @@ def measure(
     if folder is not None:
         work.insert(0, ("another vendor's drawings", partial(drawings, eye, folder, mix)))
     work += [(f"captions, {w.kind}", partial(captions, w, count, mix, split, eye.side)) for w in writers]
+    if drawing is not None:
+        work.append((f"pictures, judged by {drawing.judge.encoder.name}", partial(pictures, drawing, mix, split)))
     figures = []
     for number, (name, part) in enumerate(work, start=1):
         say(f"{number}/{len(work)}  {name}")
