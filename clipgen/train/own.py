@@ -84,9 +84,9 @@ class OwnTraining:
         return folder
 
     def _budget(self, name: str, minutes: float) -> Budget:
-        """Returns the budget of a part: gentle with weights that are there, the usual for a captioner that is not."""
+        """Returns the budget of a part: gentle with weights of the box, the usual for a captioner that it lacks."""
         own = CAPTIONER if name in HEADS else self.budgets[name]
-        rate = GENTLE * own.learning_rate if (self.base / name).exists() else own.learning_rate
+        rate = GENTLE * own.learning_rate if (shipped() / name).exists() else own.learning_rate
         return replace(own, minutes=minutes, learning_rate=rate, warmup=WARM_UP, save_minutes=SAVE_MINUTES)
 
     def _clip(self) -> PairPart:
@@ -95,14 +95,14 @@ class OwnTraining:
 
     def _captioner(self) -> CaptionerPart:
         clip, tokenizer, preprocessor = self._eye()
-        there, width = self.base / "captioner", clip.config.projection_dim
+        there, width = shipped() / "captioner", clip.config.projection_dim
         fresh = build_captioner(tokenizer, width, self.mapper)
         head = Captioner.from_pretrained(there).float() if there.exists() else fresh
         return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, self._seed())
 
     def _coca(self) -> CaptionerPart:
         clip, tokenizer, preprocessor = self._eye()
-        there, width = self.base / "coca", clip.config.vision_config.hidden_size
+        there, width = shipped() / "coca", clip.config.vision_config.hidden_size
         head = Coca.from_pretrained(there).float() if there.exists() else build_coca(tokenizer, width)
         return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, self._seed())
 

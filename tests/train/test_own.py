@@ -146,7 +146,11 @@ class TestTraining:
         model = OwnTraining(folder, tmp_path / "out", mapper="transformer", say=quiet).stage(stage, 0.02)
         kind = {"captioner": "clipcap", "coca": "coca"}[stage]
         assert load_captioner(str(model), torch.device("cpu")).kind == kind
-        assert OwnTraining(folder, tmp_path / "out", say=quiet)._budget(stage, 1).learning_rate < 1e-3
+
+    def test_a_state_of_another_network_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        OwnTraining(folder, tmp_path / "out", mapper="transformer", say=quiet).stage("captioner", 0.01)
+        with pytest.raises(ClipgenError, match=r"state.safetensors' is the state of another network"):
+            OwnTraining(folder, tmp_path / "out", mapper="mlp", say=quiet).stage("captioner", 0.02)
 
     def test_an_unknown_tier_is_named(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ClipgenError, match=r"Unknown tier 'tpu'. Tiers: cpu, gpu."):
