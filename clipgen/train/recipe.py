@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.clip.captioner import Captioner
+from clipgen.clip.coca import Coca
+from clipgen.clip.encoder import HALF
 from clipgen.clip.image_prior import ImagePrior
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
-from clipgen.train.captioner import CaptionerPart, build_captioner
+from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
@@ -39,6 +41,7 @@ from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
+HEADS = ("captioner", "coca")  # stages that learn to write
 FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # no two sets of renders share a scene
 
 
@@ -46,9 +49,10 @@ class Recipe:
     """One training in one folder: out/renders-*, tokenizer, clip, vae, unet, and storybook at the end."""
 
     def __init__(
-        self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print
-    ) -> None:
-        self.out, self.tier, self.warm_start, self.say = out, tier_of(tier), warm_start, say
+        self, out: Path, tier: str, *, warm_start: Path | None = None, mapper: str = "mlp",
+        say: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        self.out, self.tier, self.warm_start, self.mapper, self.say = out, tier_of(tier), warm_start, mapper, say
         precision = "bf16" if bf16_is_fast() else "no"
         # cpu=True lets the processes of torchrun find one another where there is no GPU
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
@@ -66,7 +70,7 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet, "captioner": self._captioner, "image_prior": self._image_prior,
+            "unet": self._unet, "captioner": self._captioner, "coca": self._coca, "image_prior": self._image_prior,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
@@ -87,10 +91,12 @@ class Recipe:
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
-        if (self.out / "captioner" / "model").exists():
-            put_back(Captioner.from_pretrained(self.out / "captioner" / "model"), "captioner", folder)
-        if (self.out / "image_prior" / "model").exists():
-            put_back(self._trained(ImagePrior, "image_prior"), "image_prior", folder)
+        extras: dict[str, type[Captioner | Coca | ImagePrior]] = {
+            "captioner": Captioner, "coca": Coca, "image_prior": ImagePrior,
+        }  # fmt: skip
+        for name, kind in extras.items():
+            if (self.out / name / "model").exists():
+                put_back(kind.from_pretrained(self.out / name / "model"), name, folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -141,8 +147,15 @@ class Recipe:
 
     def _captioner(self) -> CaptionerPart:
         clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
-        captioner = build_captioner(tokenizer, clip.config.projection_dim)
-        return CaptionerPart(captioner, clip, tokenizer, self.renders("wide"), CAPTIONER.batch, self._seed())
+        return self._head(build_captioner(tokenizer, clip.config.projection_dim, self.mapper), clip, tokenizer)
+
+    def _coca(self) -> CaptionerPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        return self._head(build_coca(tokenizer, clip.config.vision_config.hidden_size), clip, tokenizer)
+
+    def _head(self, head: Captioner | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer) -> CaptionerPart:
+        preprocessor = {"image_mean": HALF, "image_std": HALF}  # as storybook's CLIPs see
+        return CaptionerPart(head, clip, tokenizer, preprocessor, self.renders("wide"), CAPTIONER.batch, self._seed())
 
     def _image_prior(self) -> ImagePriorPart:
         clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
@@ -165,7 +178,7 @@ class Recipe:
 
     def _budget(self, name: str, minutes: float) -> Budget:
         """Returns the budget of a stage; those that are no part of a picture's way have one of their own."""
-        own = {"captioner": CAPTIONER, "image_prior": IMAGE_PRIOR}
+        own = {**dict.fromkeys(HEADS, CAPTIONER), "image_prior": IMAGE_PRIOR}
         return replace(own[name], minutes=minutes) if name in own else self.tier.budget(name, minutes)
 
     def _text_encoder(self) -> CLIPTextModel:
