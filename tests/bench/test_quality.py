@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from clipgen import Pipeline, load_clip
 from clipgen.bench.quality import measure as bench
+from clipgen.bench.quality import zero_shot
 from clipgen.bench.quality.captions import measured
 from clipgen.bench.quality.edits import EDITS, pair_of, wrong_captions
 from clipgen.bench.quality.eye import Eye
@@ -21,7 +23,7 @@ from clipgen.bench.quality.pictures import KINDS, Drawing, passes, pictures
 from clipgen.bench.quality.quadruples import _quadruples
 from clipgen.bench.quality.retrieval import ranks
 from clipgen.bench.quality.zero_shot import code_points, naming
-from clipgen.errors import ClipgenError
+from clipgen.errors import ClipgenError, SettingsError
 from clipgen.models.find import BUNDLED
 from clipgen.train.world import drawings
 from clipgen.train.world.grammar import caption
@@ -130,3 +132,16 @@ def test_a_picture_passes_that_is_closest_to_its_own_text() -> None:
     texts, wrong = ["a fox in snow", "an owl at night"], [["a car in snow"], ["an owl on a beach", "a fox at night"]]
     assert passes(judge, judge.texts(texts), texts, wrong) == [True, True]
     assert passes(judge, judge.texts(["a car in snow", "a fox at night"]), texts, wrong) == [False, False]
+
+
+@pytest.mark.skipif(_font_is_missing(), reason="the Noto Color Emoji font is not installed")
+def test_emoji_of_another_vendor_are_found_by_their_code_points(tmp_path: Path) -> None:
+    for name in ("1F98A.png", "emoji_u1f431.png", "1f1e6.png", "notes.png"):
+        picture = Image.new("RGBA", (140, 140), "white")
+        picture.alpha_composite(drawings.glyph("🦊" if "98" in name else "🐱"))
+        picture.save(tmp_path / name)
+    figures = zero_shot.drawings(Eye(load_clip().encoder), tmp_path, MIX)
+    assert [(figure.name, figure.count) for figure in figures] == [("acc@1", 2), ("acc@5", 2), ("recall per class", 2)]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SettingsError, match=r"holds no emoji of the world, named such as '1f98a\.png'"):
+        zero_shot.drawings(Eye(load_clip().encoder), tmp_path / "none", MIX)
