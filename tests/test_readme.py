@@ -118,7 +118,18 @@ def test_links_and_pictures_lead_somewhere() -> None:
 def test_every_flag_of_the_prose_exists(capsys: pytest.CaptureFixture[str]) -> None:
     helps = [
         output_of(f"clipgen {command} --help", capsys)
-        for command in ("generate", "again", "batch", "info", "classify", "search", "train clip", "bench gain")
+        for command in (
+            "generate",
+            "again",
+            "vary",
+            "batch",
+            "info",
+            "classify",
+            "caption",
+            "search",
+            "train clip",
+            "bench gain",
+        )
     ]
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", " ".join(re.findall(r"`([^`\n]*)`", README))))
     assert flags - set(re.findall(r"--[a-z][a-z-]+", " ".join(helps))) == set()
