@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import exp
 from typing import Literal
 
 import torch
@@ -21,8 +22,8 @@ from clipgen.clip.score import Scorer
 
 Kind = Literal["thing", "colour", "count"]
 HOLDS = 0.5
-# Where things lie, in deviations of the other phrases, measured with storybook's CLIP on 150 scenes it never saw: the
-# mean of the 191 that were there and of 450 that were not, and the deviation of both. Three of four of either are told.
+# How far phrases stand out that are there and that are not, and the deviation of both, with storybook's CLIP on scenes
+# it never saw: `python -m clipgen.train.questions`.
 PRESENT, ABSENT, SPREAD = 1.55, 0.05, 1.1
 TOO_CLOSE = 0.8  # text cosine: such a phrase says what is asked
 FEWEST = 30  # other phrases, from which their spread can be told
@@ -98,15 +99,22 @@ class Examiner:
     def _is_there(self, image: Tensor, phrase: str) -> float:
         """Returns the chance that a phrase is true, as likely as not beforehand; 1/2 where nothing can be compared.
 
-        Its cosine, in the other phrases' deviations from their mean, is normal about PRESENT or ABSENT: by Bayes' rule
-        that gives a sigmoid.
+        How far it stands out is normal about PRESENT or ABSENT: by Bayes' rule that gives a sigmoid.
+        """
+        far = self.stands_out(image, phrase)
+        if far is None:
+            return HOLDS
+        return 1 / (1 + exp(-(PRESENT - ABSENT) / SPREAD**2 * (far - (PRESENT + ABSENT) / 2)))
+
+    @torch.no_grad()
+    def stands_out(self, image: Tensor, phrase: str) -> float | None:
+        """Returns a phrase's cosine to a picture's vector [D], in the other phrases' deviations from their mean.
+
+        None where there are too few others.
         """
         text = self.scorer.encoder.text_features([phrase])[0]
         others = self.others[self.others @ text <= TOO_CLOSE] @ image
-        if len(others) < FEWEST:
-            return HOLDS
-        deviations = (text @ image - others.mean()) / others.std()
-        return float(torch.sigmoid((PRESENT - ABSENT) / SPREAD**2 * (deviations - (PRESENT + ABSENT) / 2)))
+        return None if len(others) < FEWEST else float((text @ image - others.mean()) / others.std())
 
 
 def _variants(phrase: str, words: Sequence[str]) -> list[str]:
