@@ -6,7 +6,8 @@ captions of other scenes never test (Yuksekgonul et al. 2023).
 
 The anchors are one direction a label of the world, shared by pictures and texts: each must point along the directions
 of what it shows. Contrast alone learns the colour of the ground first and puts things of one colour at one place for
-a long time (LOG.md). They are left behind when training ends.
+a long time (LOG.md). They are left behind when training ends. Beside them a batch names its pictures of one thing by
+bare names: captions that tell all leave `a fox` alone at another place than the pictures of foxes.
 
 The guide is a CLIPModel with InfoNCE (Radford et al. 2021), the judge a SiglipModel with the pairwise sigmoid loss
 (Zhai et al. 2023): other towers, another objective, other data. It never guides; it tells whether guidance helped.
@@ -15,6 +16,7 @@ The guide is a CLIPModel with InfoNCE (Radford et al. 2021), the judge a SiglipM
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from math import log
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,13 @@ from clipgen.train.labels import label_index, labels_of, labels_told
 from clipgen.train.negatives import caption_pair
 from clipgen.train.world.concepts import concepts
 from clipgen.train.world.grammar import indefinite
+from clipgen.train.world.scene import Scene
 
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
 WORD_SPREAD = 0.5  # standard deviation of new token embeddings; the usual 0.02 drowns them in the layers' noise
 ANCHOR_WEIGHT = 0.1
+NAMING_WEIGHT = 0.5
+NAMES = 96  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
 FEATURES = 256
 
@@ -129,6 +134,7 @@ class ClipPart:
     ) -> None:
         self.model, self.tokenizer, self.renders, self.batch = Anchored(clip), tokenizer, renders, batch
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
+        self.names = [name for name, concept in concepts().items() if concept.tier <= renders.mix.tier]
 
     def to(self, device: torch.device) -> None:
         """Moves both encoders to a device; on CPUs attention is two plain products, whose gradient is far cheaper."""
@@ -160,8 +166,21 @@ class ClipPart:
         anchoring = self.model.anchoring(images, labels)
         anchoring = anchoring + self.model.anchoring(words[: self.batch], labels[:, : labels_told()])
         right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
-        figures = {"contrast": contrast.item(), "r@1": right.item(), "scale": scale.item()}
-        return contrast + ANCHOR_WEIGHT * anchoring, figures
+        naming = self._naming(images, scenes, scale)
+        figures = {"contrast": contrast.item(), "naming": naming.item(), "r@1": right.item(), "scale": scale.item()}
+        return contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming, figures
+
+    def _naming(self, images: Tensor, scenes: Sequence[Scene], scale: Tensor) -> Tensor:
+        """Returns how badly bare names, those of the batch and some others, are told apart on pictures of one thing."""
+        shown = {k: scene.things[0].concept for k, scene in enumerate(scenes) if len(scene.things) == 1}
+        if not shown:
+            return images.new_zeros(())
+        names = list(dict.fromkeys(shown.values()))
+        others = [name for name in self.names if name not in names]
+        names += self.words.sample(others, min(len(others), max(0, NAMES - len(names))))
+        words = self.model.texts(self._ids([indefinite(name) for name in names]))
+        wanted = torch.tensor([names.index(name) for name in shown.values()], device=self.device)
+        return F.cross_entropy(scale * images[list(shown)] @ words.T, wanted)
 
     def show(self, folder: Path) -> dict[str, float]:
         """Measures retrieval, hard negatives and zero-shot naming on the pictures held back."""
@@ -174,10 +193,11 @@ class ClipPart:
         hard = torch.tensor([pair[1] is not None for pair in pairs], device=self.device)
         wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard].float().mean()
         found = ((images @ true.T).argmax(1) == torch.arange(count, device=self.device)).float().mean()
-        names = [name for name, concept in concepts().items() if concept.tier <= self.renders.mix.tier]
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
-        named = (images[single] @ self.model.texts(self._ids([indefinite(name) for name in names])).T).argmax(1)
-        right = np.mean([names[k] == scenes[i].things[0].concept for i, k in zip(single, named.tolist(), strict=True)])
+        named = (images[single] @ self.model.texts(self._ids([indefinite(name) for name in self.names])).T).argmax(1)
+        right = np.mean(
+            [self.names[k] == scenes[i].things[0].concept for i, k in zip(single, named.tolist(), strict=True)]
+        )
         return {"val_r@1": float(found), "val_hard": float(wins), "val_top1": float(right)}
 
     def _ids(self, texts: list[str]) -> Tensor:
