@@ -20,6 +20,7 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.writer import LONGEST
 from clipgen.train.data import Pictures, Renders, held_back
 from clipgen.train.loop import Budget
+from clipgen.train.world.grammar import plain_caption
 
 BUDGET = Budget(1, 64, 1e-3, warmup=200, average=0.995, weight_decay=0.01)
 HELD_BACK = 256  # pictures that are measured and never trained on
@@ -72,7 +73,13 @@ class CaptionerPart:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the mean cross entropy of the captions' tokens."""
         indices = self.numbers.integers(0, self.known, self.batch)
-        return self._loss(indices, [self.data.caption(int(i), self.words) for i in indices]), {}
+        return self._loss(indices, self._captions(indices, self.words)), {}
+
+    def _captions(self, indices: npt.NDArray[np.int64], words: random.Random) -> list[str]:
+        """Returns what is to be written of some pictures: of renders the plain caption, which says all and no more."""
+        if isinstance(self.data, Renders):
+            return [plain_caption(self.data.scene(int(i))) for i in indices]
+        return [self.data.caption(int(i), words) for i in indices]
 
     def _loss(self, indices: npt.NDArray[np.int64], texts: list[str]) -> Tensor:
         ids = self._ids(texts)
@@ -100,7 +107,7 @@ class CaptionerPart:
     def show(self, folder: Path) -> dict[str, float]:
         """Writes captions of pictures held back; measures their loss and how many of the things in them are named."""
         indices, words = np.arange(self.known, len(self.data)), random.Random(0)
-        texts = [self.data.caption(int(i), words) for i in indices]
+        texts = self._captions(indices, words)
         written = self.model.write(self._seen(indices[:64]), self.tokenizer)
         lines = [f"{true}\n    {own}" for true, own in zip(texts, written, strict=False)]
         (folder / "captions.txt").write_text("\n".join(lines) + "\n", "utf-8")
