@@ -3,14 +3,19 @@
 unCLIP (Ramesh et al. 2022, arXiv 2204.06125) tells its decoder CLIP's vector itself. A denoiser that was trained on
 prompts alone is told the likeliest prompt instead, all tokens at once, by ClipCap's MLP mapper (Mokady et al. 2021,
 2111.09734, section 3.1). Text states regressed from the vector are a mean of all things that it could be, which draws
-none of them (train/LOG.md).
+none of them (train/LOG.md). A prompt is a caption too: what the prior tells the denoiser, it can tell people.
 """
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.writer import cleaned
 
 
 class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -18,6 +23,8 @@ class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     `hidden` numbers are mixed in between, `rank` of them span what is said at all places, `width` what at one.
     """
+
+    kind: ClassVar[str] = "prior"
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -48,3 +55,18 @@ class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ended = (ids == end).cumsum(dim=1)
         found: Tensor = ids.masked_fill((ended > 1) | ((ended == 1) & (ids != end)), padding)
         return found
+
+    @property
+    def width(self) -> int:
+        """How many numbers a picture is to it."""
+        features: int = self.config.features
+        return features
+
+    def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
+        """Returns CLIP's unit vectors [B, D] of pictures [B, 3, H, W] in [0, 1]."""
+        return encoder.image_features(pixels)
+
+    def write(self, seen: Tensor, tokenizer: Any) -> list[str]:
+        """Returns the likeliest prompts of unit vectors [B, D] in words."""
+        ids = self.ids(seen, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))

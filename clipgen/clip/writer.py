@@ -20,7 +20,7 @@ BEAMS = 4
 
 
 class Writer(Protocol):
-    """Says what pictures show, always the same; `kind` is by which method: clipcap, coca or blip."""
+    """Says what pictures show, always the same; `kind` is by which method: clipcap, coca, prior or blip."""
 
     @property
     def kind(self) -> str:

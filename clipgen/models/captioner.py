@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from clipgen.errors import ModelError, ModelNotFound, SettingsError
 from clipgen.models.encoder import load_encoder
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.writer import Head, Writer
 
-Kind = Literal["clipcap", "coca"]
-FOLDERS: dict[Kind, str] = {"clipcap": "captioner", "coca": "coca"}  # of a head, beside its CLIP
+Kind = Literal["clipcap", "coca", "prior"]
+FOLDERS: dict[Kind, str] = {"clipcap": "captioner", "coca": "coca", "prior": "image_prior"}  # beside a head's CLIP
 BLIP = "blip"
 TIED = {
     "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
@@ -31,7 +31,7 @@ UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
 
 def load_captioner(model: str, device: torch.device, kind: str | None = None, *, offline: bool = False) -> Writer:
-    """Returns what writes captions in float32: a model's ClipCap or CoCa, the first there is unless `kind` names one.
+    """Returns what writes captions in float32: a model's ClipCap, CoCa or image prior, the first that `kind` allows.
 
     A transformers folder or hub id may be a BLIP. Files are held against their configs before a network is built.
     Raises SettingsError, ModelNotFound, ModelError, OutOfMemory.
@@ -84,9 +84,13 @@ def _head(folder: Path, kind: Kind, encoder: ClipEncoder) -> Head:
     from safetensors import SafetensorError
 
     from clipgen.clip import captioner, coca
+    from clipgen.clip.image_prior import ImagePrior
 
-    maker: type[captioner.Captioner | coca.Coca] = captioner.Captioner if kind == "clipcap" else coca.Coca
-    sizes = captioner.SIZES if kind == "clipcap" else coca.SIZES
+    makers: dict[Kind, tuple[Any, str]] = {
+        "clipcap": (captioner.Captioner, captioner.SIZES), "coca": (coca.Coca, coca.SIZES),
+        "prior": (ImagePrior, "config.json"),
+    }  # fmt: skip
+    maker, sizes = makers[kind]
     read_json(folder / sizes)
     read_files(folder)
     try:

@@ -50,7 +50,7 @@ def test_the_kind_of_captioner_can_be_chosen(model: str, run: Run, tmp_path: Pat
     texts = {kind: run("caption", "red.png", "-m", model, "--kind", kind).out for kind in ("clipcap", "coca")}
     assert texts["coca"] != texts["clipcap"] == run("caption", "red.png", "-m", model).out
     ran = run("caption", "red.png", "-m", model, "--kind", "gpt")
-    assert (ran.code, ran.err) == (2, "clipgen: Unknown kind 'gpt'. Works: clipcap, coca.\n")
+    assert (ran.code, ran.err) == (2, "clipgen: Unknown kind 'gpt'. Works: clipcap, coca, prior.\n")
 
 
 def test_a_caption_against_the_prompt_inside(model: str, run: Run, tmp_path: Path) -> None:
@@ -101,6 +101,12 @@ def test_blip_sees_what_its_own_processor_sees(tmp_path: Path) -> None:
 
 def test_a_model_without_a_captioner_says_how_to_get_one(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "red").save(tmp_path / "fox.png")
-    ran = run("caption", "fox.png")
+    shutil.copytree(BUNDLED["storybook"] / "clip", tmp_path / "alone")
+    ran = run("caption", "fox.png", "-m", "./alone")
     assert (ran.code, ran.out) == (3, "")
-    assert ran.err == "clipgen: Model 'storybook' brings no captioner. To train one: clipgen train captioner.\n"
+    assert ran.err == "clipgen: Model './alone' brings no captioner. To train one: clipgen train captioner.\n"
+
+
+def test_the_model_in_the_box_says_what_it_drew(run: Run, tmp_path: Path) -> None:
+    run("a fox in snow", "--seed", "1", "-o", "fox.png")
+    assert run("caption", "fox.png").lines == ["fox.png\ta fox in the snow"]

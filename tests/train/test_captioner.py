@@ -126,8 +126,8 @@ def test_a_head_for_another_clip_is_refused(model: str, tokenizer: CLIPTokenizer
 
 
 def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:
-    with pytest.raises(ModelNotFound, match=r"Model 'storybook' brings no captioner\. To train one: clipgen train"):
-        load_captioner("storybook", torch.device("cpu"))
+    with pytest.raises(ModelNotFound, match=r"brings no captioner of the kind coca\. To train one: clipgen train"):
+        load_captioner("storybook", torch.device("cpu"), "coca")
     (Path(model) / "captioner" / "mapper.safetensors").write_bytes(b"x")
     with pytest.raises(ModelError, match="captioner cannot be read"):
         load_captioner(model, torch.device("cpu"))
