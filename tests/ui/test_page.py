@@ -202,6 +202,7 @@ def test_a_pasted_block_becomes_settings(visit: Visit) -> None:
     visit.set("prompt", 'prompt = "an owl at night"\nsteps = 12\nguidance = "clip"')
     visit.page.keyboard.press("Control+Enter")
     visit.page.wait_for_function("document.querySelector('#field-prompt textarea').value === 'an owl at night'")
+    visit.unfold("Guidance")
     assert visit.page.is_checked("#field-guidance input[value=clip]")
 
 
