@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         similarity,
     )
     from clipgen.image_file import Restored, read_settings
-    from clipgen.pipeline import Pipeline, generate, generate_many
+    from clipgen.pipeline import Pipeline, generate, generate_many, vary
     from clipgen.result import Result, Step
     from clipgen.settings import Note, Settings
 
@@ -78,6 +78,7 @@ __all__ = [
     "score",
     "search",
     "similarity",
+    "vary",
 ]
 
 _ROOMS = {
@@ -86,7 +87,7 @@ _ROOMS = {
     **dict.fromkeys(("explain", "explain_picture", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
-    **dict.fromkeys(("Pipeline", "generate", "generate_many"), "pipeline"),
+    **dict.fromkeys(("Pipeline", "generate", "generate_many", "vary"), "pipeline"),
     **dict.fromkeys(("Result", "Step"), "result"),
     **dict.fromkeys(("Note", "Settings"), "settings"),
 }

@@ -33,7 +33,7 @@ class Limits:
     """What one door accepts: (least, most) of each number, and the most characters, pixels and work.
 
     `pixels` bounds width x height, `work` bounds width x height x steps x images x what guidance multiplies them by;
-    None = no limit.
+    None = no limit. `files` tells whether a field may name a file of this machine.
     """
 
     characters: int = 2_000
@@ -51,10 +51,11 @@ class Limits:
     particles: tuple[int, int] = (2, 16)
     iterations: tuple[int, int] = (1, 200)
     target: tuple[float, float] = (-2, 2)
+    files: bool = True
 
 
 LOCAL = Limits()
-SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400, cutouts=(1, 16))
+SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400, cutouts=(1, 16), files=False)
 
 
 def shown(value: object) -> str:
@@ -212,6 +213,16 @@ def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
             raise SettingsError(f"{name} must name something before its weight, got '{shown(target)}'", field=name)
         checked.append(f"{words}:{real('target')(name, weight, limits):g}")
     return tuple(checked)
+
+
+def check_source(name: str, value: Any, limits: Limits) -> str:
+    """Checks one `picture:weight`, its weight from 0 to 1; it comes out with its weight, 1 where none is given."""
+    if not limits.files:
+        raise SettingsError(f"{name} opens a file, which only the terminal and Python do", field=name)
+    picture, weight = split_target(check_line(name, value, limits))
+    if not picture:
+        raise SettingsError(f"{name} must name a picture before its weight, got '{shown(value)}'", field=name)
+    return f"{picture}:{real('part')(name, weight, limits):g}"
 
 
 def check_lines(name: str, value: Any, limits: Limits) -> tuple[str, ...]:

@@ -128,6 +128,11 @@ def find_file(path: Path) -> Entry | None:
     return next(iter(_select("where sha256 = ? order by id desc limit 1", [digest])), None)
 
 
+def paths_of(digest: str) -> list[Path]:
+    """Returns where pictures with that SHA-256 were written, the newest first."""
+    return [entry.path for entry in _select("where sha256 = ? order by id desc", [digest])]
+
+
 def forget(numbers: Sequence[int]) -> int:
     """Removes pictures from the history, not from the disk, and returns how many it had."""
     marks = ", ".join("?" * len(numbers))

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from clipgen.errors import ImageFileError, ModelNotFound, SettingsError
-from clipgen.settings import Settings, split_target
+from clipgen.settings import Settings, shown, split_target
 
 
 def check_pictures(runs: Iterable[Settings]) -> None:
-    """Opens each picture of `like` once; raises SettingsError for one that cannot be."""
+    """Opens each picture once; raises ImageFileError for a broken one to vary, SettingsError for one of `like`."""
     from clipgen.image_file import open_picture
 
+    runs = list(runs)
+    for source in dict.fromkeys(run.vary for run in runs if run.vary is not None):
+        open_picture(split_target(source)[0])
     for target in dict.fromkeys(target for run in runs if run.guided for target in run.like):
         try:
             open_picture(split_target(target)[0])
         except ImageFileError as error:
             raise SettingsError(f"like: {error}", field="like") from error
+
+
+def find_source(target: str, digest: object, near: Path, known: str | None) -> str:
+    """Returns what a record varies, `picture:weight`, with the path of the very file, by its SHA-256.
+
+    Looked for where the history knows it (`known`), beside the picture `near`, here, and among all that was drawn.
+    Raises ImageFileError where it is nowhere.
+    """
+    from clipgen import history
+    from clipgen.image_file import digest_of
+
+    picture, weight = split_target(target)
+    name = re.split(r"[/\\]", picture)[-1]
+    places = [Path(split_target(known)[0])] if known else []
+    drawn = history.paths_of(digest) if isinstance(digest, str) else []
+    for path in (*places, near.parent / name, Path(name), *drawn):
+        if path.is_file() and digest_of(path) == digest:
+            return f"{path}:{weight:g}"
+    raise ImageFileError(f"'{shown(near.name)}' varies '{shown(name)}', which is not here. Name it: --vary IMAGE")
 
 
 def check_clips(settings: Settings, *, offline: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -18,9 +20,10 @@ from clipgen.decode import decode, is_broken, look
 from clipgen.denoise import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
 from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled, SettingsError
-from clipgen.families import LAYOUTS, Conditioning, Family, adopt, for_rows, load_family, stacked
+from clipgen.families import FAMILIES, LAYOUTS, Conditioning, Family, adopt, for_rows, load_family, stacked
 from clipgen.families.folder import own_scheduler
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
+from clipgen.guidance.backward import check_backward, is_quantised
 from clipgen.guidance.budget import resolve
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.flops import Facts, facts_of
@@ -28,13 +31,14 @@ from clipgen.guidance.guide import encoders_of
 from clipgen.guidance.latent_gradient import latent_head_for
 from clipgen.guidance.steering import Steering, check_guidance, steering_of
 from clipgen.heed import Stopped, heeding, never
-from clipgen.models import Filling, find_model, preflight, untold
+from clipgen.models import Filling, Layout, find_model, preflight, untold
 from clipgen.models.encoder import load_encoder
 from clipgen.models.find import find_clip
 from clipgen.plan import Batch, plan
 from clipgen.prediction import check_prediction
 from clipgen.result import Look, Origin, Pace, Result, Step, faults_of, steps_of
 from clipgen.settings import STEERING_DEFAULTS, Note, Settings
+from clipgen.source import Source, read_source
 from clipgen.text import encode_prompt
 
 TEXTS_KEPT = 64
@@ -44,6 +48,15 @@ NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no
 NEGATIVE_UNREAD = Note("negative-prompt-unread", "negative_prompt", "This model takes no negative prompt.")
 PRICED_BY = "a picture"  # any prompt: what a budget buys does not depend on it
 IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
+
+
+@dataclass(frozen=True, eq=False)
+class Varied:
+    """What a batch varies: the file, the vector [1, D] that the denoiser is told, and its CLIP's [D] if it has one."""
+
+    source: Source
+    seen: Tensor
+    features: Tensor | None
 
 
 class Pipeline:
@@ -88,6 +101,7 @@ class Pipeline:
         for settings in wanted:
             checked.sides.check(settings.width, settings.height, model)
             check_guidance(settings.with_defaults(known), model, check_prediction(checked.scheduler))
+            check_vary(settings, model, checked.layout, checked.sees)
         with memory_told(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, filling)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
@@ -115,7 +129,10 @@ class Pipeline:
         """
         self.family.sides.check(settings.width, settings.height, self.origin.model)
         check_guidance(settings.with_defaults(self.defaults), self.origin.model, self.family.prediction)
+        check_vary(settings, self.origin.model, FAMILIES[self.family.name][0], self.family.see is not None)
         settings, notes = self.within_budget(settings)
+        if settings.through_unet and settings.guided:
+            check_backward(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device)
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:
@@ -146,7 +163,8 @@ class Pipeline:
             size = (settings.width or 0, settings.height or 0)
             head = latent_head_for(settings, encoders, self.family, self._own_encoder)
             decoder = settings.guide_decoder or "auto"
-            return facts_of(self.family, told, encoders.guides, size, decoder, head=head)
+            back = not is_quantised(self.family.denoiser)
+            return facts_of(self.family, told, encoders.guides, size, decoder, back_propagates=back, head=head)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""
@@ -167,12 +185,13 @@ class Pipeline:
         with self._lock, memory_told("The text encoder", self.device):
             text = getattr(settings, name)
             row, _ = self._encode(name, text, settings.prompt_syntax, settings.long_prompt)
-        return self.family.at_scale(row, settings.guidance_scale or 1.0)
+        return self.family.at_scale(self.family.with_picture(row, None, 0.0, 0), settings.guidance_scale or 1.0)
 
     def _draw(self, batch: Batch, pace: Pace, faults: list[str], stopped: Stopped) -> Iterator[Step | Result]:
         """The story of one batch, a line a stage."""
         began = monotonic()
-        conditional, unconditional = self._texts(batch)
+        varied = self._varied(batch)
+        conditional, unconditional = self._texts(batch, varied)
         steering = self._steering(batch, stopped)
         predict = steering.guided(heeding(self._told(batch, conditional, unconditional, steering), stopped))
         finite: list[Tensor] = []
@@ -193,7 +212,7 @@ class Pipeline:
         faults += broken.values()
         self._guard(batch, steering, pixels)
         graded = steering.graded(scores, batch.seeds)
-        yield from self._results(batch, pixels, graded, broken, monotonic() - began)
+        yield from self._results(batch, varied, pixels, graded, broken, monotonic() - began)
 
     def _states(self, batch: Batch, predict: PredictNoise, steering: Steering) -> Iterator[State]:
         """Returns the loop of a batch, from noise that its seeds draw; guidance may climb from there and loop again."""
@@ -216,8 +235,23 @@ class Pipeline:
         config = family.scheduler_config
         return make_scheduler(batch.scheduler, config, batch.steps, self.device, tokens=tokens, sigmas=sigmas)
 
-    def _texts(self, batch: Batch) -> tuple[Conditioning, Conditioning]:
+    @torch.no_grad()
+    def _varied(self, batch: Batch) -> Varied | None:
+        """Returns the picture that a batch varies as the model sees it; raises ImageFileError."""
+        target = batch.pictures[0].vary
+        if target is None:
+            return None
+        source, encoder = read_source(target), self._own_encoder
+        assert self.family.see is not None, "check_vary has been asked"
+        with self._lock, memory_told("CLIP", self.device):
+            features = None if encoder is None else encoder.image_features(source.pixels)[0]
+            return Varied(source, self.family.see(source.pixels), features)
+
+    @torch.no_grad()
+    def _texts(self, batch: Batch, varied: Varied | None) -> tuple[Conditioning, Conditioning]:
         """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture.
+
+        A picture that is varied is told with the prompt, never with the negative one.
 
         A distilled model is never asked about the negative ones: there the second is the first, and a note says so.
         """
@@ -229,7 +263,9 @@ class Pipeline:
             for picture, own_notes in zip(batch.pictures, batch.own_notes, strict=True):
                 for name, rows in told.items():
                     row, notes = self._encode(name, getattr(picture, name), picture.prompt_syntax, picture.long_prompt)
-                    rows.append(row)
+                    known = varied if name == "prompt" else None
+                    seen, weight = (None, 0.0) if known is None else (known.seen, known.source.weight)
+                    rows.append(self.family.with_picture(row, seen, weight, picture.seed or 0))
                     own_notes.extend(notes)
         halves = [self.family.at_scale(stacked(rows), batch.guidance_scale) for rows in told.values()]
         return halves[0], halves[-1]
@@ -312,7 +348,7 @@ class Pipeline:
         """Returns one Step a picture; nothing is decoded or scored until somebody asks."""
         eta = pace.step(seconds, state.index, state.steps)
         at_a_point = state.index % -(-state.steps // CURVE_POINTS) == 0 or state.index == state.steps - 1
-        scored = at_a_point and self.scorer is not None and self.family.decodes_fast(*batch.size)
+        scored = at_a_point and self._scored(batch) and self.family.decodes_fast(*batch.size)
         shared = Look(partial(self._look, batch, state.x0), partial(self._scores, batch) if scored else None)
         return steps_of(state, batch.first, seconds, eta, shared)
 
@@ -324,7 +360,11 @@ class Pipeline:
         """Returns the finished pictures [B, 3, H, W] in [0, 1] and their scores, None without a CLIP."""
         with self._lock:
             pixels = decode(self.family, latents, batch.size, self._ladder)
-        return pixels, None if self.scorer is None else self._scores(batch, pixels)
+        return pixels, self._scores(batch, pixels) if self._scored(batch) else None
+
+    def _scored(self, batch: Batch) -> bool:
+        """Tells whether there is a CLIP, and words to hold the pictures against."""
+        return self.scorer is not None and batch.worded
 
     def _scores(self, batch: Batch, pixels: Tensor) -> Sequence[Score]:
         assert self.scorer is not None
@@ -342,6 +382,7 @@ class Pipeline:
     def _results(
         self,
         batch: Batch,
+        varied: Varied | None,
         pixels: Tensor,
         scores: Sequence[Score] | None,
         broken: Mapping[int, str],
@@ -349,7 +390,7 @@ class Pipeline:
     ) -> Iterator[Result]:
         """Yields the pictures that are whole."""
         memory = [Note("memory", None, line) for line in self._ladder.taken(batch.size)]
-        shared = (*batch.notes, *memory, *([NO_CLIP] if scores is None else []))
+        shared = (*batch.notes, *memory, *([NO_CLIP] if self.scorer is None else []))
         for row, picture in enumerate(batch.pictures):
             if row not in broken:
                 yield Result(
@@ -362,6 +403,8 @@ class Pipeline:
                     seconds=seconds / len(batch.pictures),
                     origin=self.origin,
                     examiner=self.examiner,
+                    inputs={} if varied is None else {"vary": varied.source.digest},
+                    source=None if varied is None else varied.features,
                 )
 
 
@@ -373,6 +416,31 @@ def generate(
         raise SettingsError("generate draws one picture; generate_many draws more", field="images")
     (result,) = generate_many([prompt], device=device, dtype=dtype, offline=offline, **settings)
     return result
+
+
+def check_vary(settings: Settings, model: str, layout: Layout, sees: bool) -> None:
+    """Raises SettingsError where a model cannot be told the picture to vary, or draws nothing without one."""
+    if settings.vary is None and layout.only_varies:
+        raise SettingsError(
+            f"model '{model}' draws variations of a picture: clipgen vary IMAGE -m {model}", field="vary"
+        )
+    if settings.vary is None or sees:
+        return
+    lacks = f"it brings no {layout.sees[-1]}" if layout.sees else f"its family, {layout.family}, reads no picture"
+    works = "a prompt with --guidance clip --like IMAGE"
+    raise SettingsError(f"model '{model}' draws no variations: {lacks}. What works: {works}", field="vary")
+
+
+def vary(
+    image: str | Path, *, device: str = "auto", dtype: str = "auto", offline: bool = False, **settings: Any
+) -> Iterator[Result]:
+    """Yields variations of a picture file as they get finished; `settings` are Settings fields, a prompt among them.
+
+    `image` may end with a weight, `fox.png:0.5`: half the picture, half the prompt. Raises ImageFileError.
+    """
+    wanted = Settings.from_dict({**settings, "vary": str(image)})
+    pipe = Pipeline.from_pretrained(wanted.model, device, dtype, offline, [wanted])
+    yield from (event for event in pipe.generate(wanted) if isinstance(event, Result))
 
 
 def generate_many(

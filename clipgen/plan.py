@@ -61,6 +61,11 @@ class Batch:
             self.pictures[row] = picture.replace(seed=seed, guidance=left)
 
     @property
+    def worded(self) -> bool:
+        """Whether every picture has words that it can be held against."""
+        return all(self.texts)
+
+    @property
     def texts(self) -> list[str]:
         """The pictures' prompts without syntax, as CLIP is asked about them."""
         return [plain_text(picture.prompt, picture.prompt_syntax) for picture in self.pictures]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -110,7 +110,8 @@ class Origin:
 class Result:
     """A finished picture: `pixels` [3, H, W] in [0, 1] and the settings that draw it again, its own seed among them.
 
-    `index` counts the run's pictures; `seconds` is its share of the batch; `path` is None until it is saved.
+    `index` counts the run's pictures; `seconds` is its share of the batch; `path` is None until it is saved. `inputs`
+    holds the SHA-256 of files it was made from, `source` [D] what CLIP sees in the one that it varies.
     """
 
     pixels: Tensor
@@ -123,11 +124,18 @@ class Result:
     origin: Origin = field(repr=False)
     path: Path | None = None
     examiner: Examiner | None = field(default=None, repr=False)
+    inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
+    source: Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def features(self) -> Tensor | None:
         """The unit vector [D] that the model's CLIP gives the picture, on its device; None without a CLIP."""
         return None if self.examiner is None else self.examiner.see(self.pixels)
+
+    @cached_property
+    def likeness(self) -> float | None:
+        """The cosine between what CLIP sees in the picture and in the one that it varies; None where it varies none."""
+        return None if self.source is None or self.features is None else float(self.features @ self.source)
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
@@ -152,7 +160,9 @@ class Result:
             clip=None if self.clip is None else self.clip.to_dict(),
             model=self.origin.to_dict(),
             runtime=self.origin.runtime(),
+            inputs=self.inputs,
             warnings=self.warnings,
+            likeness=self.likeness,
         )
 
     def save(self, path: str | Path | None = None, format: Format | None = None, quality: int = 92) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from clipgen.checks import (
     check_preset,
     check_scheduler,
     check_side,
+    check_source,
     check_switch,
     check_targets,
     check_text,
@@ -142,6 +144,9 @@ class Settings:
     guide: tuple[str, ...] = _knob("Also pulls towards a text, away if the weight is negative.", check_targets, ())
     like: tuple[str, ...] = _knob("Also pulls towards what a picture shows.", check_targets, ())
     clip_models: tuple[str, ...] = _knob("CLIP or SigLIP models that guide; the model's own.", check_lines, ())
+    vary: str | None = _knob(
+        "A picture to draw variations of; its weight, 0 to 1, against the prompt's.", check_source, None
+    )
 
     def __post_init__(self) -> None:
         for name, value in _checked(self, LOCAL).items():
@@ -151,6 +156,14 @@ class Settings:
     def guided(self) -> bool:
         """Whether CLIP steers: by a method that is named, or by whatever a budget buys."""
         return self.guidance != "off" or self.budget is not None
+
+    @property
+    def title(self) -> str:
+        """What a picture is called: its prompt, or what it is a variation of."""
+        if self.prompt.strip() or self.vary is None:
+            return self.prompt
+        picture = re.split(r"[/\\]", split_target(self.vary)[0])[-1]
+        return f"variation of {picture.rpartition('.')[0] or picture}"
 
     def replace(self, **changes: Any) -> Settings:
         """Returns a copy with some fields changed. Raises SettingsError, for an unknown field too."""
@@ -183,7 +196,7 @@ DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.defa
 STEERING_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of a model that knows no better
 STEERING_FIELDS = tuple(STEERING_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *STEERING_FIELDS)
-TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard"}
+TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
 LIST_FIELDS = ("guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -225,7 +238,17 @@ def coerce(name: str, text: str) -> Any:
 
 
 def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
-    """Returns every field in its own type, the fields held against each other too."""
-    values = {name: check_field(name, getattr(settings, name), limits) for name in FIELDS}
+    """Returns every field in its own type, the fields held against each other too.
+
+    Where a picture says what to draw, words may be missing.
+    """
+    may_be_blank = settings.vary is not None
+    words = (
+        check_text("prompt", settings.prompt, limits)
+        if may_be_blank
+        else check_field("prompt", settings.prompt, limits)
+    )
+    values = {name: check_field(name, getattr(settings, name), limits) for name in FIELDS if name != "prompt"}
+    values = {"prompt": words, **values}
     check_together(values, limits)
     return values

@@ -79,10 +79,14 @@ def encode_prompt(
 
     Without weights it is what diffusers' own encode_prompt gives, bit for bit; weights act on the token embeddings of
     every tower, never on its summary. With `long_prompt` `cut` the tokens past a tower's limit go, with the warning
-    `prompt-cut` for words that no tower reads; with `error`, and for wrong syntax, it raises PromptError.
+    `prompt-cut` for words that no tower reads; with `error`, and for wrong syntax, it raises PromptError. Without any
+    text encoder a prompt is not read, with a warning.
     """
     runs = parse_prompt(prompt, syntax, field)
     text = "".join(run for run, _ in runs)
+    if not towers:
+        unread = Note("prompt-unread", field, f"This model reads no {field.replace('_', ' ')}.")
+        return Encoded((), text, (unread,) if text.strip() else ())
     lost, tower = min(((lost_words(text, tower), tower) for tower in towers), key=lambda pair: len(pair[0]))
     if lost and long_prompt == "error":
         raise PromptError(_too_long(lost, tower, field), field=field)

@@ -28,7 +28,7 @@ LAYERS = (
     {"result", "plan"},
     {"words", "inputs"},
     {"guidance"},
-    {"denoise", "text", "decode"},
+    {"denoise", "text", "decode", "source"},
     {"families"},
     {"models"},
     {"clip"},

@@ -320,3 +320,141 @@ def save_flux(folder: Path, *, guidance: bool = True) -> Path:
         transformer=transformer_flux(guidance),
     ).save_pretrained(folder)
     return folder
+
+
+def save_varying(folder: Path) -> Path:
+    """Saves the storybook look-alike with an image prior, so that it draws variations."""
+    from clipgen.clip.image_prior import ImagePrior
+
+    save_v(folder)
+    torch.manual_seed(0)
+    prior = ImagePrior(features=32, tokens=32, vocabulary=514, hidden=32, rank=16, width=16)
+    with torch.no_grad():
+        prior.mapper[-1].weight.mul_(20)  # as it is at random all pictures are told alike
+    prior.save_pretrained(folder / "image_prior")
+    return folder
+
+
+def unet_unclip() -> Any:
+    """The UNet of Stable unCLIP: told a picture's vector of 32 numbers, and 32 that say how noisy it is."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=(2, 4),
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=64,
+        use_linear_projection=True,
+    ).eval()
+
+
+def vision_encoder() -> Any:
+    """The vision tower of a CLIP with its projection."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        projection_dim=32,
+        hidden_act="gelu",
+    )
+    return CLIPVisionModelWithProjection(config).eval()
+
+
+def save_unclip(folder: Path) -> Path:
+    """Saves a Stable unCLIP look-alike: v, DDIM, a normaliser that is no identity, noise of its own schedule."""
+    from diffusers import DDIMScheduler, DDPMScheduler, StableUnCLIPImg2ImgPipeline
+    from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
+    from transformers import CLIPImageProcessorPil
+
+    words, normalizer = tokenizer(), StableUnCLIPImageNormalizer(embedding_dim=32)
+    torch.manual_seed(0)
+    normalizer.mean.data.normal_()
+    normalizer.std.data.uniform_(0.5, 2)
+    StableUnCLIPImg2ImgPipeline(
+        feature_extractor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        image_encoder=vision_encoder(),
+        image_normalizer=normalizer,
+        image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        tokenizer=words,
+        text_encoder=text_encoder(words),
+        unet=unet_unclip(),
+        scheduler=DDIMScheduler(**BETAS, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False),
+        vae=vae_kl(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def unet_kandinsky() -> Any:
+    """The UNet of Kandinsky 2.2: told a picture's vector of 32 numbers; gives noise and variance."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=8,
+        addition_embed_type="image",
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        encoder_hid_dim=32,
+        encoder_hid_dim_type="image_proj",
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type=None,
+    ).eval()
+
+
+def movq() -> Any:
+    """The autoencoder of Kandinsky: its decoder is normed by the latents."""
+    from diffusers import VQModel
+
+    torch.manual_seed(0)
+    return VQModel(
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        layers_per_block=1,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        latent_channels=4,
+        vq_embed_dim=4,
+    ).eval()
+
+
+def save_kandinsky(folder: Path) -> Path:
+    """Saves a Kandinsky 2.2 look-alike, prior and decoder in one folder; factor 2."""
+    from diffusers import DDIMScheduler, KandinskyV22CombinedPipeline, PriorTransformer, UnCLIPScheduler
+    from transformers import CLIPImageProcessorPil
+
+    words = tokenizer()
+    torch.manual_seed(0)
+    KandinskyV22CombinedPipeline(
+        unet=unet_kandinsky(),
+        scheduler=DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False),
+        movq=movq(),
+        prior_prior=PriorTransformer(num_attention_heads=2, attention_head_dim=12, embedding_dim=32, num_layers=1),
+        prior_image_encoder=vision_encoder(),
+        prior_text_encoder=text_encoder_projected(words),
+        prior_tokenizer=words,
+        prior_scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample"),
+        prior_image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+    ).save_pretrained(folder)
+    return folder

@@ -66,15 +66,9 @@ def caption(workshop: Workshop, file: object) -> Callable[[Pipeline], str]:
     picture = open_picture(workshop.shelf.uploaded(file))
 
     def question(pipe: Pipeline) -> str:
-        import torch
-
-        from clipgen.gallery import look
         from clipgen.models.captioner import load_captioner
 
-        writer = load_captioner(pipe.origin.model, pipe.device, offline=True)
-        encoder = scorer_of(pipe).encoder
-        features = torch.stack([features for _, features in look(encoder, [(0, picture)])])
-        return writer.write(features, encoder.tokenizer)[0]
+        return load_captioner(pipe.origin.model, pipe.device, offline=True).write([picture])[0]
 
     return question
 

@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from clipgen.bench.timing import NOISE, Clock, Ratio, in_turn, machine, ratio
+from clipgen.errors import ClipgenError
 from clipgen.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,12 +71,10 @@ class Speed:
             f"{_reached(self.against_peer.median <= OF_PEER)}",
         ]
 
-    @property
-    def warnings(self) -> list[str]:
-        """What keeps these figures from being trusted."""
-        if abs(self.noise.median - 1) <= NOISE:
-            return []
-        return [f"Too noisy: the same arm against itself is {self.noise.median:.2f}. Close other programs and repeat."]
+    def check(self) -> None:
+        """Raises ClipgenError where one arm differs so much from itself that no goal can be judged."""
+        if abs(self.noise.median - 1) > NOISE:
+            raise ClipgenError(f"Too noisy: A/A {self.noise.median:.2f}. Close other programs and repeat.")
 
 
 def measure(pipe: Pipeline, rounds: int, steps: int | None = None, arms: Sequence[str] = tuple(ARMS)) -> Speed:
@@ -160,7 +159,12 @@ def main() -> None:
     widths = [max(map(len, column)) for column in zip(COLUMNS, *table(speed), strict=True)]
     for cells in (COLUMNS, *table(speed)):
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    print(speed.machine, *speed.goals, *speed.warnings, sep="\n")
+    print(speed.machine)
+    try:
+        speed.check()
+    except ClipgenError as error:
+        raise SystemExit(str(error)) from None
+    print(*speed.goals, sep="\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,19 +55,19 @@ def again(
         changes = _changes(change or [])
         if picture is not None and back is not None:
             raise SettingsError("A picture and --back exclude each other", field="back")
-        restored, parent = _restored(picture, back or 0, report)
+        restored, parent = _restored(picture, back or 0, report, {*flags.fields, *changes})
         runs = plan(flags, flags.prompts, [*([Layer("--change", changes)] if changes else []), restored], report)
         for run in runs:
             report.say(command_line(run.settings()), "dim")
         draw.draw_plan(runs, options, report, parent=parent)
 
 
-def _restored(picture: str | None, back: int, report: Report) -> tuple[Layer, int | None]:
-    """Returns the layer of the picture that is meant, and its history id."""
+def _restored(picture: str | None, back: int, report: Report, typed: Collection[str]) -> tuple[Layer, int | None]:
+    """Returns the layer of the picture that is meant, and its history id; `typed` are the fields that win over it."""
     from clipgen import history
 
     if picture is not None and not picture.isdigit():
-        return from_file(Path(picture), report)
+        return from_file(Path(picture), report, typed)
     entry = history.last(back) if picture is None else history.get(int(picture))
     if entry is None:
         raise ClipgenError("The history has no such picture yet. Name a file: clipgen again FILE")

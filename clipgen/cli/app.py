@@ -32,6 +32,7 @@ from clipgen.cli import (
     search,
     train,
     ui,
+    vary,
 )
 from clipgen.cli.group import Command, Root
 from clipgen.cli.report import Report
@@ -43,6 +44,7 @@ app = typer.Typer(cls=Root, add_completion=False, context_settings={"help_option
 for name, run, panel in (
     ("generate", generate.generate, DRAW),
     ("again", again.again, DRAW),
+    ("vary", vary.vary, DRAW),
     ("batch", batch.batch, DRAW),
     ("compare", compare.compare, DRAW),
     ("ui", ui.ui, DRAW),

@@ -35,7 +35,7 @@ def ids() -> Choices:
     """Returns the newest history ids with their prompts."""
     from clipgen import history
 
-    return [(str(entry.id), entry.settings.prompt) for entry in history.find(limit=IDS)]
+    return [(str(entry.id), entry.settings.title) for entry in history.find(limit=IDS)]
 
 
 def syntaxes() -> Choices:

@@ -35,7 +35,7 @@ def draw_plan(plan: Sequence[Resolved], options: Options, report: Report, *, par
     for resolved in plan:
         settings = resolved.settings()
         model, clips = (name in resolved.replayed for name in ("model", "clip_models"))
-        runs.append(Run(settings, settings.prompt, replayed=model, replayed_clips=clips))
+        runs.append(Run(settings, settings.title, replayed=model, replayed_clips=clips))
     draw(runs, options, report, parent=parent)
 
 

@@ -42,6 +42,7 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "guide": ((), "TEXT:W", STEERING),
     "like": ((), "IMAGE:W", STEERING),
     "clip_models": (("--clip-model",), "NAME", STEERING),
+    "vary": ((), "IMAGE:W", LOOK),
     "guide_decoder": ((), "NAME", FINE),
     "guard": ((), "NAME", FINE),
     "prompt_syntax": ((), "WORD", FINE),
@@ -57,6 +58,7 @@ CHOICES_HELP = {
     "guide_decoder": f"What shows CLIP the latents: {', '.join(DECODERS)}.",
     "guide": "Also pulls towards a text, away if W is negative; repeatable.",
     "like": "Also pulls towards what a picture shows; repeatable.",
+    "vary": "A picture to draw variations of; W 0.5 is half of it, half prompt.",
     "clip_models": "A CLIP or SigLIP that guides, not the model's own; repeatable.",
 }
 

@@ -47,6 +47,6 @@ def generate(
         for note in [*near_command(words or (), root.commands), *notes]:  # type: ignore[attr-defined]
             report.note(note)
         check_flags(flags)
-        restored, parent = from_file(Path(from_), report) if from_ else (None, None)
+        restored, parent = from_file(Path(from_), report, flags.fields) if from_ else (None, None)
         runs = plan(flags, prompts, [restored] if restored else [], report)
         draw.draw_plan(runs, options, report, parent=parent)

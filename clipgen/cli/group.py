@@ -52,7 +52,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-DRAWING = ("generate", "again", "batch", "compare", "ui")
+DRAWING = ("generate", "again", "vary", "batch", "compare", "ui")
 LOOKING = ("score", "rank", "classify", "caption", "explain", "search")
 UPKEEP = ("models", "doctor", "config", "completion", "train", "bench")
 ORDER = (*DRAWING, *LOOKING, "info", "history", "presets", *UPKEEP)

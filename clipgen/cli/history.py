@@ -63,7 +63,7 @@ def list_(
                 e.time.astimezone().strftime("%Y-%m-%d %H:%M"),
                 e.settings.seed,
                 _percent(e),
-                e.settings.prompt,
+                e.settings.title,
                 _short(e.path),
             )
             for e in entries

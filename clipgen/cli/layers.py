@@ -40,7 +40,7 @@ class Resolved:
 
     def settings(self) -> Settings:
         """Returns the values as Settings; raises SettingsError, also for fields that do not fit together."""
-        if "prompt" not in self.values:
+        if "prompt" not in self.values and self.values.get("vary") is None:
             raise SettingsError('A prompt is missing. Say what to draw: clipgen "a fox in snow"', field="prompt")
         return Settings.from_dict(self.values)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +25,7 @@ from clipgen.errors import ImageFileError
 from clipgen.settings import Note, shown
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from clipgen.clip.score import Scorer
@@ -119,16 +120,26 @@ class Walk:
                     return
 
     def _looked(self, paths: Sequence[Path], clip: Clip) -> Generator[tuple[Path, Tensor, Scorer], None, None]:
-        from clipgen.gallery import look, opened
+        from clipgen.gallery import look
 
-        pictures = opened(paths, self.fault)
+        pictures = self.opened(paths)
         if (first := next(pictures, None)) is None:
             return
-        self._bar.loading(f"Loading {clip.model}")
-        with self._interrupt.waiting():
-            scorer = clip.load(self.report)
+        scorer = self.loaded(clip.model, lambda: clip.load(self.report))
         for path, features in look(scorer.encoder, chain([first], pictures)):
             yield path, features, scorer
+
+    def opened(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
+        """Yields the pictures that can be opened; the others are taken as faults."""
+        from clipgen.gallery import opened
+
+        return opened(paths, self.fault)
+
+    def loaded(self, model: str, load: Callable[[], Item]) -> Item:
+        """Returns what `load` loads of a model, told in the bar; a signal waits until it is there."""
+        self._bar.loading(f"Loading {model}")
+        with self._interrupt.waiting():
+            return load()
 
     def fault(self, path: Path, error: ImageFileError) -> None:
         """Takes a picture that cannot be read."""

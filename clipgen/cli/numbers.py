@@ -10,9 +10,10 @@ from clipgen.settings import shown
 
 
 def whole(name: str, least: int, most: int | None = None) -> Callable[[str], int]:
-    """Returns a parser of whole numbers for typer; it raises SettingsError for anything else."""
+    """Returns a parser of whole numbers for typer, defaults included; it raises SettingsError for anything else."""
 
-    def parse(text: str) -> int:
+    def parse(given: str | int) -> int:
+        text = str(given)
         if re.fullmatch(r"[+-]?\d{1,18}", text) and least <= int(text) <= (int(text) if most is None else most):
             return int(text)
         raise _refused(name, f"{least} or more" if most is None else f"{least} to {most}", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,23 @@ from clipgen.cli.layers import Layer, Resolved
 from clipgen.cli.prompts import parse_seeds, parse_size
 from clipgen.cli.report import Report
 from clipgen.errors import SettingsError
-from clipgen.settings import DEFAULTS, FIELDS, MODEL_FIELDS
+from clipgen.settings import DEFAULTS, FIELDS, MODEL_FIELDS, coerce, split_target
 
 LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
 
 
-def plan(flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report: Report) -> list[Resolved]:
-    """Returns one run for each prompt and seed; without a prompt the layers below the flags must bring one.
+def plan(
+    flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report: Report, pictures: Sequence[str] = ()
+) -> list[Resolved]:
+    """Returns one run for each picture to vary, prompt and seed; without either the layers below must bring one.
 
     `restored` are the layers of a picture, between the flags and the environment. Raises SettingsError, PresetError.
     """
     below = [*restored, *surroundings(report)]
     seeds = [{"seed": seed} for seed in parse_seeds(flags.fields["seed"])] if "seed" in flags.fields else [{}]
     return [
-        layers.resolve([*flag_layers(flags, {**words, **seed}), *below])
+        layers.resolve([*flag_layers(flags, {**picture, **words, **seed}), *below])
+        for picture in ([{"vary": coerce("vary", each)} for each in pictures] or [{}])
         for words in ([{"prompt": prompt} for prompt in prompts] or [{}])
         for seed in seeds
     ]
@@ -73,12 +76,13 @@ def _size(flags: Flags) -> dict[str, int]:
     return parse_size(flags.options.size)
 
 
-def from_file(path: Path, report: Report) -> tuple[Layer, int | None]:
+def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[Layer, int | None]:
     """Returns the layer of a picture, a record or a TOML file, and the picture's history id; raises ClipgenError.
 
-    A picture that this machine drew gets its model's full path back from the history.
+    A picture that this machine drew gets its model's full path back from the history. What it varies must be found,
+    byte for byte, unless another one is `typed`.
     """
-    from clipgen import history
+    from clipgen import history, inputs
     from clipgen.image_file import read_settings
 
     name = f"from {path.name}"
@@ -91,6 +95,9 @@ def from_file(path: Path, report: Report) -> tuple[Layer, int | None]:
     if restored.record is None:
         return Layer(name, {key: value for key, value in values.items() if value != DEFAULTS.get(key)}), None
     entry = history.find_file(path)
+    if values["vary"] is not None and "vary" not in typed:
+        digest = restored.record["inputs"].get("vary")
+        values["vary"] = inputs.find_source(values["vary"], digest, path, entry.settings.vary if entry else None)
     own = Layer(name, {**values, **({"model": entry.settings.model} if entry else {})}, replay=True)
     return own, entry.id if entry else None
 
@@ -98,6 +105,14 @@ def from_file(path: Path, report: Report) -> tuple[Layer, int | None]:
 def absolute_model(model: str) -> str:
     """Returns a local model's whole path, which finds it again from any folder; other ids as they are."""
     return os.path.abspath(os.path.expanduser(model)) if LOCAL.match(model) else model
+
+
+def absolute_source(target: str | None) -> str | None:
+    """Returns a picture to vary with its whole path, which finds it again from any folder."""
+    if target is None:
+        return None
+    picture, weight = split_target(target)
+    return f"{os.path.abspath(os.path.expanduser(picture))}:{weight:g}"
 
 
 def print_plan(runs: Sequence[Resolved], report: Report) -> None:

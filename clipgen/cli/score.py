@@ -48,9 +48,9 @@ def score(
             check_field("prompt", text)
         for path, features, scorer in walk.seen(images, Clip(model, device, offline)):
             try:
-                texts = prompt or [_own_prompt(path)]
+                texts = prompt or [own_prompt(path)]
             except ImageFileError as error:
-                walk.fault(path, error)
+                walk.fault(path, ImageFileError(f"{error} Name a text with -p."))
                 continue
             if walk.count == 1 or not prompt:
                 warn_cut(report, scorer, texts)
@@ -60,15 +60,12 @@ def score(
                 walk.tell(path=str(path), text=text, clip=facts(found))
 
 
-def _own_prompt(path: Path) -> str:
+def own_prompt(path: Path) -> str:
     """Returns the prompt that a picture carries, without its syntax; raises ImageFileError if there is none."""
     from clipgen.image_file import read_settings
     from clipgen.text import plain_text
 
-    try:
-        settings = read_settings(path).settings
-    except ImageFileError as error:
-        raise ImageFileError(f"{error} Name a text with -p.") from error
+    settings = read_settings(path).settings
     return plain_text(settings.prompt, settings.prompt_syntax)
 
 

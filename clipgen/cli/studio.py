@@ -15,14 +15,14 @@ from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.outcome import Written
-from clipgen.cli.plan import absolute_model
+from clipgen.cli.plan import absolute_model, absolute_source
 from clipgen.cli.progress import Bar, Estimate
 from clipgen.cli.report import Report
 from clipgen.cli.runs import Beside, Run
 from clipgen.cli.seen import Seen
 from clipgen.errors import ClipgenError
 from clipgen.settings import Note, Settings
-from clipgen.words.score import score_line
+from clipgen.words.score import likeness_line, score_line
 
 if TYPE_CHECKING:
     from clipgen.clip.questions import Check
@@ -190,7 +190,8 @@ class Studio:
             width = show.width_for(os.get_terminal_size(sys.stderr.fileno()).columns)
             print(show.render(result.image, self._mode, width), end="", file=sys.stderr, flush=True)
         score = score_line(result.clip, verbose=self.options.verbose)
-        self.report.say("  ".join(filter(None, (f"seed {result.seed}", f"{result.seconds:.1f} s", score))), "dim")
+        like = likeness_line(result.likeness) if self.options.verbose else ""
+        self.report.say("  ".join(filter(None, (f"seed {result.seed}", f"{result.seconds:.1f} s", score, like))), "dim")
         if result.path:
             self.report.result(result.path)
 
@@ -207,6 +208,7 @@ class Studio:
             clip=result.metadata["clip"],
             withheld=False,
             twin=run.twin,
+            **({} if result.likeness is None else {"likeness": result.likeness}),
             checks=[{"subject": each.subject, "holds": each.holds, **vars(each)} for each in checks],
             seconds=round(result.seconds, 3),
         )
@@ -216,7 +218,9 @@ def remember(result: Result, path: Path, report: Report, parent: int | None) -> 
     """Writes a saved picture into the history; a history that cannot be written is a warning."""
     from clipgen import history
 
-    settings = result.settings.replace(model=absolute_model(result.settings.model))
+    settings = result.settings.replace(
+        model=absolute_model(result.settings.model), vary=absolute_source(result.settings.vary)
+    )
     try:
         history.record(path, settings, clip=result.metadata["clip"], parent=parent)
     except ClipgenError as error:
@@ -232,7 +236,7 @@ def _show_mode(options: Options, configured: str) -> str:
 
 def _rank(result: Result) -> tuple[float, float]:
     """Returns what --keep sorts by."""
-    return (-1.0, -1.0) if result.clip is None else result.clip.rank
+    return (-1.0, result.likeness or -1.0) if result.clip is None else result.clip.rank
 
 
 def from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:

@@ -31,6 +31,9 @@ Data = Annotated[
 ]
 OUT = "runs/storybook"
 OWN = "runs/own"
+HEADS = {"clipcap": "captioner", "coca": "coca"}  # a kind of captioner and the stage that trains it
+MLP = "mlp"
+MAPPERS = (MLP, "transformer")
 
 
 @app.callback()
@@ -54,14 +57,27 @@ def storybook(
 
 
 def _stage(
-    name: str, minutes: float, tier: str, out: str, warm_start: bool, json: bool, data: str | None = None
+    name: str,
+    minutes: float,
+    tier: str,
+    out: str,
+    warm_start: bool,
+    json: bool,
+    data: str | None = None,
 ) -> None:
     with _resumable(json) as report:
-        if data is None:
-            _recipe(report, out, tier, minutes, warm_start).stage(name, minutes)
-            _tell(report, Path(out) / name / "model")
-        else:
-            _tell(report, _own(report, Path(data), OWN if out == OUT else out, tier, minutes).stage(name, minutes))
+        _train(report, name, minutes, tier, out, warm_start, data, MLP)
+
+
+def _train(
+    report: Report, name: str, minutes: float, tier: str, out: str, warm_start: bool, data: str | None, mapper: str
+) -> None:
+    if data is None:
+        _recipe(report, out, tier, minutes, warm_start, mapper).stage(name, minutes)
+        _tell(report, Path(out) / name / "model")
+    else:
+        own = _own(report, Path(data), OWN if out == OUT else out, tier, minutes, mapper)
+        _tell(report, own.stage(name, minutes))
 
 
 @app.command("clip", cls=Command)
@@ -119,10 +135,31 @@ def unet(
 
 @app.command("captioner", cls=Command)
 def captioner(
+    minutes: Minutes,
+    data: Data = None,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="NAME", help="clipcap, from CLIP's vector; coca, from its patches.")
+    ] = "clipcap",
+    mapper: Annotated[
+        str | None,
+        typer.Option("--mapper", metavar="NAME", help="How clipcap reads the vector: mlp or transformer; mlp."),
+    ] = None,
+    tier: Tier = "cpu",
+    out: Out = OUT,
+    warm_start: Warm = False,
+    json: Json = False,
+) -> None:
+    """Train what writes captions from what CLIP sees of a picture; it needs a trained clip."""
+    with _resumable(json) as report:
+        _train(report, _head(kind, mapper), minutes, tier, out, warm_start, data, mapper or MLP)
+
+
+@app.command("image-prior", cls=Command)
+def image_prior(
     minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
 ) -> None:
-    """Train what writes captions from CLIP's view of a picture; it needs a trained clip."""
-    _stage("captioner", minutes, tier, out, warm_start, json)
+    """Train what variations are drawn by; it needs a trained clip and unet."""
+    _stage("image_prior", minutes, tier, out, warm_start, json)
 
 
 @app.command("assemble", cls=Command)
@@ -142,11 +179,22 @@ def _resumable(json: bool) -> Iterator[Report]:
             raise Cancelled("Stopped; the same command goes on from the last saved state.") from None
 
 
-def _own(report: Report, data: Path, out: str, tier: str, minutes: float) -> OwnTraining:
+def _head(kind: str, mapper: str | None) -> str:
+    """Returns the stage that trains a kind of captioner; raises SettingsError for a kind or mapper that is none."""
+    if kind not in HEADS:
+        raise SettingsError(f"Unknown kind '{kind[:60]}'. Works: {', '.join(HEADS)}.", field="kind")
+    if mapper not in (None, *MAPPERS):
+        raise SettingsError(f"Unknown mapper '{mapper[:60]}'. Works: {', '.join(MAPPERS)}.", field="mapper")
+    if mapper and kind != "clipcap":
+        raise SettingsError(f"'{kind}' has no mapper: it reads CLIP's patches themselves.", field="mapper")
+    return HEADS[kind]
+
+
+def _own(report: Report, data: Path, out: str, tier: str, minutes: float, mapper: str) -> OwnTraining:
     _check_minutes(minutes)
     from clipgen.train.own import OwnTraining
 
-    return OwnTraining(data, Path(out), tier, say=report.say)
+    return OwnTraining(data, Path(out), tier, mapper=mapper, say=report.say)
 
 
 def _check_minutes(minutes: float) -> None:
@@ -154,11 +202,11 @@ def _check_minutes(minutes: float) -> None:
         raise SettingsError(f"minutes must be above 0, got '{minutes:g}'", field="minutes")
 
 
-def _recipe(report: Report, out: str, tier: str, minutes: float, warm_start: bool) -> Recipe:
+def _recipe(report: Report, out: str, tier: str, minutes: float, warm_start: bool, mapper: str = MLP) -> Recipe:
     _check_minutes(minutes)
     from clipgen.train.recipe import Recipe, shipped
 
-    return Recipe(Path(out), tier, warm_start=shipped() if warm_start else None, say=report.say)
+    return Recipe(Path(out), tier, warm_start=shipped() if warm_start else None, mapper=mapper, say=report.say)
 
 
 def _tell(report: Report, folder: Path) -> None:

@@ -1,32 +1,77 @@
-"""Pictures into words: CLIP's vector of a picture becomes the first words of a small GPT-2, which goes on."""
+"""Pictures into words: CLIP's vector of a picture becomes the first words of a small GPT-2, which goes on (ClipCap)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.writer import BEAMS, LONGEST, cleaned, read_decoder
+
 FOLDER = "captioner"  # in a model folder, beside its clip
 MAPPER, SIZES = "mapper.safetensors", "mapper.json"
-LONGEST = 32  # tokens of a caption
+LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has eight of each for a GPT-2 three times as wide
+
+
+class TransformerMapper(nn.Module):
+    """CLIP's vector as a few words, and as many learnt ones that look at them: what becomes of those is the prefix.
+
+    Mokady et al. 2021 (arXiv 2111.09734, section 3.2).
+    """
+
+    def __init__(self, features: int, width: int, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.project = nn.Linear(features, width * prefix)
+        self.learnt = nn.Parameter(torch.randn(prefix, width) * width**-0.5)
+        layer = nn.TransformerEncoderLayer(width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns [B, prefix * W] of unit vectors [B, D]; their numbers, far below one, are made as large as words."""
+        seen = self.project(features * features.shape[-1] ** 0.5).unflatten(1, (self.prefix, -1))
+        learnt = self.learnt.expand(len(seen), -1, -1)
+        found: Tensor = self.layers(torch.cat([seen, learnt], dim=1))[:, self.prefix :].flatten(1)
+        return found
+
+
+def build_mapper(kind: str, features: int, width: int, prefix: int) -> nn.Module:
+    """Returns an untrained mapper from [B, D] to [B, prefix * W]; raises ValueError for a kind that is none."""
+    if kind == "transformer":
+        return TransformerMapper(features, width, prefix)
+    if kind != "mlp":
+        raise ValueError(f"mapper '{kind}' is neither mlp nor transformer")
+    hidden = width * prefix // 2
+    return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix))
 
 
 class Captioner(nn.Module):
-    """A mapper from CLIP's vectors to `prefix` word embeddings, and the decoder that reads them.
+    """A mapper from CLIP's vectors to `prefix` word embeddings, and the decoder that reads them, a GPT2LMHeadModel.
 
-    ClipCap with an MLP mapper: Mokady et al. 2021 (arXiv 2111.09734, section 3.1). `decoder` is a GPT2LMHeadModel.
+    ClipCap: Mokady et al. 2021 (arXiv 2111.09734); the mapper is the MLP of section 3.1 or the transformer of 3.2.
     """
 
-    def __init__(self, decoder: Any, features: int, prefix: int) -> None:
+    kind: ClassVar[str] = "clipcap"
+    is_small: ClassVar[bool] = True  # what it sees of a picture: worth keeping for every picture of a training
+
+    def __init__(self, decoder: Any, features: int, prefix: int, mapper: str = "mlp") -> None:
         super().__init__()
-        width = decoder.config.n_embd
-        self.decoder, self.features, self.prefix = decoder, features, prefix
-        hidden = width * prefix // 2
-        self.mapper = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix))
+        self.decoder, self.features, self.prefix, self.mapping = decoder, features, prefix, mapper
+        self.mapper = build_mapper(mapper, features, decoder.config.n_embd, prefix)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a picture is to it."""
+        return self.features
+
+    def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
+        """Returns CLIP's unit vectors [B, D] of pictures [B, 3, H, W] in [0, 1]."""
+        return encoder.image_features(pixels)
 
     def lead(self, features: Tensor) -> Tensor:
         """Returns the words that stand for pictures, [B, prefix, W], of unit vectors [B, D]."""
@@ -45,15 +90,15 @@ class Captioner(nn.Module):
         lead = self.lead(features)
         seen = torch.ones(lead.shape[:2], dtype=torch.long, device=lead.device)
         ids = self.decoder.generate(
-            inputs_embeds=lead, attention_mask=seen, max_new_tokens=LONGEST, num_beams=4, do_sample=False,
+            inputs_embeds=lead, attention_mask=seen, max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False,
             pad_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
-        return [" ".join(text.split()) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes decoder and mapper into a folder."""
         self.decoder.save_pretrained(folder)
-        sizes = {"features": self.features, "prefix": self.prefix}
+        sizes = {"features": self.features, "prefix": self.prefix, "mapper": self.mapping}
         (folder / SIZES).write_text(json.dumps(sizes) + "\n", "utf-8")
         save_file(
             {name: value.detach().contiguous() for name, value in self.mapper.state_dict().items()}, folder / MAPPER
@@ -61,11 +106,10 @@ class Captioner(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Captioner:
-        """Reads what `save_pretrained` wrote."""
-        from transformers import GPT2LMHeadModel
-
+        """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
         sizes = json.loads((folder / SIZES).read_text("utf-8"))
-        decoder = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        captioner = cls(decoder, sizes["features"], sizes["prefix"])
-        captioner.mapper.load_state_dict(load_file(folder / MAPPER))
+        decoder = read_decoder(folder)
+        with torch.device("meta"):
+            captioner = cls(decoder, sizes["features"], sizes["prefix"], sizes["mapper"])
+        captioner.mapper.load_state_dict(load_file(folder / MAPPER), assign=True)
         return captioner.eval()

@@ -91,10 +91,20 @@ class ClipEncoder:
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Returns the unit vectors [I, D] of pictures [I, 3, H, W] in [0, 1]; those of its own side are not resized."""
-        seen = self.see(pixels.to(self.model.device)).to(self.model.dtype)
-        told = patches_of(seen, self.model.config.vision_config.patch_size) if self.kind == "siglip2" else {}
-        features = self.model.get_image_features(**(told or {"pixel_values": seen}))
+        features = self.model.get_image_features(**self._told(pixels))
         return F.normalize(features.pooler_output.float(), dim=-1)
+
+    def patch_states(self, pixels: Tensor) -> Tensor:
+        """Returns the last states [I, N, W] of the patches of pictures [I, 3, H, W] in [0, 1]; see `image_features`."""
+        states: Tensor = self.model.vision_model(**self._told(pixels)).last_hidden_state.float()
+        return states
+
+    def _told(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Returns what the vision tower takes for pictures [I, 3, H, W] in [0, 1]."""
+        seen = self.see(pixels.to(self.model.device)).to(self.model.dtype)
+        if self.kind == "siglip2":
+            return patches_of(seen, self.model.config.vision_config.patch_size)
+        return {"pixel_values": seen}
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
         """Returns logits_per_image [I, T] of unit vectors [I, D] and [T, D], as the model was trained on them."""

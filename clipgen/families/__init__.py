@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clipgen.errors import ModelError
-from clipgen.families import flux, stable_diffusion, stable_diffusion_3, stable_diffusion_xl
+from clipgen.families import (
+    flux,
+    kandinsky_2_2,
+    stable_diffusion,
+    stable_diffusion_3,
+    stable_diffusion_xl,
+    stable_unclip,
+)
 from clipgen.families.towers import Embedded, Tower
 from clipgen.models import Checked, Filling, Layout, Sides, check_scheduler, encoder_of, load, read_json, untold
 
@@ -27,6 +34,8 @@ class Family(Protocol):
     `towers` are its text encoders, `denoiser` and `vae` its networks, `defaults` Settings fields, `sides` what its
     pictures may measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where no such matrix is.
     `latent_head` guesses from noisy latents what the model's own CLIP would see; None where a model brings none.
+    `see` turns pixels [1, 3, H, W] in [0, 1] into the vector [1, D] that `with_picture` takes; None where the denoiser
+    cannot be told a picture.
     `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
     and negative prompts say nothing.
     """
@@ -37,6 +46,7 @@ class Family(Protocol):
     defaults: Mapping[str, Any]
     latent_rgb: Tensor | None
     latent_head: LatentHead | None
+    see: Callable[[Tensor], Tensor] | None
     distilled: bool
     towers: Sequence[Tower]
     sides: Sides
@@ -61,6 +71,12 @@ class Family(Protocol):
     def at_scale(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning:
         """Returns the conditioning with the guidance scale in it where the denoiser takes one, else as it is."""
 
+    def with_picture(self, conditioning: Conditioning, seen: Tensor | None, weight: float, seed: int) -> Conditioning:
+        """Returns the conditioning of a prompt with a picture in it, by the vector that `see` gave; None is no picture.
+
+        `weight` 1 is the picture alone as far as the family can, 0 none of it; `seed` draws noise where it needs some.
+        """
+
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """Returns the denoiser's output [B, C, h, w] in float32, for latents as the scheduler scales them."""
 
@@ -82,6 +98,8 @@ FAMILIES: dict[str, tuple[Layout, Callable[..., Family]]] = {
     "stable_diffusion_xl": (stable_diffusion_xl.LAYOUT, stable_diffusion_xl.StableDiffusionXL),
     "stable_diffusion_3": (stable_diffusion_3.LAYOUT, stable_diffusion_3.StableDiffusion3),
     "flux": (flux.LAYOUT, flux.Flux),
+    "kandinsky_2_2": (kandinsky_2_2.LAYOUT, kandinsky_2_2.Kandinsky22),
+    "stable_unclip": (stable_unclip.LAYOUT, stable_unclip.StableUnclip),
 }
 LAYOUTS: dict[str, Layout] = {name: layout for layout, _ in FAMILIES.values() for name in layout.pipeline_classes}
 
@@ -116,7 +134,7 @@ def load_family(
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.score import Scorer, read_captions
 
-    parts = load(checked, device, dtype, filling)
+    parts = {**load(checked, device, dtype, filling), **checked.sheets}
     family = make_family(checked.layout, parts, checked.scheduler, checked.index)
     if "clip" not in parts:
         return family, None
@@ -124,6 +142,8 @@ def load_family(
     preprocessor = folder / "preprocessor_config.json"
     known = read_json(preprocessor) if preprocessor.is_file() else {}
     encoder = ClipEncoder(f"{Path(checked.found.name).name}/clip", parts["clip"], parts["tokenizer"], known)
+    if checked.sees:
+        family.see = family.see or encoder.image_features
     return family, Scorer(encoder, read_captions(), folder)
 
 
@@ -147,9 +167,17 @@ def _parts(pipeline: Any, layout: Layout) -> dict[str, Any]:
     parts = {name: known[name] for name in layout.networks if known.get(name) is not None}
     tokenizers = [name for name in layout.tokenizers if encoder_of(name) in parts]
     required = [name for name, part in layout.networks.items() if part.required]
-    if missing := [name for name in (*required, *tokenizers) if known.get(name) is None]:
+    if missing := [name for name in (*required, *tokenizers, *layout.sheets) if known.get(name) is None]:
         raise ModelError(f"{type(pipeline).__name__} has no {missing[0]}.")
-    return {**parts, **{name: known[name] for name in tokenizers}}
+    return {**parts, **{name: known[name] for name in tokenizers}, **_sheets(known, layout)}
+
+
+def _sheets(components: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """Returns the configs of a pipeline's components that are nothing else."""
+    return {
+        name: dict(part.config) if isinstance(getattr(part, "config", None), Mapping) else part.to_dict()
+        for name, part in ((name, components[name]) for name in layout.sheets)
+    }
 
 
 def stacked(told: Sequence[Conditioning]) -> Conditioning:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipgen.families.folder import own_scheduler
@@ -28,6 +28,7 @@ class OnLatents:
     distilled = False
     latent_rgb: Tensor | None = None
     latent_head: LatentHead | None = None
+    see: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -63,6 +64,12 @@ class OnLatents:
 
     def at_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
         """Returns the conditioning as it is: this denoiser takes no guidance scale."""
+        return conditioning
+
+    def with_picture(
+        self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
+    ) -> Mapping[str, Tensor]:
+        """Returns the conditioning as it is: this denoiser is told of prompts alone."""
         return conditioning
 
     def decode(self, latents: Tensor) -> Tensor:

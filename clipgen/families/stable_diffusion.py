@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clipgen.errors import ModelError
 from clipgen.families import folder
 from clipgen.families.latents import OnLatents, factor_of
 from clipgen.families.towers import Embedded, clip_tower, last_layer
@@ -25,6 +26,21 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
     folder.check_inputs(unet, "stable_diffusion")
     folder.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
     folder.check_lengths(tokenizers, networks, "tokenizer")
+    if "image_prior" in networks:
+        _check_projection(networks, tokenizers["tokenizer"]["model_max_length"])
+
+
+def _check_projection(networks: Mapping[str, Any], tokens: int) -> None:
+    """Raises ModelError for an image prior that gives other tokens than the text encoder reads, or has no CLIP."""
+    given, text = networks["image_prior"].config, networks["text_encoder"].config
+    if "clip" not in networks:
+        raise ModelError("image_prior reads what a CLIP sees, and the model brings none.")
+    folder.check_width("image_prior reads vectors", given.features, networks["clip"].config.projection_dim)
+    if (given.tokens, given.vocabulary) != (tokens, text.vocab_size):
+        raise ModelError(
+            f"image_prior gives {given.tokens} of {given.vocabulary} tokens, the text encoder reads {tokens} of "
+            f"{text.vocab_size}."
+        )
 
 
 def _sides(networks: Mapping[str, Any]) -> Sides:
@@ -40,6 +56,7 @@ LAYOUT = Layout(
         "text_encoder": folder.CLIP_TEXT,
         "clip": folder.CLIP,
         "latent_head": folder.LATENT_HEAD,
+        "image_prior": folder.IMAGE_PRIOR,
     },
     tokenizers={"tokenizer": folder.CLIP_TOKENIZER},
     schedulers=folder.DIFFUSION,
@@ -48,6 +65,7 @@ LAYOUT = Layout(
     guidance="classifier-free",
     check=_check,
     sides=_sides,
+    sees=("clip", "image_prior"),
 )
 
 
@@ -69,10 +87,23 @@ class StableDiffusion(OnLatents):
             self.latent_rgb = torch.tensor(LATENT_RGB)
         if "latent_head" in parts:
             self.latent_head = LatentHead(parts["latent_head"])
+        self.image_prior: Any = parts.get("image_prior")
 
     def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D]}."""
         return {"encoder_hidden_states": embedded[0].tokens}
+
+    def with_picture(
+        self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
+    ) -> Mapping[str, Tensor]:
+        """Returns the prompt's text states moved towards those of the picture's: all the way at a weight of 1."""
+        if seen is None:
+            return conditioning
+        told, words = conditioning["encoder_hidden_states"], self.towers[0].tokenizer
+        marks = words.bos_token_id, words.eos_token_id, words.pad_token_id
+        ids = self.image_prior.ids(seen.to(self.image_prior.device), *marks)
+        states = last_layer(self.text_encoder, ids.to(told.device)).tokens
+        return {**conditioning, "encoder_hidden_states": told.lerp(states.to(told), weight)}
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the UNet's output [B, C, h, w] in float32 for scaled latents [B, C, h, w]."""

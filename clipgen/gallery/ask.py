@@ -14,10 +14,11 @@ from clipgen.clip.classify import PLAIN, Guess, check_labels, guesses, label_fea
 from clipgen.clip.diversity import Diversity
 from clipgen.clip.diversity import diversity as diversity_of
 from clipgen.clip.score import Score, Scorer, read_captions
+from clipgen.decode import to_image
 from clipgen.device import memory_told, pick_device
 from clipgen.errors import SettingsError
 from clipgen.gallery.index import index_of
-from clipgen.gallery.look import look
+from clipgen.gallery.look import captioned, look
 from clipgen.gallery.paths import find_pictures
 from clipgen.gallery.search import Found, nearest, sought, terms_of
 from clipgen.image_file import open_picture
@@ -102,14 +103,16 @@ def rank(images: Iterable[Picture], text: str, *, model: str | Scorer = STORYBOO
     return sorted(found, key=lambda ranked: ranked.score.rank, reverse=True)
 
 
-def caption(images: Picture | Iterable[Picture], *, model: str = STORYBOOK, device: str = "auto") -> list[str]:
-    """Returns a caption of each picture by a model that brings a captioner; see `similarity`.
+def caption(
+    images: Picture | Iterable[Picture], *, model: str = STORYBOOK, kind: str | None = None, device: str = "auto"
+) -> list[str]:
+    """Returns a caption of each picture by a model that brings a captioner, or a BLIP; see `similarity`.
 
-    Raises ModelNotFound for a model that brings none.
+    `kind` is `clipcap` or `coca` where a model brings both. Raises ModelNotFound for a model that brings none.
     """
-    writer = load_captioner(model, pick_device(device))
-    scorer, features = _seen(images, load_clip(model, device))
-    return writer.write(features, scorer.encoder.tokenizer)
+    pictures = [to_image(p.cpu()) if isinstance(p, Tensor) else _image(p) for p in _listed(images)]
+    writer = load_captioner(model, pick_device(device), kind)
+    return [text for _, text in captioned(writer, enumerate(pictures))]
 
 
 def search(

@@ -58,15 +58,16 @@ class Explanation:
 def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
     """Draws a picture once more and returns where the denoiser looked for each word of its prompt.
 
-    Settings out of a picture's record give that picture. Models without cross-attention get patch similarity, by their
-    own CLIP. Raises SettingsError where there is neither or no word, and what drawing raises.
+    Settings out of a picture's record give that picture. Variations of a picture, and models without cross-attention,
+    get patch similarity, by the model's own CLIP. Raises SettingsError where there is neither or no word, and what
+    drawing raises.
     """
     if "pick" in settings.guidance:  # its candidates are many pictures: the one that wins is drawn again alone
         settings = pipeline.run(settings.replace(images=1))[0].settings
     family, scorer = pipeline.family, pipeline.scorer
     [batch] = plan(settings.replace(images=1), pipeline.origin.model, pipeline.defaults, pipeline.device)
     alone, text = batch.pictures[0], batch.texts[0]
-    if not reads_words(family):
+    if not reads_words(family) or alone.vary is not None:  # what was read of a picture is no words
         if scorer is None:
             raise SettingsError(f"model '{pipeline.origin.model}' has no cross-attention and no CLIP", field="model")
         return explain_picture(scorer, pipeline.run(alone)[0].image, text)

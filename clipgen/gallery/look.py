@@ -12,10 +12,12 @@ from PIL.Image import Image
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.writer import Writer
 from clipgen.errors import ImageFileError
 from clipgen.image_file import open_picture
 
 AT_ONCE = 32
+CAPTIONED_AT_ONCE = 8
 Key = TypeVar("Key")
 Fault = Callable[[Path, ImageFileError], None]
 
@@ -48,3 +50,11 @@ def look(encoder: ClipEncoder, pictures: Iterable[tuple[Key, Image | Tensor]]) -
         for _, alike in groupby(batch, key=lambda pair: pair[1].shape):
             keys, pixels = zip(*alike, strict=True)
             yield from zip(keys, encoder.image_features(torch.stack(pixels)), strict=True)
+
+
+def captioned(writer: Writer, pictures: Iterable[tuple[Key, Image]]) -> Iterator[tuple[Key, str]]:
+    """Yields what names each RGB picture with the caption that a writer gives it, in order."""
+    left = iter(pictures)
+    while batch := list(islice(left, CAPTIONED_AT_ONCE)):
+        keys, images = zip(*batch, strict=True)
+        yield from zip(keys, writer.write(images), strict=True)

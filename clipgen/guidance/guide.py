@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
-from clipgen.image_file import open_picture
 from clipgen.settings import Settings, split_target
+from clipgen.source import read_pixels
 
 LoadEncoder = Callable[[str], ClipEncoder]
 Decode = Callable[[Tensor], Tensor]  # latents [B, C, h, w] -> pixels [B, 3, H, W]
@@ -80,19 +79,15 @@ def encoders_of(settings: Settings, own: ClipEncoder | None, model: str, load: L
 def guide_of(encoder: ClipEncoder, texts: Sequence[str], settings: Settings) -> Guide:
     """Returns what an encoder is to see: each picture's text, and the texts and pictures that settings add.
 
-    Raises ImageFileError for a picture of `like` that cannot be opened.
+    Without words it is the picture that is varied. Raises ImageFileError for a picture that cannot be opened.
     """
     words = [split_target(target) for target in settings.guide]
     pictures = [split_target(target) for target in settings.like]
     extra = [encoder.text_features([text]) for text, _ in words]
-    extra += [encoder.image_features(_pixels(path)) for path, _ in pictures]
+    extra += [encoder.image_features(read_pixels(path)) for path, _ in pictures]
     prompts = encoder.text_features(texts)  # [B, D]
+    if settings.vary is not None and not any(texts):
+        prompts = encoder.image_features(read_pixels(split_target(settings.vary)[0])).expand_as(prompts)
     targets = torch.stack([prompts, *(vector.expand_as(prompts) for vector in extra)], dim=1)
     weights = torch.tensor([1.0, *(weight for _, weight in (*words, *pictures))], device=targets.device)
     return Guide(encoder, targets, weights)
-
-
-def _pixels(path: str) -> Tensor:
-    """Returns a picture file as pixels [1, 3, H, W] in [0, 1]."""
-    levels = np.asarray(open_picture(path), dtype=np.float32)
-    return torch.from_numpy(levels / 255).permute(2, 0, 1)[None]

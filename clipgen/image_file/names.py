@@ -91,7 +91,7 @@ def _values(settings: Settings, seed: int, moment: datetime, percent: float | No
         "date": f"{moment:%Y-%m-%d}",
         "time": f"{moment:%H-%M-%S}",
         "seed": seed,
-        "slug": slug(settings.prompt),
+        "slug": slug(settings.title),
         "model": without_folders(settings.model).removeprefix("./"),
         "preset": settings.preset,
         "steps": settings.steps,

@@ -27,13 +27,15 @@ def make_record(
     runtime: dict[str, Any],
     inputs: Mapping[str, str] = _NOTHING,
     warnings: Sequence[Note] = (),
+    likeness: float | None = None,
     job: str | None = None,
 ) -> dict[str, Any]:
     """Makes the record of one picture: schema, settings (every field), seed, job, clip, model, runtime and so on.
 
     `seed` is the picture's own. `clip`: model, similarity, score, percentile, captions, self_graded, curve; None =
     not scored. `model`: name, hash (SHA-256 of the denoiser's file), family. `runtime`: clipgen, torch, diffusers,
-    device, dtype, rng. `inputs`: input name -> SHA-256. Local paths shrink to their base name.
+    device, dtype, rng. `inputs`: input name -> SHA-256. `likeness`, of variations: the cosine to what they vary. Local
+    paths shrink to their base name.
     """
     return {
         "schema": SCHEMA,
@@ -41,6 +43,7 @@ def make_record(
             **settings.to_dict(),
             "model": without_folders(settings.model),
             "like": [_without_folders(target) for target in settings.like],
+            "vary": None if settings.vary is None else _without_folders(settings.vary),
             "clip_models": [without_folders(model) for model in settings.clip_models],
         },
         "seed": seed,
@@ -50,6 +53,7 @@ def make_record(
         "runtime": dict(runtime),
         "inputs": dict(inputs),
         "warnings": [note.to_dict() for note in warnings],
+        **({} if likeness is None else {"likeness": likeness}),
     }
 
 

@@ -60,8 +60,8 @@ def text_of(value: Any) -> str:
 
 
 def has_prompt(found: Found) -> bool:
-    """Tells whether a reader found what makes a picture: words."""
-    return bool(text_of(found.fields.get("prompt")).strip())
+    """Tells whether a reader found what makes a picture: words, or a picture that it is a variation of."""
+    return any(text_of(found.fields.get(name)).strip() for name in ("prompt", "vary"))
 
 
 def restore(found: Found, raw: Mapping[str, str]) -> Restored:
@@ -114,6 +114,8 @@ def _valid(fields: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
     """Returns the fields whose value is inside the limits; None means the app did not say."""
     valid = {}
     for name, value in fields.items():
+        if name == "prompt" and not text_of(value).strip() and text_of(fields.get("vary")):
+            continue
         try:
             is_spelled = isinstance(value, str) and name not in TEXT_FIELDS
             valid[name] = coerce(name, value) if is_spelled else check_field(name, value)
@@ -129,7 +131,7 @@ def _together(fields: dict[str, Any], notes: list[Note]) -> Settings:
     """Makes the Settings, dropping fields that each are fine but do not go together."""
     while True:
         try:
-            return Settings(**fields)
+            return Settings.from_dict(fields)
         except SettingsError as error:
             culprits = _TOGETHER.get(error.field or "", {error.field}) & fields.keys()
             if not culprits:

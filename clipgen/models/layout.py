@@ -36,13 +36,23 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A component that is a config and nothing else: the classes it may be of, and its file."""
+
+    classes: tuple[Pair, ...]
+    file: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """What a family's folder may hold: networks, tokenizers, a scheduler; `unused` is known and never loaded.
 
     A network that model_index.json does not name (`clip`) counts if its folder is there, a tokenizer where the text
     encoder of its number is. `predictions` are what the denoiser may predict, `guidance` says in words what
     guidance_scale does. `check` sees the networks, not yet filled, and the tokenizers' configs, and raises ModelError
-    if they do not belong together; `sides` reads off the networks what their pictures may measure.
+    if they do not belong together; `sides` reads off the networks what their pictures may measure. `sheets` are other
+    components that are read as configs. `sees` names the networks by which it can be told a picture, none if it never
+    can; a family that `only_varies` always must.
     """
 
     family: str
@@ -55,6 +65,9 @@ class Layout:
     guidance: str
     check: Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], None]
     sides: Callable[[Mapping[str, Any]], Sides]
+    sheets: Mapping[str, Sheet] = field(default_factory=dict)
+    sees: tuple[str, ...] = ()
+    only_varies: bool = False
 
 
 def encoder_of(tokenizer: str) -> str:
@@ -90,7 +103,8 @@ class Checked:
     """A model that has passed the preflight; nothing of its weights is in memory yet.
 
     `tokenizers` are the names of those it has, `scheduler` is the scheduler's config, `index` model_index.json;
-    `defaults` are the Settings fields that its clipgen.json recommends, `sides` what its pictures may measure.
+    `defaults` are the Settings fields that its clipgen.json recommends, `sides` what its pictures may measure, `sheets`
+    the configs of components that are nothing else.
     """
 
     found: Found
@@ -101,3 +115,9 @@ class Checked:
     index: dict[str, Any]
     defaults: dict[str, Any]
     sides: Sides
+    sheets: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def sees(self) -> bool:
+        """Whether it brings what it takes to be told a picture."""
+        return bool(self.layout.sees) and all(name in self.networks for name in self.layout.sees)

@@ -109,11 +109,15 @@ def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
     with collection_off():
         import diffusers
         import transformers
+        from diffusers.pipelines import stable_diffusion
 
-        network: Any = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
-    if library == "diffusers":
-        return lambda config: network.from_config(config)
-    return lambda config: network(network.config_class.from_dict(config))
+        from clipgen.clip import image_prior
+
+    known = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
+    network: Any = getattr({**known, "clipgen": image_prior}[library], name)
+    if library == "transformers":
+        return lambda config: network(network.config_class.from_dict(config))
+    return lambda config: network.from_config(config)
 
 
 def _check_tensors(name: str, module: Module, header: dict[str, Entry]) -> None:

@@ -42,7 +42,8 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
     layout.check(modules, tokenizers)
     sides = layout.sides(modules)
     _check_own_size(defaults, sides, found.name)
-    return Checked(found, layout, networks, tuple(tokenizers), scheduler, index, defaults, sides)
+    sheets = {name: read_json(found.path / name / sheet.file) for name, sheet in layout.sheets.items()}
+    return Checked(found, layout, networks, tuple(tokenizers), scheduler, index, defaults, sides, sheets)
 
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
@@ -79,7 +80,8 @@ def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str
     """Raises ModelError unless every component is a (library, class) pair of the family's table and none is missing."""
     schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
     classes = {name: part.classes for name, part in layout.networks.items()}
-    table = {**classes, **layout.tokenizers, **schedulers, **layout.unused}
+    sheets = {name: sheet.classes for name, sheet in layout.sheets.items()}
+    table = {**classes, **layout.tokenizers, **schedulers, **sheets, **layout.unused}
     present = {name: tuple(map(str, value)) for name, value in index.items() if isinstance(value, list) and any(value)}
     for name, pair in present.items():
         if pair not in table.get(name, ()):
@@ -87,7 +89,7 @@ def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str
             raise ModelError(f"model_index.json: '{name[:60]}' is {'.'.join(pair)[:80]}; clipgen loads {works} there.")
     required = {name for name, part in layout.networks.items() if part.required}
     needed = required | {name for name in layout.tokenizers if encoder_of(name) in {*required, *networks}}
-    if missing := sorted((needed | {"scheduler"}) - present.keys()):
+    if missing := sorted((needed | {"scheduler", *sheets}) - present.keys()):
         raise ModelError(f"model_index.json names no {missing[0]}.")
 
 

@@ -1,9 +1,11 @@
-"""storybook's captioner: it learns to write the captions of renders from what CLIP sees in them (ClipCap)."""
+"""Captioners: a head on a CLIP, ClipCap or CoCa, learns to write captions from what the CLIP sees of pictures."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,38 +14,52 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, GPT2Config, GPT2LMHeadModel
 
-from clipgen.clip.captioner import LONGEST, Captioner
-from clipgen.train.clip import Anchored
+from clipgen.clip.captioner import Captioner
+from clipgen.clip.coca import Coca
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.writer import LONGEST
 from clipgen.train.data import Pictures, Renders, held_back
 from clipgen.train.loop import Budget
 
 BUDGET = Budget(1, 64, 1e-3, warmup=200, average=0.995, weight_decay=0.01)
 HELD_BACK = 256  # pictures that are measured and never trained on
 PREFIX = 6  # word embeddings that stand for a picture
+QUERIES = 32  # what CoCa gathers of a picture
 IGNORED = -100
 
 
-def build_captioner(tokenizer: CLIPTokenizer, features: int) -> Captioner:
-    """Builds the untrained captioner for CLIP's vectors of so many numbers; it writes the tokens of storybook."""
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=PREFIX + LONGEST + 1, n_embd=256, n_layer=4, n_head=4,
+def build_captioner(tokenizer: CLIPTokenizer, features: int, mapper: str = "mlp") -> Captioner:
+    """Builds the untrained ClipCap for CLIP's vectors of so many numbers; it writes the tokens of the CLIP."""
+    return Captioner(GPT2LMHeadModel(_decoder(tokenizer, PREFIX + LONGEST + 1)), features, PREFIX, mapper)
+
+
+def build_coca(tokenizer: CLIPTokenizer, states: int) -> Coca:
+    """Builds the untrained CoCa for patch states of so many numbers; it writes the tokens of the CLIP."""
+    decoder = GPT2LMHeadModel(_decoder(tokenizer, LONGEST + 2, add_cross_attention=True))
+    return Coca(decoder, states, QUERIES)
+
+
+def _decoder(tokenizer: CLIPTokenizer, longest: int, **more: Any) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=len(tokenizer), n_positions=longest, n_embd=256, n_layer=4, n_head=4,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **more,
     )  # fmt: skip
-    return Captioner(GPT2LMHeadModel(config), features, PREFIX)
 
 
 class CaptionerPart:
-    """Trains on CLIP's vectors of pictures and fresh captions of them; CLIP itself stays as it is."""
+    """Trains on what a CLIP sees of pictures and fresh captions of them; the CLIP itself stays as it is."""
 
     def __init__(
-        self, model: Captioner, clip: CLIPModel, tokenizer: CLIPTokenizer, data: Pictures, batch: int, seed: int = 0
-    ) -> None:
-        self.model, self.clip, self.tokenizer, self.data = model, Anchored(clip).eval(), tokenizer, data
+        self, model: Captioner | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer, preprocessor: Mapping[str, Any],
+        data: Pictures, batch: int, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.model, self.clip, self.tokenizer, self.data = model, clip.eval(), tokenizer, data
+        self.preprocessor = preprocessor
         self.known = len(data) - held_back(data, HELD_BACK)
         self.batch = min(batch, self.known)
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
-        self.seen: dict[int, Tensor] = {}
+        self.kept: dict[int, Tensor] = {}
 
     def to(self, device: torch.device) -> None:
         """Moves the captioner, and the CLIP that feeds it, to a device; on CPUs attention is two plain products."""
@@ -51,15 +67,16 @@ class CaptionerPart:
         self.clip.to(device)
         if device.type == "cpu":
             self.model.decoder.set_attn_implementation("eager")
+        self.encoder = ClipEncoder("own", self.clip, self.tokenizer, self.preprocessor)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the mean cross entropy of the captions' tokens."""
         indices = self.numbers.integers(0, self.known, self.batch)
-        return self._loss(indices, [self.data.caption(int(i), self.words) for i in indices]), {"seen": len(self.seen)}
+        return self._loss(indices, [self.data.caption(int(i), self.words) for i in indices]), {}
 
     def _loss(self, indices: npt.NDArray[np.int64], texts: list[str]) -> Tensor:
         ids = self._ids(texts)
-        logits = self.model(self._features(indices), ids)
+        logits = self.model(self._seen(indices), ids)
         return F.cross_entropy(logits.flatten(0, 1).float(), _after_the_end_ignored(ids, self.tokenizer.eos_token_id))
 
     def _ids(self, texts: list[str]) -> Tensor:
@@ -69,19 +86,22 @@ class CaptionerPart:
         return ids
 
     @torch.no_grad()
-    def _features(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Returns CLIP's unit vectors [B, D] of some pictures, which are kept."""
-        device = next(self.model.parameters()).device
-        if new := [int(i) for i in dict.fromkeys(indices.tolist()) if int(i) not in self.seen]:
-            pictures = self.data.images(np.array(new)).to(device)
-            self.seen |= dict(zip(new, self.clip.images(pictures).cpu(), strict=True))
-        return torch.stack([self.seen[int(i)] for i in indices]).to(device)
+    def _seen(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Returns what CLIP sees of some pictures, [B, ...]; where that is one vector a picture it is kept."""
+        if not self.model.is_small:
+            return self._look(indices)
+        if new := [int(i) for i in dict.fromkeys(indices.tolist()) if int(i) not in self.kept]:
+            self.kept |= dict(zip(new, self._look(np.array(new)).cpu(), strict=True))
+        return torch.stack([self.kept[int(i)] for i in indices]).to(self.encoder.model.device)
+
+    def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        return self.model.look(self.encoder, (self.data.images(indices) + 1) / 2)
 
     def show(self, folder: Path) -> dict[str, float]:
         """Writes captions of pictures held back; measures their loss and how many of the things in them are named."""
         indices, words = np.arange(self.known, len(self.data)), random.Random(0)
         texts = [self.data.caption(int(i), words) for i in indices]
-        written = self.model.write(self._features(indices[:64]), self.tokenizer)
+        written = self.model.write(self._seen(indices[:64]), self.tokenizer)
         lines = [f"{true}\n    {own}" for true, own in zip(texts, written, strict=False)]
         (folder / "captions.txt").write_text("\n".join(lines) + "\n", "utf-8")
         return {"val_loss": self._loss(indices, texts).item(), **self._named(indices, written)}

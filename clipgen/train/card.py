@@ -1,12 +1,17 @@
-"""The uncurated samples of MODEL_CARD.md: `python -m clipgen.train.card` draws seeds 1 to 16 of six prompts."""
+"""The uncurated samples of MODEL_CARD.md and README: `python -m clipgen.train.card` draws them.
+
+Seeds 1 to 16 of six prompts, and seed 1 of each of the eighteen first ones.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipgen.image_file import slug
 from clipgen.pipeline import Pipeline
+from clipgen.result import Result
 from clipgen.settings import Settings
 from clipgen.train.world.sheet import contact_sheet
 
@@ -18,18 +23,35 @@ PROMPTS = (
     "two pizzas on a table",
     "a red car in the city",
 )
+FIRST_PROMPTS = (
+    *PROMPTS,
+    "a dog in a meadow", "a panda in the forest", "a penguin in snow",
+    "a house in the mountains", "a sailboat at sunset", "a castle in a meadow",
+    "a lion in the desert", "a snowman in snow", "three apples on a table",
+    "a horse in a meadow", "a dragon in the mountains", "a rabbit in a meadow",
+)  # fmt: skip
 SEEDS = 16
+FIRST_SEEDS = "first-seeds.webp"
 
 
-def draw_samples(model: str, folder: Path) -> list[Path]:
+def draw_samples(pipe: Pipeline, folder: Path) -> list[Path]:
     """Writes one sheet of seeds 1 to 16 for each prompt, row by row, nothing left out."""
-    pipe, written = Pipeline.from_pretrained(model), list[Path]()
-    folder.mkdir(parents=True, exist_ok=True)
-    for prompt in PROMPTS:
-        results = pipe.run(Settings(prompt=prompt, seed=1, images=SEEDS))
-        written.append(folder / f"{slug(prompt)}.webp")
-        contact_sheet([result.image for result in results], columns=8).save(written[-1], quality=88, method=6)
-    return written
+    return [
+        _sheet(pipe.run(Settings(prompt=prompt, seed=1, images=SEEDS)), 8, folder / f"{slug(prompt)}.webp")
+        for prompt in PROMPTS
+    ]
+
+
+def draw_first_seeds(pipe: Pipeline, folder: Path) -> Path:
+    """Writes one sheet of seed 1 of the first prompts, six a row."""
+    drawn = [result for prompt in FIRST_PROMPTS for result in pipe.run(Settings(prompt=prompt, seed=1))]
+    return _sheet(drawn, 6, folder / FIRST_SEEDS)
+
+
+def _sheet(results: Sequence[Result], columns: int, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet([result.image for result in results], columns=columns).save(path, quality=88, method=6)
+    return path
 
 
 def main() -> None:
@@ -38,7 +60,9 @@ def main() -> None:
     parser.add_argument("--model", default="storybook", help="storybook or ./folder")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the sheets")
     args = parser.parse_args()
-    print("\n".join(str(path) for path in draw_samples(args.model, args.out)))
+    pipe = Pipeline.from_pretrained(args.model)
+    for path in (*draw_samples(pipe, args.out), draw_first_seeds(pipe, args.out)):
+        print(path)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clipgen.errors import ClipgenError
+
 FILE = "state.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
 
@@ -37,13 +39,19 @@ def save_state(
 
 
 def resume(model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, folder: Path) -> State:
-    """Loads what `save_state` wrote into model, average and optimiser; a fresh State if there is nothing."""
+    """Loads what `save_state` wrote into model, average and optimiser; a fresh State if there is nothing.
+
+    Raises ClipgenError for the state of another network.
+    """
     path = folder / FILE
     if not path.exists():
         return State()
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     tensors = load_file(path)
+    held = {name.removeprefix("model/"): t.shape for name, t in tensors.items() if name.startswith("model/")}
+    if held != {name: value.shape for name, value in model.state_dict().items()}:
+        raise ClipgenError(f"'{path}' is the state of another network. To begin anew: another --out.")
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     for name, value in average.items():
         value.copy_(tensors[f"average/{name}"])

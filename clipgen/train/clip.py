@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 
 from clipgen.train.data import Renders
+from clipgen.train.gathered import gathered
 from clipgen.train.labels import label_index, labels_of, labels_told
 from clipgen.train.negatives import caption_pair
 from clipgen.train.world.concepts import concepts
@@ -39,7 +40,7 @@ FEATURES = 256
 
 
 def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
-    """Builds the untrained CLIP for pictures of `side` pixels, 8 x 8 patches each; its features have 256 numbers."""
+    """Builds the untrained CLIP for pictures of `side` pixels in 8 x 8 patches; its features have 256 numbers."""
     vision = {
         "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
         "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
@@ -141,7 +142,7 @@ class ClipPart:
         return self.model.anchors.weight.device
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the contrastive loss of one batch and that of its labels."""
+        """Returns the contrastive loss of one batch, that of all processes together, and that of its labels."""
         indices = self.numbers.integers(0, len(self.renders) - HELD_BACK, self.batch)
         scenes = [self.renders.scene(int(i)) for i in indices]
         pairs = [caption_pair(scene, self.words) for scene in scenes]
@@ -150,13 +151,15 @@ class ClipPart:
         images = self.model.images(degraded(self.renders.images(indices).to(self.device)))
         words = self.model.texts(self._ids(texts))
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
-        logits = scale * images @ words.T  # [B, 2B]
+        true, false = map(gathered, words.split(self.batch))
+        logits = scale * gathered(images) @ torch.cat([true, false]).T  # [P B, 2 P B] of P processes
+        spare = gathered(spare)
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
         contrast = self.model.contrast(logits)
         labels = torch.stack([labels_of(scene) for scene in scenes]).to(self.device)
         anchoring = self.model.anchoring(images, labels)
         anchoring = anchoring + self.model.anchoring(words[: self.batch], labels[:, : labels_told()])
-        right = (logits.argmax(1) == torch.arange(self.batch, device=self.device)).float().mean()
+        right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
         figures = {"contrast": contrast.item(), "r@1": right.item(), "scale": scale.item()}
         return contrast + ANCHOR_WEIGHT * anchoring, figures
 

@@ -20,15 +20,25 @@ from clipgen.train.unet import LatentStore, build_scheduler
 FRESH = 12  # new pictures a batch, as long as there are such
 HELD_BACK = 512  # pictures that are measured and never trained on
 HALF_NOISE = 0.5  # the noise level at which the guess is measured
+PIXELS = 8  # of a latent's side
+SHARED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
 
 
-def build_latent_head(features: int, channels: int, side: int) -> CLIPVisionModelWithProjection:
-    """Builds the untrained head for latents [B, channels, side, side]; patches are 2 x 2."""
+def build_latent_head(clip: CLIPModel, channels: int) -> CLIPVisionModelWithProjection:
+    """Builds a head for latents [B, channels, side/8, side/8] as CLIP's own picture tower, all but its first layer.
+
+    Patches of latents lie where the tower's patches of pixels lie, so only what stands for a patch is learnt anew.
+    """
+    tower = clip.config.vision_config
     config = CLIPVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=3, projection_dim=features,
-        num_channels=channels + 1, image_size=side, patch_size=2, hidden_act="gelu",
+        **{name: getattr(tower, name) for name in SHARED}, projection_dim=clip.config.projection_dim,
+        num_channels=channels + 1, image_size=tower.image_size // PIXELS, patch_size=tower.patch_size // PIXELS,
     )  # fmt: skip
-    return CLIPVisionModelWithProjection(config)
+    head = CLIPVisionModelWithProjection(config)
+    known = {name: value for name, value in clip.state_dict().items() if name.startswith("vision_model.")}
+    known = {name: value for name, value in known.items() if "patch_embedding" not in name}
+    head.load_state_dict(known | {"visual_projection.weight": clip.visual_projection.weight}, strict=False)
+    return head
 
 
 class LatentHeadPart:

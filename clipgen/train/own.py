@@ -8,22 +8,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderTiny
 from transformers import CLIPModel, CLIPTokenizer
 
+from clipgen.clip.captioner import Captioner
+from clipgen.clip.coca import Coca
 from clipgen.train.captioned import Captioned, captioned
+from clipgen.train.captioner import BUDGET as CAPTIONER
+from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.curves import draw_curves
 from clipgen.train.loop import Budget, Part, Say, fit
 from clipgen.train.pairs import PairPart
-from clipgen.train.recipe import bf16_is_fast, shipped, tier_of
+from clipgen.train.recipe import HEADS, bf16_is_fast, shipped, tier_of
 from clipgen.train.storybook import put_back
 from clipgen.train.unet import Denoiser, UnetPart
 from clipgen.train.vae import VaePart
 
-STAGES = ("clip", "vae", "unet")
 GENTLE = 0.3  # of the recipe's learning rate: the weights in the box are worth keeping
 WARM_UP = 50  # steps
 SAVE_MINUTES = 1.0
@@ -31,14 +35,14 @@ SHOWN = 4  # captions that the denoiser shows itself by
 
 
 class OwnTraining:
-    """One training on captioned pictures in one folder: out/pictures, clip, vae, unet, and the whole as out/model.
+    """One training on captioned pictures in one folder: out/pictures, a folder a part, and the whole as out/model.
 
     It begins with the weights in the box and keeps their tokenizer and size; `data` is a folder or a CSV file. Raises
     SettingsError for data that holds too little, ClipgenError where there is no box.
     """
 
-    def __init__(self, data: Path, out: Path, tier: str = "cpu", *, say: Say = print) -> None:
-        self.out, self.say, self.budgets = out, say, tier_of(tier).budgets
+    def __init__(self, data: Path, out: Path, tier: str = "cpu", *, mapper: str = "mlp", say: Say = print) -> None:
+        self.out, self.say, self.mapper, self.budgets = out, say, mapper, tier_of(tier).budgets
         # cpu=True lets the processes of torchrun find one another where there is no GPU
         self.accelerator = Accelerator(
             mixed_precision="bf16" if bf16_is_fast() else "no", cpu=not torch.cuda.is_available()
@@ -54,7 +58,9 @@ class OwnTraining:
         """Trains one part until it has had `minutes` in all and returns the model folder that has it inside."""
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
-        parts: dict[str, Callable[[], Part]] = {"clip": self._clip, "vae": self._vae, "unet": self._unet}
+        parts: dict[str, Callable[[], Part]] = {
+            "clip": self._clip, "vae": self._vae, "unet": self._unet, "captioner": self._captioner, "coca": self._coca,
+        }  # fmt: skip
         model = fit(parts[name](), self._budget(name, minutes), folder, self.accelerator, self.say)
         if self.accelerator.is_main_process:
             draw_curves(folder / "log.jsonl", folder / "curves.png")
@@ -78,16 +84,33 @@ class OwnTraining:
         return folder
 
     def _budget(self, name: str, minutes: float) -> Budget:
-        own = self.budgets[name]
-        return replace(
-            own, minutes=minutes, learning_rate=GENTLE * own.learning_rate, warmup=WARM_UP, save_minutes=SAVE_MINUTES
-        )
+        """Returns the budget of a part: gentle with weights of the box, the usual for a captioner that it lacks."""
+        own = CAPTIONER if name in HEADS else self.budgets[name]
+        rate = GENTLE * own.learning_rate if (shipped() / name).exists() else own.learning_rate
+        return replace(own, minutes=minutes, learning_rate=rate, warmup=WARM_UP, save_minutes=SAVE_MINUTES)
 
     def _clip(self) -> PairPart:
+        clip, tokenizer, preprocessor = self._eye()
+        return PairPart(clip, tokenizer, preprocessor, self.data, self.budgets["clip"].batch, self._seed())
+
+    def _captioner(self) -> CaptionerPart:
+        clip, tokenizer, preprocessor = self._eye()
+        there, width = shipped() / "captioner", clip.config.projection_dim
+        fresh = build_captioner(tokenizer, width, self.mapper)
+        head = Captioner.from_pretrained(there).float() if there.exists() else fresh
+        return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, self._seed())
+
+    def _coca(self) -> CaptionerPart:
+        clip, tokenizer, preprocessor = self._eye()
+        there, width = shipped() / "coca", clip.config.vision_config.hidden_size
+        head = Coca.from_pretrained(there).float() if there.exists() else build_coca(tokenizer, width)
+        return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, self._seed())
+
+    def _eye(self) -> tuple[CLIPModel, CLIPTokenizer, dict[str, Any]]:
+        """Returns the CLIP, its tokenizer and how it sees."""
         folder = self.base / "clip"
         preprocessor = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
-        clip = CLIPModel.from_pretrained(folder).float()
-        return PairPart(clip, self._tokenizer(), preprocessor, self.data, self.budgets["clip"].batch, self._seed())
+        return CLIPModel.from_pretrained(folder).float(), self._tokenizer(), preprocessor
 
     def _vae(self) -> VaePart:
         vae = self._autoencoder()

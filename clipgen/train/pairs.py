@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.train.captioned import Captioned
 from clipgen.train.data import held_back
+from clipgen.train.gathered import gathered
 
 HELD_BACK = 256  # pictures that are never trained on, at most
 
@@ -41,14 +43,16 @@ class PairPart:
         self.encoder = ClipEncoder("own", self.model, self.tokenizer, self.preprocessor)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the symmetric contrastive loss of one batch."""
+        """Returns the symmetric contrastive loss of one batch, that of all processes together."""
         indices = self.numbers.permutation(self.seen)[: self.batch]
         texts = [self.data.caption(int(i), self.words) for i in indices]
-        logits = self.model.logit_scale.exp().clamp(max=100) * self._images(indices) @ self.encoder.embed_texts(texts).T
-        same = torch.tensor([[a == b for b in texts] for a in texts], device=logits.device)
-        own = torch.eye(self.batch, dtype=torch.bool, device=logits.device)
-        logits = logits.masked_fill(same & ~own, -1e4)
-        target = torch.arange(self.batch, device=logits.device)
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        logits = scale * gathered(self._images(indices)) @ gathered(self.encoder.embed_texts(texts)).T
+        told = ("\n".join(self.data.captions[int(i)]) for i in indices)
+        names = gathered(torch.tensor([[_number_of(t) for t in pair] for pair in zip(texts, told, strict=True)]))
+        same = (names[:, None] == names).any(dim=2).to(logits.device)
+        target = torch.arange(len(logits), device=logits.device)
+        logits = logits.masked_fill(same & (target[:, None] != target), -1e4)
         right = (logits.argmax(1) == target).float().mean()
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return loss, {"r@1": right.item()}
@@ -63,3 +67,8 @@ class PairPart:
     def _images(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Returns the unit vectors [B, D] of pictures, with their graph to the weights."""
         return self.encoder.image_features((self.data.images(indices) + 1) / 2)
+
+
+def _number_of(text: str) -> int:
+    """Returns a number of 63 bits that stands for a text, the same in every process."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1

@@ -15,27 +15,33 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.clip.captioner import Captioner
+from clipgen.clip.coca import Coca
+from clipgen.clip.encoder import HALF
+from clipgen.clip.image_prior import ImagePrior
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
-from clipgen.train.captioner import CaptionerPart, build_captioner
+from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.clip import ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
+from clipgen.train.image_prior import BUDGET as IMAGE_PRIOR
+from clipgen.train.image_prior import ImagePriorPart, build_image_prior
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.storybook import assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
+from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet, sample
 from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
+HEADS = ("captioner", "coca")  # stages that learn to write
 FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # no two sets of renders share a scene
 
 
@@ -43,9 +49,10 @@ class Recipe:
     """One training in one folder: out/renders-*, tokenizer, clip, vae, unet, and storybook at the end."""
 
     def __init__(
-        self, out: Path, tier: str, *, warm_start: Path | None = None, say: Callable[[str], None] = print
-    ) -> None:
-        self.out, self.tier, self.warm_start, self.say = out, tier_of(tier), warm_start, say
+        self, out: Path, tier: str, *, warm_start: Path | None = None, mapper: str = "mlp",
+        say: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
+        self.out, self.tier, self.warm_start, self.mapper, self.say = out, tier_of(tier), warm_start, mapper, say
         precision = "bf16" if bf16_is_fast() else "no"
         # cpu=True lets the processes of torchrun find one another where there is no GPU
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
@@ -63,7 +70,7 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet, "captioner": self._captioner,
+            "unet": self._unet, "captioner": self._captioner, "coca": self._coca, "image_prior": self._image_prior,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
@@ -84,8 +91,12 @@ class Recipe:
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
-        if (self.out / "captioner" / "model").exists():
-            put_back(Captioner.from_pretrained(self.out / "captioner" / "model"), "captioner", folder)
+        extras: dict[str, type[Captioner | Coca | ImagePrior]] = {
+            "captioner": Captioner, "coca": Coca, "image_prior": ImagePrior,
+        }  # fmt: skip
+        for name, kind in extras.items():
+            if (self.out / name / "model").exists():
+                put_back(kind.from_pretrained(self.out / name / "model"), name, folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -123,7 +134,7 @@ class Recipe:
 
     def _latent_head(self) -> LatentHeadPart:
         clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae()
-        head = build_latent_head(clip.config.projection_dim, vae.config.latent_channels, self.tier.side // 8)
+        head = build_latent_head(clip, vae.config.latent_channels)
         batch = self.tier.budgets["latent_head"].batch
         return LatentHeadPart(head, clip, self.tokenizer(), vae, self.renders("wide"), batch, self._seed())
 
@@ -136,17 +147,53 @@ class Recipe:
 
     def _captioner(self) -> CaptionerPart:
         clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
-        captioner = build_captioner(tokenizer, clip.config.projection_dim)
-        return CaptionerPart(captioner, clip, tokenizer, self.renders("wide"), CAPTIONER.batch, self._seed())
+        return self._head(build_captioner(tokenizer, clip.config.projection_dim, self.mapper), clip, tokenizer)
+
+    def _coca(self) -> CaptionerPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        return self._head(build_coca(tokenizer, clip.config.vision_config.hidden_size), clip, tokenizer)
+
+    def _head(self, head: Captioner | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer) -> CaptionerPart:
+        preprocessor = {"image_mean": HALF, "image_std": HALF}  # as storybook's CLIPs see
+        return CaptionerPart(head, clip, tokenizer, preprocessor, self.renders("wide"), CAPTIONER.batch, self._seed())
+
+    def _image_prior(self) -> ImagePriorPart:
+        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+        prior, folder, draw = build_image_prior(clip, tokenizer), self.out / "image_prior", self._draw()
+        renders = self.renders("narrow")
+        return ImagePriorPart(prior, clip, tokenizer, renders, IMAGE_PRIOR.batch, folder, draw, self._seed())
+
+    def _draw(self) -> Callable[[Tensor], Tensor]:
+        """Returns what draws pictures from token ids, with the denoiser as it is by now."""
+        unet, vae = self._trained(UNet2DConditionModel, "unet").eval(), self._scaled_vae().eval()
+        model, device = Denoiser(unet, self._known_text_encoder()), self.accelerator.device
+        blank = self.tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
+
+        def draw(ids: Tensor) -> Tensor:
+            model.to(device)
+            states, empty = model.states(ids.to(device)), model.states(blank.to(device))
+            return sample(unet, vae.to(device), build_scheduler(), states, empty.expand_as(states))
+
+        return draw
 
     def _budget(self, name: str, minutes: float) -> Budget:
-        """Returns the budget of a stage; the captioner, which is no part of the picture's way, has one of its own."""
-        return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
+        """Returns the budget of a stage; those that are no part of a picture's way have one of their own."""
+        own = {**dict.fromkeys(HEADS, CAPTIONER), "image_prior": IMAGE_PRIOR}
+        return replace(own[name], minutes=minutes) if name in own else self.tier.budget(name, minutes)
 
     def _text_encoder(self) -> CLIPTextModel:
         """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
         folder = self.out / "unet" / "text_encoder"
         return CLIPTextModel.from_pretrained(folder) if folder.exists() else build_text_encoder(self.tokenizer())
+
+    def _known_text_encoder(self) -> CLIPTextModel:
+        """Returns the denoiser's text encoder as it was trained here, else as it lies in the box."""
+        folder = self.out / "unet" / "text_encoder"
+        if not folder.exists() and self.warm_start:
+            folder = self.warm_start / "text_encoder"
+        if not folder.exists():
+            raise ClipgenError(f"Stage 'unet' has not been trained in '{self.out}'. Run: clipgen train unet")
+        return CLIPTextModel.from_pretrained(folder).float().eval()
 
     def _scaled_vae(self) -> AutoencoderTiny:
         """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""
@@ -165,8 +212,8 @@ class Recipe:
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
 
     def _warm(self, stage: str, model: nn.Module) -> None:
-        """Loads shipped weights into a fresh stage, if there are such."""
-        known = self.warm_start is not None and (self.warm_start / stage).exists()
+        """Loads shipped weights into a fresh stage, if there are such; a latent head begins as its CLIP's tower."""
+        known = self.warm_start is not None and (self.warm_start / stage).exists() and stage != "latent_head"
         if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]

@@ -41,8 +41,9 @@ NARROW = Mix(
 FIRST = (
     "fox", "cat", "dog", "rabbit", "panda", "bear", "lion", "tiger", "horse", "pig", "frog", "monkey", "elephant",
     "owl", "penguin", "duck", "butterfly", "fish", "whale", "unicorn", "dragon",
-    "car", "bus", "train", "bicycle", "airplane", "rocket", "sailboat", "house", "castle", "tree", "sunflower", "mushroom",
-    "sun", "moon", "snowman", "pizza", "apple", "banana", "strawberry", "cake", "ice cream", "hamburger", "robot", "balloon",
+    "car", "bus", "train", "bicycle", "airplane", "rocket", "sailboat", "house", "castle",
+    "tree", "sunflower", "mushroom", "sun", "moon", "snowman", "robot", "balloon",
+    "pizza", "apple", "banana", "strawberry", "cake", "ice cream", "hamburger",
 )  # fmt: skip
 
 TIERS = {

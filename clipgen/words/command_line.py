@@ -13,13 +13,22 @@ LABELS = ("preset", "prompt_template")  # a replay ignores them: the prompt alre
 
 def command_line(settings: Settings) -> str:
     """Returns one shell line, `clipgen 'a fox in snow' --seed 42 --steps 30`, that needs nothing beside it."""
+    if settings.vary is not None and not settings.prompt.strip():
+        return shlex.join(["clipgen", "vary", settings.vary, *_flags(settings, ("prompt", "vary", *LABELS))])
     words = ["clipgen"]
     plain = re.search(r"\s", settings.prompt) and not settings.prompt.startswith("-")
     words += [settings.prompt] if plain else ["-p", settings.prompt]
-    for name, value in settings.to_dict().items():
-        if name not in LABELS and name != "prompt" and value is not None and value != DEFAULTS[name]:
-            words += _flag(name.replace("_", "-"), value)
-    return shlex.join(words)
+    return shlex.join([*words, *_flags(settings, ("prompt", *LABELS))])
+
+
+def _flags(settings: Settings, without: tuple[str, ...]) -> list[str]:
+    """Returns the words of every field that is not as it is by default."""
+    return [
+        word
+        for name, value in settings.to_dict().items()
+        if name not in without and value is not None and value != DEFAULTS[name]
+        for word in _flag(name.replace("_", "-"), value)
+    ]
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -41,6 +41,11 @@ def score_line(clip: Score | None, *, verbose: bool) -> str:
     return line + graded + detail
 
 
+def likeness_line(likeness: float | None) -> str:
+    """Returns `CLIP cosine 0.93 to the picture it varies`, "" where it varies none."""
+    return "" if likeness is None else f"CLIP cosine {likeness:.2f} to the picture it varies"
+
+
 def chips(checks: Sequence[Check]) -> str:
     """Returns `fox ✓ 97 %  red ✗ 31 %`, a chip a question: the thing, its colour or its number."""
     return "  ".join(f"{each.subject} {'✓' if each.holds else '✗'} {100 * each.probability:.0f} %" for each in checks)

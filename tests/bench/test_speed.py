@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from clipgen import Pipeline, Settings
+from clipgen import ClipgenError, Pipeline, Settings
 from clipgen.bench import speed
 from clipgen.bench.peer import CommunityGuidance
 from clipgen.bench.timing import Ratio
@@ -41,8 +41,9 @@ def test_goals_and_noise_are_told(found: speed.Speed) -> None:
 
     assert with_clip(1.0).goals[0] == "guided / unguided 1.00, at most 1.5: pass"
     assert with_clip(2.0).goals[1] == "ours / community 0.50, at most 0.35: fail"
-    assert with_clip(1.0).warnings == []
-    assert with_clip(1.2).warnings[0].startswith("Too noisy: the same arm against itself is 1.20.")
+    with_clip(1.0).check()
+    with pytest.raises(ClipgenError, match=r"^Too noisy: A/A 1\.20\. Close other programs and repeat\.$"):
+        with_clip(1.2).check()
 
 
 def test_the_usual_way_without_strength_is_the_plain_picture_and_with_it_is_not(

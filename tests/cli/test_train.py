@@ -14,7 +14,15 @@ from .conftest import Run
         (["unet"], 2, "Missing option '--minutes'"),
         (["unet", "--minutes", "nan"], 2, "minutes must be above 0, got 'nan'"),
         (["vae", "--minutes", "0"], 2, "minutes must be above 0, got '0'"),
+        (["captioner", "--minutes", "1", "--kind", "gpt"], 2, "Unknown kind 'gpt'. Works: clipcap, coca."),
+        (["captioner", "--minutes", "1", "--mapper", "gru"], 2, "Unknown mapper 'gru'. Works: mlp, transformer."),
+        (["captioner", "--minutes", "1", "--kind", "coca", "--mapper", "mlp"], 2, "'coca' has no mapper"),
         (["assemble", "--tier", "tpu"], 1, "Unknown tier 'tpu'. Tiers: cpu, gpu."),
+        (
+            ["image-prior", "--minutes", "1"],
+            1,
+            "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen",
+        ),
         (["assemble"], 1, "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen train clip"),
     ],
 )

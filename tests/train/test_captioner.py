@@ -15,15 +15,28 @@ from accelerate import Accelerator
 from transformers import CLIPModel, CLIPTokenizer
 
 from clipgen.clip.captioner import Captioner
+from clipgen.clip.coca import Coca
 from clipgen.errors import ModelError, ModelNotFound
 from clipgen.models.captioner import load_captioner
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioned import Captioned
-from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _after_the_end_ignored, build_captioner
+from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _after_the_end_ignored, build_captioner, build_coca
 from clipgen.train.loop import fit
 from clipgen.train.storybook import put_back
 
 CAPTIONS = ("a red picture", "a green picture", "a blue picture", "a white picture")
+
+
+HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
+HEADS = ("mlp", "transformer", "coca")
+
+
+def build(name: str, tokenizer: CLIPTokenizer, clip: CLIPModel) -> Captioner | Coca:
+    """One of the heads for storybook's CLIP, untrained."""
+    torch.manual_seed(0)
+    if name == "coca":
+        return build_coca(tokenizer, clip.config.vision_config.hidden_size)
+    return build_captioner(tokenizer, clip.config.projection_dim, name)
 
 
 @pytest.fixture(scope="module")
@@ -45,45 +58,50 @@ def test_only_a_captions_own_tokens_and_its_end_count() -> None:
     assert _after_the_end_ignored(ids, 9).view(3, 4).tolist() == wanted
 
 
-def test_each_token_is_predicted_from_the_picture_and_the_tokens_before(tokenizer: CLIPTokenizer) -> None:
+@pytest.mark.parametrize("name", HEADS)
+def test_each_token_is_predicted_from_the_picture_and_the_tokens_before(tokenizer: CLIPTokenizer, name: str) -> None:
     torch.manual_seed(0)
-    captioner = build_captioner(tokenizer, 8).eval()
-    features, ids = F.normalize(torch.randn(2, 8), dim=1), torch.tensor([[5, 6, 7], [8, 9, 10]])
+    head = (build_coca(tokenizer, 8) if name == "coca" else build_captioner(tokenizer, 8, name)).eval()
+    seen = torch.randn(2, 5, 8) if name == "coca" else F.normalize(torch.randn(2, 8), dim=1)
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
     with torch.no_grad():
-        logits = captioner(features, ids)
-        other = captioner(features, torch.tensor([[5, 6, 99], [8, 99, 10]]))
+        logits = head(seen, ids)
+        other = head(seen, torch.tensor([[5, 6, 99], [8, 99, 10]]))
+        elsewhere = head(seen.flip(0), ids)
     assert logits.shape == (2, 3, len(tokenizer))
     assert torch.allclose(logits[0], other[0], atol=1e-5)
     assert torch.allclose(logits[1, :2], other[1, :2], atol=1e-5)
     assert not torch.allclose(logits[1, 2], other[1, 2], atol=1e-3)
+    assert not torch.allclose(logits, elsewhere, atol=1e-3)
 
 
-def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+@pytest.mark.parametrize("name", HEADS)
+def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokenizer, tmp_path: Path, name: str) -> None:
     clip = CLIPModel.from_pretrained(BUNDLED["storybook"] / "clip").float()
-    part = CaptionerPart(build_captioner(tokenizer, clip.config.projection_dim), clip, tokenizer, data, 16)
+    part = CaptionerPart(build(name, tokenizer, clip), clip, tokenizer, HALF, data, 16)
     part.to(torch.device("cpu"))
     assert part.known == 56
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
-    for step in range(120):
+    for step in range(40 if name == "coca" else 120):
         loss, _ = part.loss(step)
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(part.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
     part.model.eval()
-    features = part._features(np.arange(4))
+    features = part._seen(np.arange(4))
     assert part.model.write(features, tokenizer) == list(CAPTIONS)
     assert part.show(tmp_path)["val_loss"] < 0.5
     assert "a red picture" in (tmp_path / "captions.txt").read_text()
     part.model.save_pretrained(tmp_path / "model")
-    assert Captioner.from_pretrained(tmp_path / "model").write(features, tokenizer) == list(CAPTIONS)
+    assert type(part.model).from_pretrained(tmp_path / "model").write(features, tokenizer) == list(CAPTIONS)
 
 
 def test_the_loop_trains_it_like_any_part(data: Captioned, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     clip = CLIPModel.from_pretrained(BUNDLED["storybook"] / "clip").float()
-    part = CaptionerPart(build_captioner(tokenizer, clip.config.projection_dim), clip, tokenizer, data, 4)
+    part = CaptionerPart(build("mlp", tokenizer, clip), clip, tokenizer, HALF, data, 4)
     model = fit(part, replace(BUDGET, minutes=0.02), tmp_path, Accelerator(cpu=True), lambda line: None)
     model.save_pretrained(tmp_path / "model")
     assert (tmp_path / "state.safetensors").is_file()
@@ -98,6 +116,13 @@ def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
     width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
     put_back(build_captioner(tokenizer, width), "captioner", folder)
     return str(folder)
+
+
+def test_a_head_for_another_clip_is_refused(model: str, tokenizer: CLIPTokenizer) -> None:
+    put_back(build_coca(tokenizer, 64), "coca", Path(model))
+    assert load_captioner(model, torch.device("cpu")).kind == "clipcap"
+    with pytest.raises(ModelError, match="coca"):
+        load_captioner(model, torch.device("cpu"), "coca")
 
 
 def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:

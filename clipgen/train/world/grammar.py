@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from clipgen.train.world.concepts import concepts
 from clipgen.train.world.scene import OPPOSITE, Scene, Thing
@@ -151,3 +152,26 @@ def _tidy(text: str) -> str:
     """Removes what empty parts left behind: double spaces, stray commas."""
     pieces = [" ".join(piece.split()) for piece in text.split(",")]
     return ", ".join(piece for piece in pieces if piece)
+
+
+def plain_caption(scene: Scene) -> str:
+    """Returns the one caption that names all there is in the shortest words: "a red fox in snow at night, neon"."""
+    first = _First()
+    said = [_phrase(first, thing, article=True) for thing in scene.things]
+    relation = RELATION_PHRASES[scene.relation][0] if scene.relation else ""
+    things = (
+        f"{said[0]} {relation} {said[1]}" if relation else ", ".join(said[:-1]) + " and " * (len(said) > 1) + said[-1]
+    )
+    place = f"on {indefinite(scene.place)} background" if scene.is_plain else PLACE_PHRASES[scene.place][0]
+    style = STYLE_PHRASES[scene.style][0] if scene.style != "picture book" else ""
+    return _tidy(f"{things} {place} {TIME_PHRASES[scene.time][0]}, {style}")
+
+
+class _First(random.Random):
+    """Draws no numbers: the first of what there is, and nothing that is said but now and then."""
+
+    def random(self) -> float:
+        return 1.0
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]

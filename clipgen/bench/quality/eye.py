@@ -1,0 +1,32 @@
+"""Scenes through CLIP's eye: rendered, seen, forgotten but for their unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.gallery.look import look
+from clipgen.train.world.render import render
+from clipgen.train.world.scene import Scene
+
+LARGEST = 256  # pixels; the drawings hold no more
+
+
+class Eye:
+    """One CLIP that looks at renders, of its own size where the drawings hold as much."""
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self.encoder = encoder
+        self.side = min(encoder.side, LARGEST)
+
+    def images(self, scenes: Sequence[Scene]) -> Tensor:
+        """Returns the unit vectors [N, D] of scenes."""
+        pictures = ((None, render(scene, self.side)) for scene in scenes)
+        return torch.stack([features for _, features in look(self.encoder, pictures)])
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Returns the unit vectors [N, D] of texts."""
+        return self.encoder.text_features(texts)

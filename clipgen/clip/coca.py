@@ -1,0 +1,96 @@
+"""Pictures into words by CoCa: a GPT-2 that looks at CLIP's patches while it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.writer import BEAMS, LONGEST, cleaned, read_decoder
+
+FOLDER = "coca"  # in a model folder, beside its clip
+POOLER, SIZES = "pooler.safetensors", "pooler.json"
+HEADS = 4
+
+
+class Pooler(nn.Module):
+    """Learnt queries that gather from CLIP's patches what a caption needs (Yu et al. 2022, section 3.2)."""
+
+    def __init__(self, states: int, width: int, queries: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, width) * width**-0.5)
+        self.attention = nn.MultiheadAttention(width, HEADS, kdim=states, vdim=states, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Returns [B, queries, W] of patch states [B, N, S]."""
+        queries = self.queries.expand(len(states), -1, -1)
+        pooled: Tensor = self.norm(self.attention(queries, states, states, need_weights=False)[0])
+        return pooled
+
+
+class Coca(nn.Module):
+    """An attentional pooler over CLIP's patch states, and the decoder that looks at what it gathered.
+
+    CoCa: Yu et al. 2022 (arXiv 2205.01917). `decoder` is a GPT2LMHeadModel with cross-attention, in every layer where
+    the paper has it in the upper half; the contrastive towers are a CLIP that was trained before and stays as it is.
+    """
+
+    kind: ClassVar[str] = "coca"
+    is_small: ClassVar[bool] = False  # what it sees of a picture
+
+    def __init__(self, decoder: Any, states: int, queries: int) -> None:
+        super().__init__()
+        self.decoder, self.states, self.queries = decoder, states, queries
+        self.pooler = Pooler(states, decoder.config.n_embd, queries)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a patch of a picture is to it."""
+        return self.states
+
+    def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
+        """Returns CLIP's patch states [B, N, S] of pictures [B, 3, H, W] in [0, 1]."""
+        return encoder.patch_states(pixels)
+
+    def forward(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Returns the logits [B, T, V] of each token of captions [B, T], given the picture and the tokens before it."""
+        start = torch.full_like(ids[:, :1], self.decoder.config.bos_token_id)
+        before = torch.cat([start, ids[:, :-1]], dim=1)
+        logits: Tensor = self.decoder(input_ids=before, encoder_hidden_states=self.pooler(states)).logits
+        return logits
+
+    @torch.no_grad()
+    def write(self, states: Tensor, tokenizer: Any) -> list[str]:
+        """Returns a caption for each picture's patch states [B, N, S], always the same, by a beam of four."""
+        pooled = self.pooler(states)
+        start = torch.full((len(states), 1), self.decoder.config.bos_token_id, device=states.device)
+        ids = self.decoder.generate(
+            input_ids=start, attention_mask=torch.ones_like(start), encoder_hidden_states=pooled,
+            max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False,
+            pad_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes decoder and pooler into a folder."""
+        self.decoder.save_pretrained(folder)
+        (folder / SIZES).write_text(json.dumps({"states": self.states, "queries": self.queries}) + "\n", "utf-8")
+        save_file(
+            {name: value.detach().contiguous() for name, value in self.pooler.state_dict().items()}, folder / POOLER
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> Coca:
+        """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
+        sizes = json.loads((folder / SIZES).read_text("utf-8"))
+        decoder = read_decoder(folder)
+        with torch.device("meta"):
+            coca = cls(decoder, sizes["states"], sizes["queries"])
+        coca.pooler.load_state_dict(load_file(folder / POOLER), assign=True)
+        return coca.eval()

@@ -1,0 +1,59 @@
+"""One process of a training by several: trains a tiny CLIP on its share of pictures and writes what came of it.
+
+python -m torch.distributed.run --nproc-per-node 2 two_processes.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tiny
+
+from clipgen.train.captioned import Captioned
+from clipgen.train.loop import Budget, Together, _step
+from clipgen.train.pairs import PairPart
+
+PICTURES, STEPS = 16, 6
+
+
+def main(folder: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    share = PICTURES // accelerator.num_processes
+    first = share * accelerator.process_index
+    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 32, 32, 3), dtype=np.uint8)
+    captions = [(f"picture {k // 2}",) for k in range(PICTURES)]  # each caption belongs to two pictures
+    spare = share // 8  # as many more are held back
+    mine = Captioned(
+        np.concatenate([pixels[first : first + share], pixels[:spare]]),
+        (*captions[first : first + share], *captions[:spare]),
+        0,
+    )
+    words = tiny.tokenizer()
+    part = PairPart(tiny.clip(words), words, {}, mine, batch=share, seed=accelerator.process_index)
+    part.to(accelerator.device)
+    assert part.batch == share
+    together = Together(accelerator)
+    together.start_alike(part.model)
+    optimizer = torch.optim.AdamW(part.model.parameters(), Budget(1, share, 1e-3).learning_rate)
+    losses = [_step(part, optimizer, together, step)[0] for step in range(STEPS)]
+    if accelerator.is_main_process:
+        name = f"of-{accelerator.num_processes}"
+        (folder / f"{name}.json").write_text(json.dumps(losses))
+        save_file(
+            {key: value.contiguous() for key, value in part.model.state_dict().items()}, folder / f"{name}.safetensors"
+        )
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
