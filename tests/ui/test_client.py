@@ -153,6 +153,7 @@ def test_info_reads_an_upload_and_nothing_else(client: Client, server: Server, t
         ({"seed": -1}, "seed"),
         ({"model": "/etc/passwd"}, "model"),
         ({"like": ["/etc/passwd"]}, "like"),
+        ({"vary": "/etc/passwd"}, "vary"),
         ({"guidance_scale": 1e300}, "guidance_scale"),
     ],
 )
