@@ -29,9 +29,9 @@ def tab(workshop: Workshop) -> None:
                 label="Words", info="What it may show. Empty = the prompt inside.", max_lines=3, elem_id="ask-text"
             )
             with gr.Row():
-                score = gr.Button("Score", variant="primary", elem_id="ask-score")
-                explain = gr.Button("Word by word", elem_id="ask-words")
-                caption = gr.Button("Describe it", elem_id="ask-caption")
+                score = gr.Button("Score", variant="primary", elem_id="ask-score", min_width=90)
+                explain = gr.Button("Word by word", elem_id="ask-words", min_width=110)
+                caption = gr.Button("Describe it", elem_id="ask-caption", min_width=90)
             labels = gr.Textbox(
                 label="Labels", info="Two or more, between commas.", placeholder="fox, cat, owl", elem_id="ask-labels"
             )
