@@ -76,7 +76,7 @@ def recalled(kept: Any) -> list[Any]:
     known = isinstance(kept, list) and len(kept) == len(form.SHOWN)
     if not known:
         return [gr.skip()] * len(form.SHOWN)
-    return [gr.skip() if name == "like" else value for name, value in zip(form.SHOWN, kept, strict=True)]
+    return [gr.skip() if name in form.WEIGHTS else value for name, value in zip(form.SHOWN, kept, strict=True)]
 
 
 def watch(workshop: Workshop) -> Iterator[list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ClipgenError, SettingsError
@@ -157,3 +158,18 @@ def labels_told(found: list[Guess]) -> str:
     )
     note = "The percentages add up to 100 over the labels you named: they choose among those, and know no others."
     return f'<table class="labels"><tbody>{rows}</tbody></table><p class="note">{note}</p>'
+
+
+def ranks_told(found: list[Ranked]) -> str:
+    """Returns ranked pictures with their scores, the best first."""
+    rows = "".join(
+        f'<li><img src="{stage.url(str(each.picture))}" alt="Picture {each.index + 1}">'
+        f"<div><b>{escape(Path(str(each.picture)).name)}</b>{stage.score(each.score.to_dict())}</div></li>"
+        for each in found
+    )
+    return f'<ol class="ranked">{rows}</ol>'
+
+
+def caption_told(caption: str) -> str:
+    """Returns what a picture shows, as a model says it."""
+    return f'<p class="caption">{escape(caption)}</p><p class="note">In the model\'s own words: it may be wrong.</p>'

@@ -27,13 +27,15 @@ from clipgen.settings import (
 from .upload import KINDS
 
 FIRST = ("prompt",)
+LIKE_WEIGHT, VARY_WEIGHT = "like_weight", "vary_weight"  # no fields of their own: what stands behind the colon
+WEIGHTS: Mapping[str, str] = {"like": LIKE_WEIGHT, "vary": VARY_WEIGHT}  # of fields that are a picture
+VARY = ("vary", VARY_WEIGHT)
 LOOK = ("preset", "images", "negative_prompt")
-LIKE_WEIGHT = "like_weight"  # no field of its own: what stands behind the colon of `like`
 GUIDANCE = ("guidance", "clip_guidance_scale", "like", LIKE_WEIGHT, "guidance_scale")
 EXPERT = ("width", "height", "steps", "scheduler", "seed", "model")
 LEFT_OUT = ("prompt_template",)  # a label of a replay
-FINE = tuple(name for name in FIELDS if name not in (*FIRST, *LOOK, *GUIDANCE, *EXPERT, *LEFT_OUT))
-SHOWN = (*FIRST, *LOOK, *GUIDANCE, *EXPERT, *FINE)
+FINE = tuple(name for name in FIELDS if name not in (*FIRST, *LOOK, *VARY, *GUIDANCE, *EXPERT, *LEFT_OUT))
+SHOWN = (*FIRST, *LOOK, *VARY, *GUIDANCE, *EXPERT, *FINE)
 
 # What the settings that people meet first mean, for somebody who has never seen such a form.
 HINTS: Mapping[str, str] = {
@@ -47,6 +49,8 @@ HINTS: Mapping[str, str] = {
     "clip_guidance_scale": "How hard CLIP pulls the picture towards the words.",
     "like": "A picture that CLIP pulls towards too, beside your words.",
     LIKE_WEIGHT: "Beside the words, which count 1. Below 0 it pulls away.",
+    "vary": "Draws other pictures of what CLIP sees in this one.",
+    VARY_WEIGHT: "1 is the picture alone, 0 your words alone.",
     "budget": "How much longer a picture may take than an unguided one, 1.5 for half as long again; it chooses.",
     "steps": "How often the picture is refined. More is slower and finer; 20 is usual.",
     "scheduler": "The recipe of refining. If you do not care, neither does the picture.",
@@ -66,6 +70,7 @@ AS_TEXT = tuple(
     name for name, value in DEFAULTS.items() if value is None
 )  # what may be left open; a browser rounds seeds
 HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(Settings)}
+PICTURES = {LIKE_WEIGHT: "weight of that picture", "vary": "vary a picture", VARY_WEIGHT: "how much of it"}
 SPELLED = {"clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "scheduler": tuple(SCHEDULERS),
@@ -78,7 +83,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 def label(name: str) -> str:
     """Returns a field's name as people read it: `guidance_scale` -> `Guidance scale`."""
-    words = "weight of that picture" if name == LIKE_WEIGHT else " ".join(SPELLED.get(w, w) for w in name.split("_"))
+    words = PICTURES.get(name) or " ".join(SPELLED.get(w, w) for w in name.split("_"))
     return words[0].upper() + words[1:]
 
 
@@ -114,10 +119,10 @@ def build(name: str, models: Sequence[str], most_images: int) -> gr.components.C
         return gr.Radio([(METHOD_NAMES.get(method, method), method) for method in METHODS], value="off", **common)
     if name == "clip_guidance_scale":
         return gr.Slider(0, 1, value=DEFAULTS[name], step=0.05, buttons=[], **common)
-    if name == "like":
+    if name in WEIGHTS:
         return gr.File(file_types=KINDS, type="filepath", height=84, show_label=False, elem_id=common["elem_id"])
-    if name == LIKE_WEIGHT:
-        least, most = LOCAL.target
+    if name in WEIGHTS.values():
+        least, most = LOCAL.target if name == LIKE_WEIGHT else LOCAL.part
         return gr.Slider(least, most, value=1, step=0.1, buttons=[], visible=False, **common)
     if name == "seed":
         return gr.Textbox("", placeholder="random", max_lines=1, **common)
@@ -150,7 +155,9 @@ def read(raw: Sequence[Any]) -> dict[str, Any]:
     number.
     """
     values = dict(zip(SHOWN, raw, strict=True))
-    values["like"] = _target(values["like"], values.pop(LIKE_WEIGHT))
+    for name, weight in WEIGHTS.items():
+        values[name] = _target(values[name], values.pop(weight))
+    values["like"] = [values["like"]] if isinstance(values["like"], str) else values["like"] or []
     for name, value in values.items():
         if name in AS_TEXT and isinstance(value, str):
             values[name] = coerce(name, value.strip())
@@ -160,8 +167,8 @@ def read(raw: Sequence[Any]) -> dict[str, Any]:
 
 
 def _target(picture: Any, weight: Any) -> Any:
-    """Returns a picture that lies in its field as a list of one target, [] for none."""
-    return [f"{picture['path']}:{weight}"] if isinstance(picture, dict) and "path" in picture else picture or []
+    """Returns a picture that lies in its field with its weight, None for none."""
+    return f"{picture['path']}:{weight}" if isinstance(picture, dict) and "path" in picture else picture or None
 
 
 def nowhere(path: str) -> bool:
@@ -172,16 +179,18 @@ def nowhere(path: str) -> bool:
 def write(values: Mapping[str, Any], models: Sequence[str], here: Callable[[str], bool] = nowhere) -> list[Any]:
     """Returns what each component shows for the values of Settings fields; a model that is not here leaves the choice.
 
-    Of `like` the first picture is shown, if it is `here`.
+    Of `like` the first picture is shown; pictures are, if they are `here`.
     """
-    picture, weight = split_target(next(iter(values["like"]), ""))
-    values = {**values, "like": picture if here(picture) else None, LIKE_WEIGHT: weight}
+    named = {"like": next(iter(values["like"]), ""), "vary": values["vary"] or ""}
+    for name, target in named.items():
+        picture, weight = split_target(target)
+        values = {**values, name: picture if here(picture) else None, WEIGHTS[name]: weight}
     skipped = () if values["model"] in models else ("model",)
     return [gr.skip() if name in skipped else _shown(name, values[name]) for name in SHOWN]
 
 
 def _shown(name: str, value: Any) -> Any:
-    if name == "like":
+    if name in WEIGHTS:
         return value
     if name in LIST_FIELDS:
         return "\n".join(value)

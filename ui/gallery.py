@@ -62,7 +62,7 @@ def tab(workshop: Workshop, desk: Desk) -> None:
 
     def show(words: str, made: list[Card]) -> list[Any]:
         listed = cards(workshop, words, made)
-        pictures = [(each.path, each.settings["prompt"][:80]) for each in listed]
+        pictures = [(each.path, each.title[:80]) for each in listed]
         return [gr.update(value=pictures, visible=bool(listed)), listed, gr.update(visible=not listed)]
 
     def choose(found: list[Card], chosen: gr.EventData) -> list[Any]:

@@ -81,6 +81,7 @@ class Controls:
     about: gr.HTML
     sizes: gr.Radio
     price: gr.HTML
+    vary: gr.Column
     generate: gr.Button
     load: gr.Button
     stop: gr.Button
@@ -129,6 +130,9 @@ def _controls(house: House) -> Controls:
         about = gr.HTML(elem_id="about")
         shapes = gr.Radio([], label="Size", visible=False, elem_id="sizes")
         place(form.LOOK[1:])
+        with gr.Column(visible=False, elem_id="vary") as vary:
+            gr.HTML(form.legend("vary"))
+            place(form.VARY)
     with gr.Accordion("Guidance", open=False, elem_classes="fold"):
         place(form.GUIDANCE[:2])
         cost = gr.HTML(elem_id="price")
@@ -144,7 +148,7 @@ def _controls(house: House) -> Controls:
         place(form.EXPERT[5:])
         with gr.Accordion("Everything else", open=False, elem_classes="fold"):
             place(form.FINE)
-    return Controls(fields, counter, about, shapes, cost, generate, load, stop, random)
+    return Controls(fields, counter, about, shapes, cost, vary, generate, load, stop, random)
 
 
 def _wire_drawing(
@@ -195,6 +199,7 @@ def _wire_drawing(
         trigger_mode="once",
         **QUIET,
     )
+    drawn.then(lambda: workshop.model if workshop.pipeline else "", None, desk.ready, **AT_ONCE)
     controls.stop.click(halt, None, None, queue=False, **QUIET)
     strip.select(choose, cards, [picture, card], queue=False, **QUIET)
     return drawn
@@ -232,11 +237,12 @@ def _wire_form(workshop: Workshop, controls: Controls, desk: Desk) -> None:
     controls.random.click(lambda: "", None, fields["seed"], **AT_ONCE)
     fields["preset"].input(form.preset_values, fields["preset"], desk.fields, **AT_ONCE)
     fields["preset"].change(about, fields["preset"], controls.about, **AT_ONCE)
-    weight = fields[form.LIKE_WEIGHT]
     fields["like"].upload(guided, fields["guidance"], fields["guidance"], preprocess=False, **AT_ONCE)
-    fields["like"].change(
-        lambda file: gr.update(visible=file is not None), fields["like"], weight, preprocess=False, **AT_ONCE
-    )
+    for name, weight in form.WEIGHTS.items():
+        fields[name].change(
+            lambda file: gr.update(visible=file is not None), fields[name], fields[weight], preprocess=False, **AT_ONCE
+        )
+    desk.ready.change(lambda: gr.update(visible=workshop.varies), None, controls.vary, **AT_ONCE)
 
 
 def _wire_sizes(workshop: Workshop, controls: Controls, desk: Desk, drawn: gr.events.Dependency) -> None:

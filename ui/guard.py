@@ -20,6 +20,7 @@ UPLOAD = "/gradio_api/upload"
 PROXIED = "/gradio_api/file=http"
 TOO_LARGE = f"A picture may have at most {MOST_UPLOAD // 2**20} MB."
 JOINS = "/gradio_api/queue/join"
+STREAM = "/gradio_api/queue/data"
 
 
 def host_of(header: str) -> str:
@@ -87,7 +88,12 @@ class Guard:
             await PlainTextResponse(refused[1], refused[0])(scope, receive, send)
             return
         limited = receive if scope["path"].startswith(UPLOAD) else _counted(receive)
-        await self.app(scope, limited, send)
+        try:
+            await self.app(scope, limited, send)
+        except (LookupError, RuntimeError):  # gradio lost a session that is unknown, or whose streams overlap
+            if not scope["path"].startswith(STREAM):
+                raise
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _drain(receive: Receive) -> None:

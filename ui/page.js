@@ -61,6 +61,7 @@
   };
 
   const generate = () => { remember(); return press("#generate") || press("#load"); };
+  const draw = () => { show("Draw"); scrollTo(0, 0); setTimeout(generate, 60); };
   const stop = () => press("#stop") || press("#stop-compare");
   const night = (dark) => { document.body.classList.toggle("dark", dark); document.documentElement.style.colorScheme = dark ? "dark" : "light"; };
   const help = () => { const list = $("#keys"); if (list.open) list.close(); else list.showModal(); };
@@ -74,7 +75,7 @@
   const recall = (name) => press(`#${name}-${tab()}`);
   const letters = {
     a: () => recall("all"), s: () => recall("seed"), r: () => recall("remix"), m: () => recall("compare"),
-    c: () => press("#swap"), w: () => recall("words"), i: () => show("Info"), p: () => { show("Draw"); setTimeout(() => prompt()?.focus(), 60); return true; },
+    c: () => press("#swap"), w: () => recall("words"), v: () => recall("vary"), i: () => show("Info"), p: () => { show("Draw"); setTimeout(() => prompt()?.focus(), 60); return true; },
     ArrowLeft: () => step(-1), ArrowRight: () => step(1), "?": help,
   };
 
@@ -133,5 +134,5 @@
   const dusk = () => night(chosen === null ? matchMedia("(prefers-color-scheme: dark)").matches : chosen === "true");
   if (document.body) dusk(); else document.addEventListener("DOMContentLoaded", dusk);
 
-  window.clipgen = { show, copy, settled, ready: () => { dusk(); document.body.dataset.ready = "1"; } };
+  window.clipgen = { show, draw, copy, settled, ready: () => { dusk(); document.body.dataset.ready = "1"; } };
 })();

@@ -32,7 +32,7 @@ def told(workshop: Workshop, raw: Sequence[Any]) -> str:
         return ""
     try:
         values = form.read(raw)
-        settings = workshop.settings({**values, "prompt": ANY, "preset": None, "like": []})
+        settings = workshop.settings({**values, "prompt": ANY, "preset": None, "like": [], "vary": None})
         if settings.model != workshop.model:
             return ""
         filled, _ = pipe.within_budget(settings.replace(images=1).with_defaults(pipe.defaults))

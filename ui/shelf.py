@@ -22,6 +22,7 @@ class Shelf:
         self.folder = folder.resolve()
         self.most = most
         self._copies: dict[str, Path] = {}
+        self._origins: dict[str, Path] = {}
 
     def place(self) -> Path:
         """Makes an empty folder with a name of 128 random bits."""
@@ -32,7 +33,13 @@ class Shelf:
 
     def put(self, path: Path) -> Path:
         """Copies a picture, byte for byte, and returns the copy."""
-        return Path(shutil.copyfile(path, self.place() / path.name))
+        copy = Path(shutil.copyfile(path, self.place() / path.name))
+        self._origins[str(copy)] = path
+        return copy
+
+    def origin(self, copy: str) -> str:
+        """Returns the path of the file that a copy was made of, of an upload its mere name."""
+        return str(self._origins.get(copy, Path(copy).name))
 
     def copy_of(self, path: Path, sha256: str) -> Path:
         """Returns the copy of a picture, which is made once; `sha256` is what the file should hold."""

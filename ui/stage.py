@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clipgen.settings import Note
-from clipgen.words.score import percent, word
+from clipgen.settings import Note, Settings
+from clipgen.words.score import likeness_line, percent, word
 
 from .curve import Points, curve
 
@@ -40,6 +40,12 @@ class Card:
     notes: tuple[Note, ...] = ()
     curve: Points = ()
     twin: Points = ()
+    likeness: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What the picture is called: its prompt, or what it is a variation of."""
+        return Settings.from_dict(self.settings).title
 
 
 def empty() -> str:
@@ -98,7 +104,7 @@ def finished(card: Card, position: str = "") -> str:
 
 def finished_only(card: Card) -> str:
     """Returns a finished picture in its frame, the prompt below it."""
-    prompt = card.settings["prompt"]
+    prompt = card.title
     name = Path(card.path).name
     link = f'href="{url(card.path)}" download="{escape(name)}" title="Download: the settings are inside"'
     picture = (
@@ -120,7 +126,13 @@ def facts(card: Card, position: str = "") -> str:
         *([("picture", position)] if position else []),
     ]
     row = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in chips if value != "None")
-    return f'<div class="facts">{score(card.clip)}<dl>{row}</dl>{notes(card.notes)}</div>'
+    return f'<div class="facts">{_fit(card)}<dl>{row}</dl>{notes(card.notes)}</div>'
+
+
+def _fit(card: Card) -> str:
+    """Returns how well a picture fits its words, and the picture that it varies."""
+    like = f'<p class="score">{likeness_line(card.likeness)}</p>' if card.likeness is not None else ""
+    return like + (score(card.clip) if card.settings["prompt"].strip() else "")
 
 
 def score(clip: dict[str, Any] | None) -> str:

@@ -29,12 +29,23 @@ def tab(workshop: Workshop) -> None:
                 label="Words", info="What it may show. Empty = the prompt inside.", max_lines=3, elem_id="ask-text"
             )
             with gr.Row():
-                score = gr.Button("Score", variant="primary", elem_id="ask-score")
-                explain = gr.Button("Word by word", elem_id="ask-words")
+                score = gr.Button("Score", variant="primary", elem_id="ask-score", min_width=90)
+                explain = gr.Button("Word by word", elem_id="ask-words", min_width=110)
+                caption = gr.Button("Describe it", elem_id="ask-caption", min_width=90)
             labels = gr.Textbox(
                 label="Labels", info="Two or more, between commas.", placeholder="fox, cat, owl", elem_id="ask-labels"
             )
             classify = gr.Button("Which is it?", elem_id="ask-classify")
+            gr.HTML('<p class="legend"><b>Several pictures</b>Up to 16, sorted by how well the words fit them.</p>')
+            files = gr.File(
+                file_types=KINDS,
+                file_count="multiple",
+                type="filepath",
+                height=120,
+                elem_id="ask-pictures",
+                show_label=False,
+            )
+            rank = gr.Button("Rank them", elem_id="ask-rank")
         with gr.Column(scale=7, min_width=300):
             picture = gr.HTML(HELP, elem_id="brought")
             answer = gr.HTML(elem_id="answer")
@@ -51,6 +62,14 @@ def tab(workshop: Workshop) -> None:
         for said in ask.asked(workshop, partial(ask.explain, workshop, file, text), request.session_hash or ""):
             yield words.told(said.value) if isinstance(said, Answer) else said
 
+    def ranked(request: gr.Request, files: Any, text: Any) -> Iterator[str]:
+        for said in ask.asked(workshop, partial(ask.rank, workshop, files, text), request.session_hash or ""):
+            yield ask.ranks_told(said.value) if isinstance(said, Answer) else said
+
+    def captioned(request: gr.Request, file: Any) -> Iterator[str]:
+        for said in ask.asked(workshop, partial(ask.caption, workshop, file), request.session_hash or ""):
+            yield ask.caption_told(said.value) if isinstance(said, Answer) else said
+
     def brought(file: Any) -> str:
         try:
             return HELP if file is None else stage.looked_at(str(picture_of(workshop.shelf, file)))
@@ -63,3 +82,5 @@ def tab(workshop: Workshop) -> None:
     score.click(scored, [file, text], answer, **raw, **quiet)
     explain.click(explained, [file, text], answer, **raw, **quiet)
     classify.click(classified, [file, labels], answer, **raw, **quiet)
+    caption.click(captioned, [file], answer, **raw, **quiet)
+    rank.click(ranked, [files, text], answer, **raw, **quiet)

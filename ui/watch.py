@@ -57,4 +57,5 @@ def card_of(picture: Picture, points: Points, twin: Points = ()) -> Card:
         notes=result.warnings,
         curve=tuple(points),
         twin=tuple(twin),
+        likeness=result.likeness,
     )

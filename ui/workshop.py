@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -101,6 +101,7 @@ class Workshop:
     def __init__(self, house: House, shelf: Shelf, line: Line | None = None) -> None:
         self.house = house
         self.shelf = shelf
+        self.limits = replace(house.limits, files=True)  # of the shelf alone, as _check_names sees to
         self.line = Line() if line is None else line
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="clipgen-load")
         self._model = ""
@@ -124,6 +125,11 @@ class Workshop:
         return self._model
 
     @property
+    def varies(self) -> bool:
+        """Whether the model in hand draws variations of a picture."""
+        return self.pipeline is not None and self.pipeline.family.see is not None
+
+    @property
     def loading(self) -> bool:
         """Whether a model is being loaded."""
         return self._loaded is None or not self._loaded.done()
@@ -145,7 +151,7 @@ class Workshop:
             Settings.from_dict({**values, "prompt": values.get("prompt", "")})
             values = load_preset(values["preset"]).apply(values)
         settings = Settings.from_dict({"model": self.house.models[0], **values})
-        validate(settings, self.house.limits)
+        validate(settings, self.limits)
         self._check_names(settings)
         return settings
 
@@ -154,11 +160,14 @@ class Workshop:
         if settings.model not in self.house.models:
             known = ", ".join(self.house.models)
             raise SettingsError(f"model must be one of this page's: {known}, got '{settings.model}'", field="model")
-        for target in settings.like:
+        named = [("like", target) for target in settings.like]
+        if settings.vary is not None:
+            named.append(("vary", settings.vary))
+        for field, target in named:
             try:
                 picture_of(self.shelf, split_target(target)[0])
             except ImageFileError as error:
-                raise SettingsError(f"like: {error}", field="like") from error
+                raise SettingsError(f"{field}: {error}", field=field) from error
         for name in settings.clip_models:
             check_hub_id("clip_models", name)
 
@@ -172,7 +181,7 @@ class Workshop:
         with self.line.join(visitor) as ticket:
             pipe = yield from self._turn(ticket, settings.model)
             if pipe is not None:
-                validate(settings.with_defaults(pipe.defaults), self.house.limits)
+                validate(settings.with_defaults(pipe.defaults), self.limits)
                 drawing = pipe.generate(settings, ticket.stopped.is_set)
                 with closing(cast("Generator[Step | Result, None, None]", drawing)) as events:
                     for event in self._until_stopped(events, ticket):
@@ -189,12 +198,14 @@ class Workshop:
 
         if judge is not None:
             check_hub_id("judge", judge)
+        if not settings.prompt.strip():
+            raise SettingsError("prompt must not be empty: both pictures are held against it", field="prompt")
         guidance = "clip" if settings.guidance == "off" else settings.guidance
         settings = seeded(settings).replace(images=1, guidance=guidance)
         with self.line.join(visitor) as ticket:
             pipe = yield from self._turn(ticket, settings.model)
             if pipe is not None:
-                validate(settings.with_defaults(pipe.defaults), self.house.limits)
+                validate(settings.with_defaults(pipe.defaults), self.limits)
                 inputs.check_clips(settings, offline=True)
                 if judge is not None:
                     inputs.check_judge(judge, settings, offline=True)

@@ -40,6 +40,7 @@ def shoot(browser: Browser, address: str, seed: str, scheme: str) -> Image.Image
         page.wait_for_selector(".word[data-veil]")
         if page.get_attribute(f".word:has-text('{WORD}')", "aria-pressed") != "true":
             page.click(f".word:has-text('{WORD}')")
+    page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     page.wait_for_timeout(1_500)  # letters, and the picture's arrival
     return Image.open(io.BytesIO(page.screenshot())).convert("RGB")

@@ -55,6 +55,10 @@ def test_pictures_are_ranked_and_keep_their_places(workshop: Workshop, drawn: Pi
     found = answer(workshop, lambda: ask.rank(workshop, files, "a fox in snow"))
     assert sorted(each.index for each in found) == [0, 1]
     assert found[0].score.rank >= found[1].score.rank
+    html = ask.ranks_told(found)
+    assert html.count("<li>") == 2
+    assert html.index("black.png") != html.index(drawn.shown.name)
+    assert "&lt;b&gt;" in ask.caption_told("<b>owl")
 
 
 def test_a_picture_is_described(workshop: Workshop, drawn: Picture) -> None:

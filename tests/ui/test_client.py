@@ -153,6 +153,7 @@ def test_info_reads_an_upload_and_nothing_else(client: Client, server: Server, t
         ({"seed": -1}, "seed"),
         ({"model": "/etc/passwd"}, "model"),
         ({"like": ["/etc/passwd"]}, "like"),
+        ({"vary": "/etc/passwd"}, "vary"),
         ({"guidance_scale": 1e300}, "guidance_scale"),
     ],
 )
@@ -239,6 +240,13 @@ def test_raw_bodies_open_nothing_and_break_nothing(client: Client, server: Serve
         assert post(server, "gradio_api/queue/join", json.dumps(body).encode()) < 500
     assert client.predict(api_name="/status")["model"] == "storybook"  # behind all of them in the queue
     assert "root:" not in server.log.read_text()  # no file was opened
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_streams_of_a_strange_session_and_overlapping_ones_end_quietly(client: Client, server: Server) -> None:
+    assert get(server, "gradio_api/queue/data?session_hash=nobody") == 200
+    jobs = [client.submit(prompt="a fox", steps=1, width=64, height=64, api_name="/generate") for _ in range(3)]
+    assert [list(job)[-1]["type"] for job in jobs] == ["envelope"] * 3
     assert "Traceback" not in server.log.read_text()
 
 

@@ -15,7 +15,7 @@ HERE = ("storybook",)
 
 
 def test_every_field_is_on_the_page_once() -> None:
-    assert sorted([*form.SHOWN, *form.LEFT_OUT]) == sorted([*FIELDS, form.LIKE_WEIGHT])
+    assert sorted([*form.SHOWN, *form.LEFT_OUT]) == sorted([*FIELDS, *form.WEIGHTS.values()])
 
 
 def test_names_read_as_words() -> None:
@@ -77,6 +77,11 @@ def test_a_picture_in_its_field_is_a_target_with_its_weight() -> None:
     back = dict(zip(form.SHOWN, form.write(settings.to_dict(), HERE, lambda path: True), strict=True))
     assert (back["like"], back[form.LIKE_WEIGHT]) == ("/shelf/owl.png", -0.5)
     assert dict(zip(form.SHOWN, form.write(settings.to_dict(), HERE), strict=True))["like"] is None
+    raw = {**raw, "like": None, "vary": {"path": "/shelf/owl.png"}, form.VARY_WEIGHT: 0.5, "prompt": ""}
+    settings = Settings.from_dict(form.read(list(raw.values())))
+    assert (settings.prompt, settings.like, settings.vary) == ("", (), "/shelf/owl.png:0.5")
+    back = dict(zip(form.SHOWN, form.write(settings.to_dict(), HERE, lambda path: True), strict=True))
+    assert (back["vary"], back[form.VARY_WEIGHT]) == ("/shelf/owl.png", 0.5)
 
 
 def test_defaults_are_those_of_settings() -> None:

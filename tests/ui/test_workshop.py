@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clipgen.ui import api, compare, form, generate, paste
+import tiny
+from clipgen.ui import api, compare, form, generate, paste, stage
 from clipgen.ui.line import Line, LineFull
+from clipgen.ui.recall import in_terminal, settings_of
 from clipgen.ui.shelf import Shelf
 from clipgen.ui.tokens import tokens
+from clipgen.ui.watch import card_of
 from clipgen.ui.workshop import House, Loading, Picture, Stopped, Waiting, Workshop
 
 from clipgen import history
@@ -73,6 +76,8 @@ def test_a_local_house_keeps_pictures_and_history(tiny_v: Path, shelf: Shelf, tm
         ({"model": "/etc"}, "model"),
         ({"model": "org/name"}, "model"),
         ({"like": ["/etc/passwd"]}, "like"),
+        ({"vary": "/etc/passwd:1"}, "vary"),
+        ({"vary": ["/etc/passwd"]}, "vary"),
         ({"clip_models": ["/etc"]}, "clip_models"),
         ({"steps": float("nan")}, "steps"),
         ({"steps": True}, "steps"),
@@ -128,6 +133,30 @@ def test_a_picture_to_be_like_must_lie_on_the_shelf(workshop: Workshop, shelf: S
     elsewhere.write_bytes(drawn.shown.read_bytes())
     with pytest.raises(SettingsError, match="not one that was uploaded here"):
         workshop.settings({**FOX, "like": [str(elsewhere)]})
+
+
+def test_a_picture_to_vary_must_lie_on_the_shelf_and_the_model_must_see(
+    tmp_path: Path, shelf: Shelf, workshop: Workshop
+) -> None:
+    model = str(tiny.save_varying(tmp_path / "tiny-varying"))
+    varying = Workshop(House((model,), SERVED, device="cpu", keep=False, strangers=True), shelf)
+    (drawn,) = (event for event in draw(varying, seed=2) if isinstance(event, Picture))
+    assert (varying.varies, workshop.varies) == (True, False)
+    asked = {"prompt": "", "vary": f"{drawn.shown}:1", "seed": 3}
+    (varied,) = (event for event in draw(varying, **asked) if isinstance(event, Picture))
+    card = card_of(varied, ())
+    assert f"variation of {drawn.shown.stem}" in stage.finished(card)
+    assert "to the picture it varies" in stage.finished(card)
+    named = in_terminal(settings_of(card), varying)
+    assert named.vary == f"{drawn.shown.name}:1"
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(drawn.shown.read_bytes())
+    with pytest.raises(SettingsError, match="vary: The picture is not one that was uploaded here"):
+        varying.settings({**FOX, "vary": str(elsewhere)})
+    with pytest.raises(SettingsError, match="draws no variations"):
+        draw(workshop, vary=str(drawn.shown))
+    with pytest.raises(SettingsError, match="prompt must not be empty"):
+        list(varying.compare(varying.settings(asked), None, "v"))
 
 
 def test_loading_counts_to_a_hundred_at_most(tiny_v: Path, shelf: Shelf) -> None:
@@ -244,7 +273,7 @@ class TestPaste:
         values, told = paste.restore_text(text)
         assert values is not None, told
         assert wanted.items() <= values.items()
-        assert form.read(form.write(values, ())).keys() >= set(form.SHOWN) - {form.LIKE_WEIGHT}
+        assert form.read(form.write(values, ())).keys() >= set(form.SHOWN) - {*form.WEIGHTS.values()}
 
     @pytest.mark.parametrize(
         "text, told",
