@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -16,8 +13,7 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Score, Scorer
 from clipgen.clips import Clips
 from clipgen.conditioning import Prompts
-from clipgen.decode import decode, is_broken, look
-from clipgen.denoise import State
+from clipgen.decode import is_broken
 from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled
 from clipgen.families import LAYOUTS, Conditioning, Family, adopt, load_family
@@ -30,12 +26,13 @@ from clipgen.heed import Stopped, heeding, never
 from clipgen.limits import limits_of, limits_on_disk
 from clipgen.models import Filling, find_model, preflight, untold
 from clipgen.plan import Batch, plan
-from clipgen.result import Look, Origin, Pace, Result, Step, faults_of, steps_of
+from clipgen.result import Origin, Pace, Result, Step, faults_of
 from clipgen.sampling import predicting, states_of
 from clipgen.settings import STEERING_DEFAULTS, Note, Settings
 from clipgen.source import Varied, read_source, varied_by
+from clipgen.turns import Turns
+from clipgen.viewer import Viewer
 
-CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
 NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
 IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
 
@@ -59,8 +56,8 @@ class Pipeline:
         self.scorer = scorer
         self._clips = Clips(scorer, device, offline)
         self._prompts = Prompts(family)
-        self._ladder = Ladder(device)
-        self._lock = Lock()
+        self._ladder, self._turns = Ladder(device), Turns(device)
+        self._viewer = Viewer(family, scorer, self._ladder, self._turns)
 
     @classmethod
     def from_pretrained(
@@ -137,7 +134,7 @@ class Pipeline:
         Raises SettingsError, and what loading a CLIP raises.
         """
         told = self.told(Settings(prompt=PRICED_BY))
-        with self._turn("CLIP"):
+        with self._turns.of("CLIP"):
             return facts_for(settings, self.family, told, self._clips, self.origin.model)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
@@ -156,7 +153,7 @@ class Pipeline:
 
     def told(self, settings: Settings, name: str = "prompt") -> Conditioning:
         """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
-        with self._turn("The text encoder"):
+        with self._turns.of("The text encoder"):
             return self._prompts.told(settings, name)
 
     def encoder(self, name: str) -> ClipEncoder:
@@ -167,23 +164,24 @@ class Pipeline:
         """The story of one batch, a line a stage."""
         began = monotonic()
         varied = self._varied(batch)
-        told = self._texts(batch, varied)
+        with self._turns.of("The text encoder"):
+            told = self._prompts.of_batch(batch, varied)
         steering = self._steering(batch, stopped)
         predict = predicting(batch, self.family, self._ladder, told, steering)
         states = states_of(batch, self.family, self.device, steering.guided(heeding(predict, stopped)), steering)
         finite: list[Tensor] = []
-        for state, seconds in self._taking_turns(states):
+        for state, seconds in self._turns.each(states):
             shown = steering.shown(state)
             finite.append(torch.isfinite(shown.latents).flatten(1).all(dim=1))
-            yield from self._steps(batch, shown, pace, seconds)
+            yield from self._viewer.steps(batch, shown, pace, seconds)
         if not finite[-1].all() and self._to_float32(batch):
             yield from self._draw(batch, pace, faults, stopped)
             return
         denoised = monotonic()
-        with self._turn("CLIP"):
+        with self._turns.of("CLIP"):
             latents, seeds = steering.chosen(state)
         batch.pick(seeds)
-        pixels, scores = self._pictures(batch, latents)
+        pixels, scores = self._viewer.pictures(batch, latents)
         pace.batch(monotonic() - denoised)
         broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
         faults += broken.values()
@@ -197,17 +195,12 @@ class Pipeline:
         if target is None:
             return None
         source = read_source(target)
-        with self._turn("CLIP"):
+        with self._turns.of("CLIP"):
             return varied_by(self.family, source, self._clips.own)
-
-    def _texts(self, batch: Batch, varied: Varied | None) -> tuple[Conditioning, Conditioning]:
-        """Returns what the denoiser is told of the prompts, and of the negative prompts, a row a picture."""
-        with self._turn("The text encoder"):
-            return self._prompts.of_batch(batch, varied)
 
     def _steering(self, batch: Batch, stopped: Stopped) -> Steering:
         """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
-        with self._turn("CLIP"):
+        with self._turns.of("CLIP"):
             return steering_of(
                 batch.pictures[0],
                 self.family,
@@ -222,57 +215,14 @@ class Pipeline:
     def _guard(self, batch: Batch, steering: Steering, pixels: Tensor) -> None:
         """Leaves with each picture what is to be said of its guidance."""
         batch.notes += steering.notes()
-        with self._turn("CLIP"):
+        with self._turns.of("CLIP"):
             survived = steering.survived(pixels, batch.seeds)
         for notes, note in zip(batch.own_notes, survived, strict=True):
             notes += [] if note is None else [note]
 
-    @contextmanager
-    def _turn(self, what: str) -> Iterator[None]:
-        """Keeps other threads out; where memory runs out, `what` names what did not fit."""
-        with self._lock, memory_told(what, self.device):
-            yield
-
-    def _taking_turns(self, states: Iterator[State]) -> Iterator[tuple[State, float]]:
-        """Yields the loop's states with the seconds that each took; other threads may run in between."""
-        while True:
-            began = monotonic()
-            with self._lock:
-                state = next(states, None)
-            if state is None:
-                return
-            yield state, monotonic() - began
-
-    def _steps(self, batch: Batch, state: State, pace: Pace, seconds: float) -> Iterator[Step]:
-        """Returns one Step a picture; nothing is decoded or scored until somebody asks."""
-        eta = pace.step(seconds, state.index, state.steps)
-        at_a_point = state.index % -(-state.steps // CURVE_POINTS) == 0 or state.index == state.steps - 1
-        scored = at_a_point and self._scored(batch) and self.family.decodes_fast(*batch.size)
-        shared = Look(partial(self._look, batch, state.x0), partial(self._scores, batch) if scored else None)
-        return steps_of(state, batch.first, seconds, eta, shared)
-
-    def _look(self, batch: Batch, x0: Tensor) -> Tensor:
-        with self._turn("A preview"):
-            return look(self.family, x0, batch.size)
-
-    def _pictures(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Sequence[Score] | None]:
-        """Returns the finished pictures [B, 3, H, W] in [0, 1] and their scores, None without a CLIP."""
-        with self._lock:
-            pixels = decode(self.family, latents, batch.size, self._ladder)
-        return pixels, self._scores(batch, pixels) if self._scored(batch) else None
-
-    def _scored(self, batch: Batch) -> bool:
-        """Tells whether there is a CLIP, and words to hold the pictures against."""
-        return self.scorer is not None and batch.worded
-
-    def _scores(self, batch: Batch, pixels: Tensor) -> Sequence[Score]:
-        assert self.scorer is not None
-        with self._turn("CLIP"):
-            return self.scorer.score(pixels, batch.texts)
-
     def _to_float32(self, batch: Batch) -> bool:
         """Puts a half-precision model into float32 after it broke a picture; returns False if it was."""
-        with self._lock:
+        with self._turns.lock:
             changed = self.family.denoiser_to_float32()
             self._prompts.forget()
         batch.notes += [IN_FLOAT32] * changed
