@@ -86,8 +86,8 @@ def _head(folder: Path, kind: Kind, encoder: ClipEncoder) -> Head:
     from clipgen.clip import captioner, coca
 
     maker: type[captioner.Captioner | coca.Coca] = captioner.Captioner if kind == "clipcap" else coca.Coca
-    sizes = captioner.SIZES if kind == "clipcap" else coca.SIZES
-    read_json(folder / sizes)
+    sizes = captioner.MAPPER if kind == "clipcap" else coca.POOLER
+    read_json(folder / f"{sizes}.json")
     read_files(folder)
     try:
         head: Head = maker.from_pretrained(folder).float().requires_grad_(False).to(encoder.model.device)
