@@ -37,9 +37,10 @@ if TYPE_CHECKING:
         similarity,
     )
     from clipgen.image_file import Restored, read_settings
-    from clipgen.pipeline import Pipeline, generate, generate_many, vary
+    from clipgen.pipeline import Pipeline
     from clipgen.result import Result, Step
     from clipgen.settings import Note, Settings
+    from clipgen.shortcuts import generate, generate_many, vary
 
 __all__ = [
     "BelowMinScore",
@@ -87,9 +88,10 @@ _ROOMS = {
     **dict.fromkeys(("explain", "explain_picture", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
-    **dict.fromkeys(("Pipeline", "generate", "generate_many", "vary"), "pipeline"),
+    "Pipeline": "pipeline",
     **dict.fromkeys(("Result", "Step"), "result"),
     **dict.fromkeys(("Note", "Settings"), "settings"),
+    **dict.fromkeys(("generate", "generate_many", "vary"), "shortcuts"),
 }
 
 

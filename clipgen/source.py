@@ -1,4 +1,4 @@
-"""The picture that variations are drawn of: its pixels, its weight against the prompt, and which file it was."""
+"""The picture that variations are drawn of: its pixels, its weight against the prompt, its file, who can be told it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipgen.clip.encoder import ClipEncoder
+from clipgen.errors import SettingsError
+from clipgen.families import Family
 from clipgen.image_file import digest_of, open_picture
-from clipgen.settings import split_target
+from clipgen.models import Layout
+from clipgen.settings import Settings, split_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +24,23 @@ class Source:
     pixels: Tensor
     weight: float
     digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Varied:
+    """What a batch varies: the file, the vector [1, D] that the denoiser is told, and its CLIP's [D] if it has one."""
+
+    source: Source
+    seen: Tensor
+    features: Tensor | None
+
+
+@torch.no_grad()
+def varied_by(family: Family, source: Source, encoder: ClipEncoder | None) -> Varied:
+    """Returns a picture as a model and its own CLIP see it; `check_vary` has been asked."""
+    assert family.see is not None, "check_vary has been asked"
+    features = None if encoder is None else encoder.image_features(source.pixels)[0]
+    return Varied(source, family.see(source.pixels), features)
 
 
 def read_source(target: str) -> Source:
@@ -32,3 +53,16 @@ def read_pixels(path: str) -> Tensor:
     """Returns a picture file as pixels [1, 3, H, W] in [0, 1]; raises ImageFileError."""
     levels = np.asarray(open_picture(path), dtype=np.float32)
     return torch.from_numpy(levels / 255).permute(2, 0, 1)[None]
+
+
+def check_vary(settings: Settings, model: str, layout: Layout, sees: bool) -> None:
+    """Raises SettingsError where a model cannot be told the picture to vary, or draws nothing without one."""
+    if settings.vary is None and layout.only_varies:
+        raise SettingsError(
+            f"model '{model}' draws variations of a picture: clipgen vary IMAGE -m {model}", field="vary"
+        )
+    if settings.vary is None or sees:
+        return
+    lacks = f"it brings no {layout.sees[-1]}" if layout.sees else f"its family, {layout.family}, reads no picture"
+    works = "a prompt with --guidance clip --like IMAGE"
+    raise SettingsError(f"model '{model}' draws no variations: {lacks}. What works: {works}", field="vary")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import BEAMS, LONGEST, cleaned, read_decoder
+from clipgen.clip.writer import read_decoder, read_sizes, save_head, written
 
 FOLDER = "captioner"  # in a model folder, beside its clip
-MAPPER, SIZES = "mapper.safetensors", "mapper.json"
+MAPPER = "mapper"  # what lies beside the decoder, and the file of its sizes
 LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has eight of each for a GPT-2 three times as wide
 
 
@@ -89,27 +88,19 @@ class Captioner(nn.Module):
         """Returns a caption for each of the unit vectors [B, D], always the same, by a beam of four."""
         lead = self.lead(features)
         seen = torch.ones(lead.shape[:2], dtype=torch.long, device=lead.device)
-        ids = self.decoder.generate(
-            inputs_embeds=lead, attention_mask=seen, max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False,
-            pad_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
+        return written(self.decoder, tokenizer, inputs_embeds=lead, attention_mask=seen)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes decoder and mapper into a folder."""
-        self.decoder.save_pretrained(folder)
         sizes = {"features": self.features, "prefix": self.prefix, "mapper": self.mapping}
-        (folder / SIZES).write_text(json.dumps(sizes) + "\n", "utf-8")
-        save_file(
-            {name: value.detach().contiguous() for name, value in self.mapper.state_dict().items()}, folder / MAPPER
-        )
+        save_head(folder, self.decoder, MAPPER, self.mapper, sizes)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Captioner:
         """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
-        sizes = json.loads((folder / SIZES).read_text("utf-8"))
+        sizes = read_sizes(folder, MAPPER)
         decoder = read_decoder(folder)
         with torch.device("meta"):
             captioner = cls(decoder, sizes["features"], sizes["prefix"], sizes["mapper"])
-        captioner.mapper.load_state_dict(load_file(folder / MAPPER), assign=True)
+        captioner.mapper.load_state_dict(load_file(folder / f"{MAPPER}.safetensors"), assign=True)
         return captioner.eval()

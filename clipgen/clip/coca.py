@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import BEAMS, LONGEST, cleaned, read_decoder
+from clipgen.clip.writer import read_decoder, read_sizes, save_head, written
 
 FOLDER = "coca"  # in a model folder, beside its clip
-POOLER, SIZES = "pooler.safetensors", "pooler.json"
+POOLER = "pooler"  # what lies beside the decoder, and the file of its sizes
 HEADS = 4
 
 
@@ -68,29 +67,21 @@ class Coca(nn.Module):
     @torch.no_grad()
     def write(self, states: Tensor, tokenizer: Any) -> list[str]:
         """Returns a caption for each picture's patch states [B, N, S], always the same, by a beam of four."""
-        pooled = self.pooler(states)
         start = torch.full((len(states), 1), self.decoder.config.bos_token_id, device=states.device)
-        ids = self.decoder.generate(
-            input_ids=start, attention_mask=torch.ones_like(start), encoder_hidden_states=pooled,
-            max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False,
-            pad_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
+        seen, looked_at = torch.ones_like(start), self.pooler(states)
+        return written(self.decoder, tokenizer, input_ids=start, attention_mask=seen, encoder_hidden_states=looked_at)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes decoder and pooler into a folder."""
-        self.decoder.save_pretrained(folder)
-        (folder / SIZES).write_text(json.dumps({"states": self.states, "queries": self.queries}) + "\n", "utf-8")
-        save_file(
-            {name: value.detach().contiguous() for name, value in self.pooler.state_dict().items()}, folder / POOLER
-        )
+        sizes = {"states": self.states, "queries": self.queries}
+        save_head(folder, self.decoder, POOLER, self.pooler, sizes)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Coca:
         """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
-        sizes = json.loads((folder / SIZES).read_text("utf-8"))
+        sizes = read_sizes(folder, POOLER)
         decoder = read_decoder(folder)
         with torch.device("meta"):
             coca = cls(decoder, sizes["states"], sizes["queries"])
-        coca.pooler.load_state_dict(load_file(folder / POOLER), assign=True)
+        coca.pooler.load_state_dict(load_file(folder / f"{POOLER}.safetensors"), assign=True)
         return coca.eval()

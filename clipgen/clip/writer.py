@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
 
@@ -81,6 +82,29 @@ def read_decoder(folder: Path) -> Any:
     decoder.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
     decoder.tie_weights()
     return decoder.eval()
+
+
+def save_head(folder: Path, decoder: Any, name: str, part: nn.Module, sizes: Mapping[str, Any]) -> None:
+    """Writes a head into a folder: its decoder, what stands before that as NAME.safetensors, its sizes as NAME.json."""
+    decoder.save_pretrained(folder)
+    (folder / f"{name}.json").write_text(json.dumps(sizes) + "\n", "utf-8")
+    weights = {key: value.detach().contiguous() for key, value in part.state_dict().items()}
+    save_file(weights, folder / f"{name}.safetensors")
+
+
+def read_sizes(folder: Path, name: str) -> dict[str, Any]:
+    """Returns the sizes that `save_head` wrote."""
+    sizes: dict[str, Any] = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    return sizes
+
+
+def written(decoder: Any, tokenizer: Any, **start: Tensor) -> list[str]:
+    """Returns what a GPT2LMHeadModel goes on to say from where it is to start, always the same, by a beam of four."""
+    end = tokenizer.eos_token_id
+    ids = decoder.generate(
+        **start, max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False, pad_token_id=end, eos_token_id=end
+    )
+    return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
 def cleaned(texts: Sequence[str]) -> list[str]:

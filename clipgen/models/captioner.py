@@ -87,11 +87,11 @@ def _head(folder: Path, kind: Kind, encoder: ClipEncoder) -> Head:
     from clipgen.clip.image_prior import ImagePrior
 
     makers: dict[Kind, tuple[Any, str]] = {
-        "clipcap": (captioner.Captioner, captioner.SIZES), "coca": (coca.Coca, coca.SIZES),
-        "prior": (ImagePrior, "config.json"),
+        "clipcap": (captioner.Captioner, captioner.MAPPER), "coca": (coca.Coca, coca.POOLER),
+        "prior": (ImagePrior, "config"),
     }  # fmt: skip
     maker, sizes = makers[kind]
-    read_json(folder / sizes)
+    read_json(folder / f"{sizes}.json")
     read_files(folder)
     try:
         head: Head = maker.from_pretrained(folder).float().requires_grad_(False).to(encoder.model.device)

@@ -18,7 +18,7 @@ from clipgen.clip.captioner import Captioner
 from clipgen.clip.coca import Coca
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.writer import LONGEST
-from clipgen.train.data import Pictures, Renders, held_back
+from clipgen.train.data import Pictures, Renders, Seen, held_back
 from clipgen.train.loop import Budget
 from clipgen.train.world.grammar import plain_caption
 
@@ -60,7 +60,7 @@ class CaptionerPart:
         self.known = len(data) - held_back(data, HELD_BACK)
         self.batch = min(batch, self.known)
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
-        self.kept: dict[int, Tensor] = {}
+        self.kept = Seen(self._look)
 
     def to(self, device: torch.device) -> None:
         """Moves the captioner, and the CLIP that feeds it, to a device; on CPUs attention is two plain products."""
@@ -95,11 +95,8 @@ class CaptionerPart:
     @torch.no_grad()
     def _seen(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Returns what CLIP sees of some pictures, [B, ...]; where that is one vector a picture it is kept."""
-        if not self.model.is_small:
-            return self._look(indices)
-        if new := [int(i) for i in dict.fromkeys(indices.tolist()) if int(i) not in self.kept]:
-            self.kept |= dict(zip(new, self._look(np.array(new)).cpu(), strict=True))
-        return torch.stack([self.kept[int(i)] for i in indices]).to(self.encoder.model.device)
+        device = self.encoder.model.device
+        return self.kept.of(indices).to(device) if self.model.is_small else self._look(indices)
 
     def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
         return self.model.look(self.encoder, (self.data.images(indices) + 1) / 2)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,21 @@ class Renders:
         batch = torch.from_numpy(np.ascontiguousarray(self.pictures[np.sort(indices)]))
         back = torch.from_numpy(np.argsort(np.argsort(indices)))
         return to_unit(batch[back])
+
+
+class Seen:
+    """What somebody who does not learn sees of pictures, [B, ...] by their indices: looked at once each, and kept."""
+
+    def __init__(self, look: Callable[[npt.NDArray[np.int64]], torch.Tensor]) -> None:
+        self._look = look
+        self._kept: dict[int, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def of(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Returns what is seen of some pictures, on the CPU."""
+        if new := [i for i in dict.fromkeys(indices.tolist()) if i not in self._kept]:
+            self._kept |= dict(zip(new, self._look(np.array(new)).cpu(), strict=True))
+        return torch.stack([self._kept[i] for i in indices.tolist()])
 
 
 def to_unit(pictures: torch.Tensor) -> torch.Tensor:

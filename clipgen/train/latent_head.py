@@ -14,7 +14,7 @@ from transformers import CLIPModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionM
 
 from clipgen.clip.latent_head import LatentHead
 from clipgen.train.clip import Anchored
-from clipgen.train.data import Renders
+from clipgen.train.data import Renders, Seen
 from clipgen.train.unet import LatentStore, build_scheduler
 
 FRESH = 12  # new pictures a batch, as long as there are such
@@ -54,7 +54,7 @@ class LatentHeadPart:
         self.store = LatentStore(
             vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), fresh=FRESH, held_back=HELD_BACK
         )
-        self.seen: dict[int, Tensor] = {}
+        self.seen = Seen(self._look)
         self.alphas = build_scheduler().alphas_cumprod
 
     def to(self, device: torch.device) -> None:
@@ -68,7 +68,7 @@ class LatentHeadPart:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns 1 - cosine between guess and CLIP, averaged over a batch at timesteps spread evenly."""
         indices, latents = self.store.batch(self.batch)
-        wanted = self._clip_features(indices)
+        wanted = self.seen.of(indices).to(self.alphas.device)
         latents = latents.to(self.alphas.device)
         timesteps = (torch.randperm(self.batch) * len(self.alphas) // self.batch).to(self.alphas.device)
         sigma = (1 - self.alphas[timesteps]).sqrt()
@@ -79,14 +79,9 @@ class LatentHeadPart:
         level = sigma.view(-1, 1, 1, 1)
         return self.head.features((1 - level.square()).sqrt() * latents + level * noise, sigma)
 
-    @torch.no_grad()
-    def _clip_features(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Returns CLIP's unit vectors [B, D] of some renders, which are kept."""
-        new = [int(i) for i in indices if int(i) not in self.seen]
-        if new:
-            pictures = self.renders.images(np.array(new)).to(self.alphas.device)
-            self.seen |= dict(zip(new, self.clip.images(pictures).cpu(), strict=True))
-        return torch.stack([self.seen[int(i)] for i in indices]).to(self.alphas.device)
+    def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Returns CLIP's unit vectors [B, D] of some renders."""
+        return self.clip.images(self.renders.images(indices).to(self.alphas.device))
 
     def show(self, folder: Path) -> dict[str, float]:
         """Measures on renders held back: R@1 of their captions by clean latents and by CLIP, cosine at half noise."""
@@ -95,7 +90,7 @@ class LatentHeadPart:
         texts = [self.renders.caption(int(i), words) for i in indices]
         ids = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
         told = self.clip.texts(ids.to(self.alphas.device))
-        seen = self._clip_features(indices)
+        seen = self.seen.of(indices).to(self.alphas.device)
         latents = torch.cat([self.store.encode(part) for part in np.array_split(indices, 16)]).to(told)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
         clean, half = (self._guess(latents, torch.full((len(told),), s).to(told), noise) for s in (0.0, HALF_NOISE))

@@ -6,12 +6,9 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderTiny
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -23,7 +20,8 @@ from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.curves import draw_curves
 from clipgen.train.loop import Budget, Part, Say, fit
 from clipgen.train.pairs import PairPart
-from clipgen.train.recipe import HEADS, bf16_is_fast, shipped, tier_of
+from clipgen.train.processes import make_accelerator, seed_of
+from clipgen.train.recipe import HEADS, shipped, tier_of
 from clipgen.train.storybook import put_back
 from clipgen.train.unet import Denoiser, UnetPart
 from clipgen.train.vae import VaePart
@@ -43,10 +41,7 @@ class OwnTraining:
 
     def __init__(self, data: Path, out: Path, tier: str = "cpu", *, mapper: str = "mlp", say: Say = print) -> None:
         self.out, self.say, self.mapper, self.budgets = out, say, mapper, tier_of(tier).budgets
-        # cpu=True lets the processes of torchrun find one another where there is no GPU
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if bf16_is_fast() else "no", cpu=not torch.cuda.is_available()
-        )
+        self.accelerator = make_accelerator()
         self.base = self._model_folder()
         size: int = json.loads((self.base / "clipgen.json").read_text("utf-8"))["settings"]["width"]
         with self.accelerator.main_process_first():  # the others find what it has read
@@ -91,20 +86,20 @@ class OwnTraining:
 
     def _clip(self) -> PairPart:
         clip, tokenizer, preprocessor = self._eye()
-        return PairPart(clip, tokenizer, preprocessor, self.data, self.budgets["clip"].batch, self._seed())
+        return PairPart(clip, tokenizer, preprocessor, self.data, self.budgets["clip"].batch, seed_of(self.accelerator))
 
     def _captioner(self) -> CaptionerPart:
         clip, tokenizer, preprocessor = self._eye()
         there, width = shipped() / "captioner", clip.config.projection_dim
         fresh = build_captioner(tokenizer, width, self.mapper)
         head = Captioner.from_pretrained(there).float() if there.exists() else fresh
-        return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, self._seed())
+        return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, seed_of(self.accelerator))
 
     def _coca(self) -> CaptionerPart:
         clip, tokenizer, preprocessor = self._eye()
         there, width = shipped() / "coca", clip.config.vision_config.hidden_size
         head = Coca.from_pretrained(there).float() if there.exists() else build_coca(tokenizer, width)
-        return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, self._seed())
+        return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, seed_of(self.accelerator))
 
     def _eye(self) -> tuple[CLIPModel, CLIPTokenizer, dict[str, Any]]:
         """Returns the CLIP, its tokenizer and how it sees."""
@@ -115,21 +110,16 @@ class OwnTraining:
     def _vae(self) -> VaePart:
         vae = self._autoencoder()
         vae.encoder.requires_grad_(False)  # the denoiser knows these latents: only the decoder learns
-        return VaePart(vae, self.data, self.budgets["vae"].batch, self._seed())
+        return VaePart(vae, self.data, self.budgets["vae"].batch, seed_of(self.accelerator))
 
     def _unet(self) -> UnetPart:
         model, vae = Denoiser.from_pretrained(self.base / "unet").float(), self._autoencoder().requires_grad_(False)
         batch = min(self.budgets["unet"].batch, len(self.data))
         captions = list(dict.fromkeys(lines[0] for lines in self.data.captions))[:SHOWN]
-        return UnetPart(model, vae, self._tokenizer(), self.data, batch, self._seed(), prompts=captions)
+        return UnetPart(model, vae, self._tokenizer(), self.data, batch, seed_of(self.accelerator), prompts=captions)
 
     def _tokenizer(self) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(self.base / "tokenizer")
 
     def _autoencoder(self) -> AutoencoderTiny:
         return AutoencoderTiny.from_pretrained(self.base / "vae").float()
-
-    def _seed(self) -> int:
-        """Differs between processes and between resumed runs, so that no data order repeats."""
-        index: int = self.accelerator.process_index
-        return index + int(datetime.now(UTC).timestamp()) * 64

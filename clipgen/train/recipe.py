@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
@@ -33,7 +32,8 @@ from clipgen.train.image_prior import BUDGET as IMAGE_PRIOR
 from clipgen.train.image_prior import ImagePriorPart, build_image_prior
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
-from clipgen.train.storybook import assemble, put_back
+from clipgen.train.processes import make_accelerator, seed_of
+from clipgen.train.storybook import Parts, assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet, sample
@@ -53,9 +53,7 @@ class Recipe:
         say: Callable[[str], None] = print,
     ) -> None:  # fmt: skip
         self.out, self.tier, self.warm_start, self.mapper, self.say = out, tier_of(tier), warm_start, mapper, say
-        precision = "bf16" if bf16_is_fast() else "no"
-        # cpu=True lets the processes of torchrun find one another where there is no GPU
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        self.accelerator = make_accelerator()
         out.mkdir(parents=True, exist_ok=True)
 
     def run(self, minutes: float) -> Path:
@@ -85,12 +83,13 @@ class Recipe:
     def assemble(self) -> Path:
         """Writes the storybook folder from the trained parts."""
         folder = self.out / "storybook"
-        assemble(
-            folder, clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"),
+        parts = Parts(
+            clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"),
             latent_head=self._trained(CLIPVisionModelWithProjection, "latent_head"), text_encoder=self._text_encoder(),
             tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
+        assemble(folder, parts)
         extras: dict[str, type[Captioner | Coca | ImagePrior]] = {
             "captioner": Captioner, "coca": Coca, "image_prior": ImagePrior,
         }  # fmt: skip
@@ -220,9 +219,7 @@ class Recipe:
         model.load_state_dict(shipped.float().state_dict())
 
     def _seed(self) -> int:
-        """Differs between processes and between resumed runs, so that no data order repeats."""
-        index: int = self.accelerator.process_index
-        return index + int(datetime.now(UTC).timestamp()) * 64
+        return seed_of(self.accelerator)
 
     def _facts(self, stage: str, minutes: float) -> dict[str, object]:
         names = ("torch", "diffusers", "transformers", "accelerate", "pillow")
@@ -239,13 +236,6 @@ def tier_of(name: str) -> Tier:
     if name not in TIERS:
         raise ClipgenError(f"Unknown tier '{name}'. Tiers: {', '.join(TIERS)}.", field="tier", allowed=list(TIERS))
     return TIERS[name]
-
-
-def bf16_is_fast() -> bool:
-    """Tells whether this machine multiplies bf16 natively: any CUDA GPU of today, or a CPU with AMX or AVX512-BF16."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def shipped() -> Path:

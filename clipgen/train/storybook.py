@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,24 +28,33 @@ Part = TypeVar("Part", bound=nn.Module)
 DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0, "cutouts": 1, "guidance_every": 2}
 
 
-def assemble(
-    folder: Path, *, clip: CLIPModel, judge: SiglipModel, latent_head: CLIPVisionModelWithProjection,
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderTiny, unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler, side: int,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Parts:
+    """The trained parts of a storybook, and the side in pixels of the pictures that it draws."""
+
+    clip: CLIPModel
+    judge: SiglipModel
+    latent_head: CLIPVisionModelWithProjection
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    vae: AutoencoderTiny
+    unet: UNet2DConditionModel
+    scheduler: DDIMScheduler
+    side: int
+
+
+def assemble(folder: Path, parts: Parts) -> None:
     """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
+    tokenizer, side = parts.tokenizer, parts.side
     pipeline = StableDiffusionPipeline(
-        vae=_half(vae), text_encoder=_half(text_encoder), tokenizer=tokenizer, unet=_half(unet),
-        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=_half(parts.vae), text_encoder=_half(parts.text_encoder), tokenizer=tokenizer, unet=_half(parts.unet),
+        scheduler=parts.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)
-    for name, encoder in (("clip", clip), ("judge", judge)):
+    for name, encoder in (("clip", parts.clip), ("judge", parts.judge)):
         _half(encoder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    _half(latent_head).save_pretrained(folder / "latent_head")
-    _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
-    for config in folder.glob("*/config.json"):
-        _drop(config, "_name_or_path")  # where it lay on the machine that trained it
+    _half(parts.latent_head).save_pretrained(folder / "latent_head")
     square, half = {"height": side, "width": side}, [0.5, 0.5, 0.5]
     CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size=square, image_mean=half, image_std=half
@@ -53,7 +63,7 @@ def assemble(
     _store_captions(folder / "clip", tokenizer)
     settings = {**DEFAULTS, "width": side, "height": side}
     (folder / "clipgen.json").write_text(json.dumps({"settings": settings}, indent=2) + "\n")
-    write_checksums(folder)
+    _finish(folder)
 
 
 def put_back(model: nn.Module, part: str, folder: Path) -> None:
@@ -62,12 +72,9 @@ def put_back(model: nn.Module, part: str, folder: Path) -> None:
     A denoiser brings its text encoder along, a CLIP the vectors of the calibration captions.
     """
     _half(model).save_pretrained(folder / part)  # type: ignore[operator]
-    _drop(folder / "vae" / "config.json", "block_out_channels")
-    for config in folder.glob("*/config.json"):
-        _drop(config, "_name_or_path")
     if part == "clip":
         _store_captions(folder / "clip", CLIPTokenizer.from_pretrained(folder / "clip"))
-    write_checksums(folder)
+    _finish(folder)
 
 
 def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
@@ -75,6 +82,14 @@ def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
     clip = CLIPModel.from_pretrained(folder).float().eval()
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     Scorer(ClipEncoder("clip", clip, tokenizer, preprocessor), read_captions()).store(folder)
+
+
+def _finish(folder: Path) -> None:
+    """Takes out of the configs what nobody reads, and writes the checksums."""
+    _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
+    for config in folder.glob("*/config.json"):
+        _drop(config, "_name_or_path")  # where it lay on the machine that trained it
+    write_checksums(folder)
 
 
 def _drop(config: Path, key: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,11 +17,11 @@ from transformers import CLIPTokenizer
 
 from clipgen.models.encoder import load_encoder
 from clipgen.train.clip import Anchored, ClipPart, build_clip, build_judge
-from clipgen.train.data import rendered
+from clipgen.train.data import Seen, rendered
 from clipgen.train.labels import label_index, labels_of, labels_told
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.negatives import caption_pair
-from clipgen.train.storybook import assemble
+from clipgen.train.storybook import Parts, assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import (
     HELD_BACK,
@@ -119,6 +120,21 @@ def test_the_clips_learn_to_tell_captions_apart(
         assert torch.allclose(again.images(pictures), part.model.images(pictures), atol=1e-5)
 
 
+def test_what_is_seen_of_a_picture_is_looked_at_once() -> None:
+    asked: list[int] = []
+
+    def look(indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        asked.extend(indices.tolist())
+        return torch.from_numpy(indices).float()[:, None].requires_grad_() * 2
+
+    seen = Seen(look)
+    for indices in ([3, 1, 3], [1, 0, 3]):
+        found = seen.of(np.array(indices))
+        assert torch.equal(found[:, 0], 2 * torch.tensor(indices))
+        assert not found.requires_grad
+    assert asked == [3, 1, 0]
+
+
 def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     torch.manual_seed(0)
     renders = rendered(tmp_path / "renders", 512 + 32, mix=Mix(tier=1, kinds=(1, 0, 0)), size=64)
@@ -173,11 +189,12 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     torch.manual_seed(0)
     unet = build_unet(256, (16, 32, 32), 16)
     clip = build_clip(tokenizer)
-    assemble(
-        tmp_path, clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 8),
+    parts = Parts(
+        clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 8),
         text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
         unet=unet, scheduler=build_scheduler(), side=128,
     )  # fmt: skip
+    assemble(tmp_path, parts)
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (128, 128)

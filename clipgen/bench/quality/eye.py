@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
@@ -24,8 +25,11 @@ class Eye:
 
     def images(self, scenes: Sequence[Scene]) -> Tensor:
         """Returns the unit vectors [N, D] of scenes."""
-        pictures = ((None, render(scene, self.side)) for scene in scenes)
-        return torch.stack([features for _, features in look(self.encoder, pictures)])
+        return self.pictures(render(scene, self.side) for scene in scenes)
+
+    def pictures(self, pictures: Iterable[Image]) -> Tensor:
+        """Returns the unit vectors [N, D] of RGB pictures, which are asked for a few at a time."""
+        return torch.stack([features for _, features in look(self.encoder, ((None, each) for each in pictures))])
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Returns the unit vectors [N, D] of texts."""

@@ -16,7 +16,7 @@ from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure, share
 from clipgen.clip.classify import label_features
 from clipgen.errors import SettingsError
-from clipgen.gallery import find_pictures, look
+from clipgen.gallery import find_pictures
 from clipgen.image_file import open_picture
 from clipgen.train.world.concepts import COLOURS, PLACES, concepts
 from clipgen.train.world.grammar import PLACE_PHRASES, indefinite
@@ -62,8 +62,7 @@ def drawings(eye: Eye, folder: Path, mix: Mix) -> list[Figure]:
         raise SettingsError(
             f"drawings '{folder}' holds no emoji of the world, named such as '1f98a.png'", field="drawings"
         )
-    seen = torch.stack([row for _, row in look(eye.encoder, ((path, open_picture(path)) for _, path in found))])
-    told = seen @ things(eye, labels, TEMPLATES).T
+    told = eye.pictures(open_picture(path) for _, path in found) @ things(eye, labels, TEMPLATES).T
     return naming("things, another's drawings", labels, [(name,) for name, _ in found], told, (0.35, 0.60))
 
 
