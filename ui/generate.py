@@ -82,6 +82,9 @@ class Controls:
     sizes: gr.Radio
     price: gr.HTML
     vary: gr.Column
+    varying: gr.Row
+    source: gr.HTML
+    alone: gr.Button
     generate: gr.Button
     load: gr.Button
     stop: gr.Button
@@ -121,6 +124,9 @@ def _controls(house: House) -> Controls:
     with gr.Group(elem_id="composer"):
         place(form.FIRST)
         counter = gr.HTML(elem_id="counter")
+        with gr.Row(visible=False, elem_id="varying") as varying:
+            source = gr.HTML(elem_id="source")
+            alone = gr.Button("Take it out", size="sm", elem_id="words-only", scale=0, min_width=96)
         with gr.Row(elem_id="go"):
             generate = gr.Button(GENERATE, variant="primary", elem_id="generate")
             load = gr.Button("Load settings", variant="primary", elem_id="load", visible=False)
@@ -148,7 +154,7 @@ def _controls(house: House) -> Controls:
         place(form.EXPERT[5:])
         with gr.Accordion("Everything else", open=False, elem_classes="fold"):
             place(form.FINE)
-    return Controls(fields, counter, about, shapes, cost, vary, generate, load, stop, random)
+    return Controls(fields, counter, about, shapes, cost, vary, varying, source, alone, generate, load, stop, random)
 
 
 def _wire_drawing(
@@ -243,6 +249,16 @@ def _wire_form(workshop: Workshop, controls: Controls, desk: Desk) -> None:
             lambda file: gr.update(visible=file is not None), fields[name], fields[weight], preprocess=False, **AT_ONCE
         )
     desk.ready.change(lambda: gr.update(visible=workshop.varies), None, controls.vary, **AT_ONCE)
+    varied = [fields["vary"], fields[form.VARY_WEIGHT]]
+    gr.on(
+        [each.change for each in varied],
+        lambda file, weight: [gr.update(visible=file is not None), stage.varying(file, weight)],
+        varied,
+        [controls.varying, controls.source],
+        preprocess=False,
+        **AT_ONCE,
+    )
+    controls.alone.click(lambda: None, None, fields["vary"], **AT_ONCE)
 
 
 def _wire_sizes(workshop: Workshop, controls: Controls, desk: Desk, drawn: gr.events.Dependency) -> None:

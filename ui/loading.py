@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from collections.abc import Callable
+
+
+def _torch() -> object:
+    import torch
+
+    return torch
+
+
+def _transformers() -> object:
+    import transformers
+
+    return transformers
+
+
+def _diffusers() -> object:
+    import diffusers
+
+    return diffusers
+
+
+def _clip() -> object:
+    from transformers.models.clip import modeling_clip
+
+    return modeling_clip
+
+
+def _pipeline() -> object:
+    from clipgen import pipeline
+
+    return pipeline
+
 
 # The slow imports in running order, each with the percentage that is reached once it is done: their measured shares.
-LIBRARIES = (
-    ("torch", 25),
-    ("transformers", 36),
-    ("diffusers", 60),
-    ("transformers.models.clip.modeling_clip", 74),
-    ("clipgen.pipeline", 80),
+LIBRARIES: tuple[tuple[str, Callable[[], object], int], ...] = (
+    ("torch", _torch, 25),
+    ("transformers", _transformers, 36),
+    ("diffusers", _diffusers, 60),
+    ("transformers.models.clip.modeling_clip", _clip, 74),
+    ("clipgen.pipeline", _pipeline, 80),
 )
 
 
@@ -24,9 +55,9 @@ class Progress:
 
     def libraries(self) -> None:
         """Imports what a model needs; libraries that are here already count for nothing."""
-        for name, reached in LIBRARIES:
+        for name, load, reached in LIBRARIES:
             if name not in sys.modules:
-                _import(name)
+                _import(load)
                 self.percent = self._weights_from = reached
 
     def filling(self, done: int, total: int) -> None:
@@ -34,12 +65,12 @@ class Progress:
         self.percent = self._weights_from + (99 - self._weights_from) * done // total
 
 
-def _import(name: str) -> None:
-    if name == "torch":
-        import_module(name)
+def _import(load: Callable[[], object]) -> None:
+    if load is _torch:
+        load()
         return
     from clipgen.device import collection_off, set_library_switches
 
     set_library_switches()
     with collection_off():
-        import_module(name)
+        load()

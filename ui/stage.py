@@ -97,6 +97,13 @@ def looked_at(path: str) -> str:
     return _frame(f'<div class="picture"><img src="{url(path)}" alt="Your picture"></div>', "brought")
 
 
+def varying(file: Any, weight: Any) -> str:
+    """Returns which uploaded picture stands beside the words, and whether they still count."""
+    name = Path(str(file.get("orig_name") or file.get("path"))).name if isinstance(file, dict) else ""
+    count = "your words do not count" if weight == 1 else "your words count too"
+    return f"<p>Draws variations of <b>{escape(name)}</b>: {count}.</p>"
+
+
 def finished(card: Card, position: str = "") -> str:
     """Returns the stage of a finished picture with everything that is known of it."""
     return finished_only(card) + facts(card, position) + curve_block(card)

@@ -304,8 +304,14 @@ def test_a_variation_where_the_model_draws_them(visit: Visit) -> None:
     page.click("#vary-draw")
     page.wait_for_selector(f"#stage [data-final]:not([src='{before}'])")
     page.wait_for_selector("#stage >> text=to the picture it varies")
+    page.wait_for_selector("#source >> text=your words do not count")
     made = max(visit.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
     assert str(read_settings(made).settings.vary).endswith(f"{before.rpartition('/')[2]}:1")
+    page.click("#words-only")
+    page.wait_for_selector("#source", state="hidden")
+    visit.draw("an owl at night")
+    made = max(visit.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
+    assert read_settings(made).settings.vary is None
 
 
 def test_clip_ranks_and_describes(visit: Visit, tmp_path: Path) -> None:
