@@ -28,7 +28,7 @@ FIRST_PROMPTS = (
     "a dog in a meadow", "a panda in the forest", "a penguin in snow",
     "a house in the mountains", "a sailboat at sunset", "a castle in a meadow",
     "a lion in the desert", "a snowman in snow", "three apples on a table",
-    "a horse in a meadow", "a dragon in the mountains", "a rabbit in a meadow",
+    "a horse in a meadow", "a bear in the forest", "a rabbit in a meadow",
 )  # fmt: skip
 SEEDS = 16
 FIRST_SEEDS = "first-seeds.webp"

@@ -25,7 +25,7 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer, read_captions
 
 Part = TypeVar("Part", bound=nn.Module)
-DEFAULTS = {"steps": 20, "guidance_scale": 4.0, "scheduler": "ddim", "eta": 0.0, "cutouts": 1, "guidance_every": 2}
+DEFAULTS = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim", "eta": 0.0, "cutouts": 1, "guidance_every": 2}
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ def emphasis(scenes: Sequence[Scene], side: int) -> Tensor:
 
 def sample(
     unet: UNet2DConditionModel, vae: AutoencoderTiny, scheduler: DDIMScheduler, states: Tensor, empty: Tensor,
-    *, steps: int = 20, guidance_scale: float = 4.0, seed: int = 1,
+    *, steps: int = 20, guidance_scale: float = 3.0, seed: int = 1,
 ) -> Tensor:  # fmt: skip
     """Draws one picture [B, 3, H, W] in [-1, 1] for each text state by DDIM."""
     scheduler.set_timesteps(steps)
