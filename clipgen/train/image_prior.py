@@ -22,6 +22,7 @@ from clipgen.clip.image_prior import ImagePrior
 from clipgen.train.clip import Anchored
 from clipgen.train.data import Pictures, Renders, held_back
 from clipgen.train.loop import Budget
+from clipgen.train.processes import bf16_is_fast
 from clipgen.train.vae import to_image
 from clipgen.train.world.concepts import concepts
 from clipgen.train.world.grammar import plain_caption
@@ -130,7 +131,8 @@ def kept_vectors(clip: CLIPModel, data: Pictures, indices: npt.NDArray[np.int64]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     eye = Anchored(clip).eval().to(device)
     parts = np.array_split(indices, -(-len(indices) // AT_ONCE))
-    vectors = torch.cat([eye.images(data.images(part).to(device)).cpu() for part in parts])
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast()):
+        vectors = torch.cat([eye.images(data.images(part).to(device)).cpu() for part in parts])
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"vectors": vectors}, path)
     return vectors
