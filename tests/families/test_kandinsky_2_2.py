@@ -60,7 +60,7 @@ def theirs(peer, picture, guidance_scale):
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
 def test_the_picture_is_diffusers_own(pipe, peer, picture, guidance_scale):
     drawn = ours(pipe, "", vary=str(picture), guidance_scale=guidance_scale)
-    assert apart(drawn, theirs(peer, picture, guidance_scale)) <= 1e-4
+    assert apart(drawn, theirs(peer, picture, guidance_scale)) <= 1e-3
 
 
 def test_everything_told_is_seen_and_a_prompt_is_said_not_to_be(pipe, picture, tmp_path):

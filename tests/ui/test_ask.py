@@ -61,8 +61,9 @@ def test_pictures_are_ranked_and_keep_their_places(workshop: Workshop, drawn: Pi
     assert "&lt;b&gt;" in ask.caption_told("<b>owl")
 
 
-def test_a_picture_is_described(workshop: Workshop, drawn: Picture) -> None:
-    assert "snow" in answer(workshop, lambda: ask.caption(workshop, {"path": str(drawn.shown)}))
+def test_a_model_without_a_captioner_says_so(workshop: Workshop, drawn: Picture) -> None:
+    (*_, said) = ask.asked(workshop, lambda: ask.caption(workshop, {"path": str(drawn.shown)}), "v")
+    assert "brings no captioner. To train one: clipgen train captioner" in said
 
 
 def test_its_own_picture_is_drawn_again_for_the_words(workshop: Workshop, drawn: Picture) -> None:
