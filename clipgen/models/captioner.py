@@ -13,6 +13,7 @@ from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import Part
 from clipgen.models.load import load_networks
 from clipgen.models.network import check_network, read_files
+from clipgen.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -114,9 +115,6 @@ def _blip(found: Found, device: torch.device) -> Writer:
         read_json(path, most=MAX_TOKENIZER, keys_are_data=path.name == "tokenizer.json")
     part = Part((("transformers", "BlipForConditionalGeneration"),), full_precision=True, tied=TIED)
     network = load_networks(found.name, {BLIP: check_network(found.path, part)}, device, torch.float32)[BLIP]
-    try:
-        tokenizer = transformers.BertTokenizer.from_pretrained(found.path, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises nothing narrower for a broken file
-        raise ModelError(f"{found.path.name} has a tokenizer that cannot be read: {str(error)[:160]}") from error
+    tokenizer = read_tokenizer(transformers.BertTokenizer, found.path, f"{found.path.name} has a tokenizer that")
     preprocessor = found.path / "preprocessor_config.json"
     return BlipWriter(network, tokenizer, read_json(preprocessor) if preprocessor.is_file() else {})

@@ -11,6 +11,7 @@ from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import Part
 from clipgen.models.load import load_networks
 from clipgen.models.network import check_network
+from clipgen.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,4 @@ def _tokenizer(folder: Path, kind: str) -> Any:
     reader = transformers.CLIPTokenizer if kind == "clip" else transformers.PreTrainedTokenizerFast
     if kind != "clip" and not (folder / "tokenizer.json").is_file():
         raise ModelError(f"{folder.name} has no tokenizer.json.")
-    try:
-        return reader.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises nothing narrower for a broken file
-        raise ModelError(f"{folder.name} has a tokenizer that cannot be read: {str(error)[:160]}") from error
+    return read_tokenizer(reader, folder, f"{folder.name} has a tokenizer that")

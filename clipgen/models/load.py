@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
 from clipgen.models.layout import POSITIONS, Checked, Network, Part, with_tied
+from clipgen.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,4 @@ def _tokenizer(checked: Checked, name: str) -> Any:
 
     folder = checked.found.path / name
     _, class_name = checked.layout.tokenizers[name][0]
-    try:
-        return getattr(transformers, class_name).from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises nothing narrower for a broken file
-        raise ModelError(f"{name} cannot be read: {str(error).splitlines()[0][:160]}") from error
+    return read_tokenizer(getattr(transformers, class_name), folder, name)
