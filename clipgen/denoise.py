@@ -27,6 +27,8 @@ from clipgen.prediction import (
 )
 from clipgen.schedulers import SchedulerSpec, dynamic_mu, flow_shift, scheduler_for
 
+LARGEST_ETA = 1 - 1e-6
+
 
 @dataclass(frozen=True)
 class Point:
@@ -285,9 +287,14 @@ def _as_it_is(latents: Tensor) -> Tensor:
 
 
 def _step_options(scheduler: Any, generators: Sequence[torch.Generator], eta: float) -> dict[str, Any]:
-    """Returns of generator and eta what this scheduler's step takes, as diffusers' pipelines do."""
+    """Returns of generator and eta what this scheduler's step takes, as diffusers' pipelines do.
+
+    DDIM leaves sqrt(1 - a' - eta^2 (1 - a')) of the noise from zero terminal SNR on: a root of less than nothing by
+    one rounding at eta = 1.
+    """
     known = inspect.signature(scheduler.step).parameters
-    return {name: value for name, value in {"generator": list(generators), "eta": eta}.items() if name in known}
+    taken = {"generator": list(generators), "eta": min(eta, LARGEST_ETA)}
+    return {name: value for name, value in taken.items() if name in known}
 
 
 def _with_fresh_noise(

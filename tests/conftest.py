@@ -17,6 +17,8 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: more threads than cores would wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:

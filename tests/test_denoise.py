@@ -115,6 +115,13 @@ def test_eta_is_ddims():
     assert torch.equal(states("euler", [3], eta=1.0)[-1].latents, states("euler", [3])[-1].latents)
 
 
+@pytest.mark.parametrize("steps", [2, 5, 10, 20, 50])
+def test_all_noise_anew_from_zero_terminal_snr_is_finite(steps):
+    """The noise that eta = 1 leaves is the root of 0, or of a rounding below it."""
+    last = states("ddim", [3], config=tiny.ZERO_TERMINAL, steps=steps, eta=1.0)[-1].latents
+    assert last.isfinite().all()
+
+
 def test_eta_of_a_flow_draws_noise_anew_and_keeps_its_size():
     """Where x0 is 0 the latents are noise of the level's size, whatever part of it is fresh."""
 

@@ -20,7 +20,7 @@ from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 WIDTH = 100
-INSTALL = {"pip install .", 'pip install -e ".[dev]"', "python -m pytest -q"}  # .ci/run runs these
+INSTALL = {"pip install .", 'pip install -e ".[dev]"', "python -m pytest -q -n auto --dist loadfile"}  # as .ci/run does
 
 
 def blocks(language: str) -> list[str]:

@@ -50,10 +50,12 @@ def load_networks(
     return {name: network.module for name, network in networks.items()}
 
 
-def _precision(key: str, part: Part, dtype: torch.dtype) -> torch.dtype:
-    """Returns what one tensor of a network is kept in."""
+def _precision(key: str, tensor: Tensor, part: Part, dtype: torch.dtype) -> torch.dtype:
+    """Returns what one tensor of a network is kept in; whole numbers stay what they are."""
     import torch
 
+    if not tensor.is_floating_point():
+        return tensor.dtype
     too_wide = dtype == torch.float16 and any(piece in key for piece in part.not_half)
     return torch.float32 if part.full_precision or too_wide else dtype
 
@@ -62,7 +64,7 @@ def _bytes(network: Network, dtype: torch.dtype) -> int:
     """Returns the memory that a network will take; of tensors that are tied to each other one counts."""
     part, state = network.part, network.module.state_dict()
     own = {key: tensor for key, tensor in state.items() if part.tied.get(key, key) >= key}
-    return sum(tensor.numel() * _precision(key, part, dtype).itemsize for key, tensor in own.items())
+    return sum(tensor.numel() * _precision(key, tensor, part, dtype).itemsize for key, tensor in own.items())
 
 
 def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
@@ -90,7 +92,7 @@ def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[
             if key.endswith(POSITIONS):
                 continue
             renamed = network.part.rename(key)
-            tensor = tensor.to(_precision(renamed, network.part, dtype), copy=True)
+            tensor = tensor.to(_precision(renamed, tensor, network.part, dtype), copy=True)
             if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
                 raise ModelError(
                     f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {tensor.dtype}."

@@ -56,6 +56,7 @@ class ImagePriorPart:
         self.vectors = kept_vectors(clip, data, self.indices, folder / "vectors.safetensors")
         said = tokenizer(self._captions(), padding="max_length", truncation=True, return_tensors="pt")
         self.ids: Tensor = said.input_ids
+        model.allow(self.ids, tokenizer.eos_token_id)
         self.marks = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         ends = (self.ids == tokenizer.eos_token_id).long().argmax(dim=1)
         places = torch.arange(self.ids.shape[1])
