@@ -27,7 +27,7 @@ from clipgen.prediction import (
 )
 from clipgen.schedulers import SchedulerSpec, dynamic_mu, flow_shift, scheduler_for
 
-LARGEST_ETA = 1 - 1e-6
+LARGEST_ETA = 1 - 1e-6  # at 1 DDIM takes the root of 0, less a rounding, where it steps from zero terminal SNR
 
 
 @dataclass(frozen=True)
@@ -287,11 +287,7 @@ def _as_it_is(latents: Tensor) -> Tensor:
 
 
 def _step_options(scheduler: Any, generators: Sequence[torch.Generator], eta: float) -> dict[str, Any]:
-    """Returns of generator and eta what this scheduler's step takes, as diffusers' pipelines do.
-
-    DDIM leaves sqrt(1 - a' - eta^2 (1 - a')) of the noise from zero terminal SNR on: a root of less than nothing by
-    one rounding at eta = 1.
-    """
+    """Returns of generator and eta what this scheduler's step takes, as diffusers' pipelines do."""
     known = inspect.signature(scheduler.step).parameters
     taken = {"generator": list(generators), "eta": min(eta, LARGEST_ETA)}
     return {name: value for name, value in taken.items() if name in known}

@@ -62,7 +62,8 @@ def parse_seeds(text: str) -> list[int | None]:
 
 
 def _seed(part: str) -> int | None:
-    return coerce("seed", part.strip() or "''")  # type: ignore[no-any-return]
+    seed: int | None = coerce("seed", part.strip() or "''")
+    return seed
 
 
 def _seed_range(text: str, first: str, last: str) -> list[int | None]:

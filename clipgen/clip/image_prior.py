@@ -18,9 +18,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.clip.neighbours import likeliest, neighbours
 from clipgen.clip.writer import cleaned
-
-AT_ONCE = 16  # prompts that are sought together, each of which takes a table of all pairs of tokens
 
 
 class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -59,48 +58,16 @@ class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def allow(self, ids: Tensor, end: int) -> None:
         """Learns from prompts [N, T], each closed by `end`, which token may come after which."""
-        vocabulary = len(self.follows)
-        going_on = (ids == end).cumsum(dim=1)[:, :-1] == 0
-        may = torch.zeros(vocabulary, 8 * self.follows.shape[1], dtype=torch.bool)
-        may[ids[:, :-1][going_on], ids[:, 1:][going_on]] = True
-        self.follows.copy_((may.unflatten(1, (-1, 8)) * _bits()).sum(dim=2))
+        self.follows.copy_(neighbours(ids, end, self.config.vocabulary))
 
     def ids(self, features: Tensor, start: int, end: int, padding: int) -> Tensor:
         """Returns the likeliest prompts as token ids [B, T], with what begins, ends and fills them."""
-        said = self(features).float().log_softmax(dim=-1).cpu()
-        ids = said.argmax(dim=-1)
-        if self.follows.any():
-            ids = torch.cat([self._likeliest(part, start, end) for part in said.split(AT_ONCE)])
+        logits = self(features)
+        ids = likeliest(logits, self.follows, start, end) if self.follows.any() else logits.argmax(dim=-1)
         ids[:, 0], ids[:, -1] = start, end
         ended = (ids == end).cumsum(dim=1)
         found: Tensor = ids.masked_fill((ended > 1) | ((ended == 1) & (ids != end)), padding)
-        return found.to(features.device)
-
-    def _likeliest(self, said: Tensor, start: int, end: int) -> Tensor:
-        """Returns the likeliest ids [B, T] whose neighbours may be such, for log probabilities [B, T, V].
-
-        What has come to its end stays there for nothing. A prompt that does not end by the last place is none.
-        """
-        may = (self.follows.cpu()[..., None] & _bits()).bool().flatten(1)[:, : said.shape[2]]
-        used = (may.any(dim=0) | may.any(dim=1)).nonzero().flatten()
-        first, last = (int((used == token).nonzero()) for token in (start, end))
-        barred = torch.zeros(len(used), len(used)).masked_fill(~may[used][:, used], -torch.inf)
-        barred[last, last] = 0.0
-        said = said[:, :, used]
-        best = torch.full_like(said[:, 0], -torch.inf)
-        best[:, first] = 0.0
-        ways = []
-        for place in range(1, said.shape[1]):
-            reached, way = (best[:, :, None] + barred).max(dim=1)
-            ways.append(way)
-            stays = (way == last) & (torch.arange(len(used)) == last)
-            best = reached + said[:, place].masked_fill(stays, 0.0)
-        at = torch.full((len(said),), last)
-        found = [at]
-        for way in reversed(ways):
-            at = way.gather(1, at[:, None]).flatten()
-            found.append(at)
-        return used[torch.stack(found[::-1], dim=1)]
+        return found
 
     @property
     def width(self) -> int:
@@ -116,8 +83,3 @@ class ImagePrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Returns the likeliest prompts of unit vectors [B, D] in words."""
         ids = self.ids(seen, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
-
-
-def _bits() -> Tensor:
-    """Returns the eight bits of a byte [8]; no constant, as this file may be imported while a model is laid out."""
-    return 2 ** torch.arange(8, dtype=torch.uint8)

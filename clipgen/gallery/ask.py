@@ -159,8 +159,9 @@ def _image(picture: str | Path | Image.Image) -> Image.Image:
 
 def _listed(images: Picture | Iterable[Picture]) -> list[Picture]:
     """Returns one or many pictures as a list; raises SettingsError for none."""
-    one = isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3)
-    listed: list[Picture] = [images] if one else list(images)  # type: ignore[list-item, arg-type]
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3):
+        return [images]
+    listed = list(images)
     if not listed:
         raise SettingsError("images must be one or more, got none", field="images")
     return listed

@@ -51,7 +51,7 @@ def load_networks(
 
 
 def _precision(key: str, tensor: Tensor, part: Part, dtype: torch.dtype) -> torch.dtype:
-    """Returns what one tensor of a network is kept in; whole numbers stay what they are."""
+    """Returns what one tensor of a network is kept in; its whole numbers stay what they are."""
     import torch
 
     if not tensor.is_floating_point():
@@ -83,6 +83,7 @@ def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    own = network.module.state_dict()
     for path in network.paths:
         try:
             stored = load_file(path)
@@ -92,7 +93,7 @@ def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[
             if key.endswith(POSITIONS):
                 continue
             renamed = network.part.rename(key)
-            tensor = tensor.to(_precision(renamed, tensor, network.part, dtype), copy=True)
+            tensor = tensor.to(_precision(renamed, own.get(renamed, tensor), network.part, dtype), copy=True)
             if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
                 raise ModelError(
                     f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {tensor.dtype}."

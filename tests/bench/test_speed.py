@@ -40,6 +40,7 @@ def test_goals_and_noise_are_told(found: speed.Speed) -> None:
         return replace(found, rows=tuple(rows), against_peer=Ratio(by / 4, 0, 9), noise=Ratio(by, 1, 2))
 
     assert with_clip(1.0).goals[0] == "clip / off 1.00, at most 1.5: pass"
+    assert with_clip(1.0).goals[1].startswith("clip, own decoder / off ")
     assert with_clip(2.0).goals[-1] == "ours / community 0.50, at most 0.35: fail"
     with_clip(1.0).check()
     with pytest.raises(ClipgenError, match=r"^Too noisy: A/A 1\.20\. Close other programs and repeat\.$"):

@@ -58,21 +58,6 @@ def test_the_plain_caption_names_all_there_is_and_is_always_the_same() -> None:
             assert thing.colour in text
 
 
-def test_neighbours_in_a_prompt_were_neighbours_in_training() -> None:
-    """Said alone, each place is likeliest to hold a token that none of the prompts has there."""
-    start, end, padding = 0, 1, 2
-    known = torch.tensor([[0, 3, 4, 5, 1, 2], [0, 3, 6, 1, 2, 2]])
-    prior = ImagePrior(4, 6, 9, hidden=8, rank=8, width=8)
-    said = torch.full((2, 6, 9), -9.0)
-    for row, likely in enumerate([[0, 3, 6, 5, 1, 7], [0, 3, 6, 8, 8, 8]]):
-        said[row, range(6), likely] = -0.1
-    said[0, 2, 4] = said[1, 3, 1] = -3.0
-    prior.forward = lambda features: said  # type: ignore[method-assign]
-    assert prior.ids(torch.zeros(2, 4), start, end, padding)[1].tolist() == [0, 3, 6, 8, 8, 1]
-    prior.allow(known, end)
-    assert prior.ids(torch.zeros(2, 4), start, end, padding).tolist() == known.tolist()
-
-
 def test_it_learns_to_say_what_clip_sees(part: ImagePriorPart, tmp_path: Path) -> None:
     part.to(torch.device("cpu"))
     assert (part.known, part.ids.shape) == (56, (64, 32))
