@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Varied:
-    """What a batch varies: the file, the vector [1, D] that the denoiser is told, and its CLIP's [D] if it has one."""
+    """What a batch varies: the file, what the denoiser is told of it [1, ...], its CLIP's vector [D] if it has one."""
 
     source: Source
     seen: Tensor

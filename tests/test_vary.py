@@ -11,7 +11,6 @@ from PIL import Image
 
 import clipgen
 from clipgen import ImageFileError, Pipeline, Settings, SettingsError, read_settings
-from clipgen.clip.image_prior import ImagePrior
 from clipgen.families import LAYOUTS
 from clipgen.image_file.names import output_path
 from clipgen.models import Found, preflight
@@ -58,6 +57,13 @@ def test_the_weight_goes_from_the_prompt_alone_to_the_picture_alone(pipe, pictur
     assert (other.pixels - alone.pixels).abs().max() < 1e-5
 
 
+def test_the_picture_alone_is_the_prompt_that_the_writer_writes_of_it(pictures):
+    pipe = Pipeline.from_pretrained("storybook")
+    (said,) = clipgen.caption(pictures["red"])
+    (told,), (alone,) = pipe.run(Settings(said, seed=3, steps=2)), drawn(pipe, pictures["red"], steps=2)
+    assert (told.pixels - alone.pixels).abs().max() < 1e-5
+
+
 def test_each_of_several_is_the_one_that_its_seed_gives_alone(pipe, pictures):
     several = drawn(pipe, pictures["red"], images=3)
     (alone,) = drawn(pipe, pictures["red"], seed=5)
@@ -101,8 +107,8 @@ def test_the_function_of_the_package_draws_and_takes_settings(folder, pictures):
         list(clipgen.vary("./nothing.png", model=str(folder)))
 
 
-def test_a_model_without_a_prior_refuses_before_it_is_loaded(tiny_v, tiny_epsilon):
-    line = r"draws no variations: it brings no image_prior\. What works: a prompt with --guidance clip --like IMAGE$"
+def test_a_model_without_a_writer_refuses_before_it_is_loaded(tiny_v, tiny_epsilon):
+    line = r"draws no variations: it brings no coca\. What works: a prompt with --guidance clip --like IMAGE$"
     for model in (tiny_v, tiny_epsilon):
         with pytest.raises(SettingsError, match=line):
             Pipeline.from_pretrained(str(model), wanted=[Settings.from_dict({"vary": "fox.png"})])
@@ -110,17 +116,20 @@ def test_a_model_without_a_prior_refuses_before_it_is_loaded(tiny_v, tiny_epsilo
         Pipeline.from_pretrained(str(tiny_v)).run(Settings.from_dict({"vary": "fox.png"}))
 
 
-def test_a_prior_that_does_not_fit_is_refused(folder, tmp_path):
+def test_a_writer_that_does_not_fit_is_refused(folder, tmp_path):
     import shutil
 
     other = shutil.copytree(folder, tmp_path / "model")
-    ImagePrior(features=32, tokens=16, vocabulary=514).save_pretrained(other / "image_prior")
-    with pytest.raises(
-        clipgen.ModelError, match=r"image_prior gives 16 of 514 tokens, the text encoder reads 32 of 514\."
-    ):
+    tiny.coca(tiny.tokenizer(32), states=16).save_pretrained(other / "coca")
+    with pytest.raises(clipgen.ModelError, match=r"coca reads patches of 16 numbers, its CLIP gives 32\."):
         preflight(Found("./model", other, "folder"), LAYOUTS)
-    ImagePrior(features=16, tokens=32, vocabulary=514).save_pretrained(other / "image_prior")
-    with pytest.raises(clipgen.ModelError, match="image_prior reads vectors of 16, the text encoders give 32"):
+    words = tiny.tokenizer(32)
+    words.add_tokens(["fox"])
+    tiny.coca(words).save_pretrained(other / "coca")
+    with pytest.raises(clipgen.ModelError, match=r"coca writes 515 different tokens, its CLIP reads 514\."):
+        preflight(Found("./model", other, "folder"), LAYOUTS)
+    shutil.rmtree(other / "clip")
+    with pytest.raises(clipgen.ModelError, match=r"coca writes of what a CLIP sees, and the model brings none\."):
         preflight(Found("./model", other, "folder"), LAYOUTS)
 
 

@@ -323,16 +323,33 @@ def save_flux(folder: Path, *, guidance: bool = True) -> Path:
 
 
 def save_varying(folder: Path) -> Path:
-    """Saves the storybook look-alike with an image prior, so that it draws variations."""
-    from clipgen.clip.image_prior import ImagePrior
-
+    """Saves the storybook look-alike with a CoCa, so that it draws variations."""
     save_v(folder)
-    torch.manual_seed(0)
-    prior = ImagePrior(features=32, tokens=32, vocabulary=514, hidden=32, rank=16, width=16)
-    with torch.no_grad():
-        prior.mapper[-1].weight.mul_(20)  # as it is at random all pictures are told alike
-    prior.save_pretrained(folder / "image_prior")
+    coca(tokenizer(32)).save_pretrained(folder / "coca")
     return folder
+
+
+def coca(words: Any, states: int = 32) -> Any:
+    """A CoCa that reads the patches of `clip`."""
+    from transformers import GPT2Config
+
+    from clipgen.clip.coca import Coca, CocaConfig
+
+    torch.manual_seed(0)
+    decoder = GPT2Config(
+        vocab_size=len(words),
+        n_positions=34,
+        n_embd=32,
+        n_layer=1,
+        n_head=4,
+        add_cross_attention=True,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+    )
+    model = Coca(CocaConfig(states=states, queries=4, decoder=decoder)).eval()
+    with torch.no_grad():
+        model.decoder.transformer.h[0].crossattention.c_proj.weight.mul_(40)  # as it is at random all are told alike
+    return model
 
 
 def unet_unclip() -> Any:

@@ -32,7 +32,7 @@ def caption(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", metavar="NAME", help="clipcap, coca or prior, of a model with several.", rich_help_panel=PICTURES,
+            "--kind", metavar="NAME", help="coca or clipcap, of a model with both.", rich_help_panel=PICTURES,
             show_default=False,
         ),
     ] = None,

@@ -151,15 +151,7 @@ def captioner(
 ) -> None:
     """Train what writes captions from what CLIP sees of a picture; it needs a trained clip."""
     with _resumable(json) as report:
-        _train(report, _head(kind, mapper), minutes, tier, out, warm_start, data, mapper or MLP)
-
-
-@app.command("image-prior", cls=Command)
-def image_prior(
-    minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
-) -> None:
-    """Train what variations are drawn by; it needs a trained clip and unet."""
-    _stage("image_prior", minutes, tier, out, warm_start, json)
+        _train(report, _head(kind, mapper, data), minutes, tier, out, warm_start, data, mapper or MLP)
 
 
 @app.command("assemble", cls=Command)
@@ -179,7 +171,7 @@ def _resumable(json: bool) -> Iterator[Report]:
             raise Cancelled("Stopped; the same command goes on from the last saved state.") from None
 
 
-def _head(kind: str, mapper: str | None) -> str:
+def _head(kind: str, mapper: str | None, data: str | None) -> str:
     """Returns the stage that trains a kind of captioner; raises SettingsError for a kind or mapper that is none."""
     if kind not in HEADS:
         raise SettingsError(f"Unknown kind '{kind[:60]}'. Works: {', '.join(HEADS)}.", field="kind")
@@ -187,6 +179,8 @@ def _head(kind: str, mapper: str | None) -> str:
         raise SettingsError(f"Unknown mapper '{mapper[:60]}'. Works: {', '.join(MAPPERS)}.", field="mapper")
     if mapper and kind != "clipcap":
         raise SettingsError(f"'{kind}' has no mapper: it reads CLIP's patches themselves.", field="mapper")
+    if kind == "coca" and data is None:
+        raise SettingsError("storybook's coca learns together with its CLIP: clipgen train clip", field="kind")
     return HEADS[kind]
 
 

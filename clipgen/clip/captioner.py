@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import read_decoder, read_sizes, save_head, written
+from clipgen.clip.writer import written
 
-FOLDER = "captioner"  # in a model folder, beside its clip
-MAPPER = "mapper"  # what lies beside the decoder, and the file of its sizes
 LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has eight of each for a GPT-2 three times as wide
+
+
+@strict
+class CaptionerConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Sizes of a Captioner: `features` numbers of CLIP's vector, `prefix` words made of them, and the decoder's own."""
+
+    model_type = "clipgen_clipcap"
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
+
+    features: int = 512
+    prefix: int = 10
+    mapper: str = "mlp"
+    decoder: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
 
 
 class TransformerMapper(nn.Module):
@@ -49,24 +60,28 @@ def build_mapper(kind: str, features: int, width: int, prefix: int) -> nn.Module
     return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix))
 
 
-class Captioner(nn.Module):
+class Captioner(PreTrainedModel):  # type: ignore[misc]
     """A mapper from CLIP's vectors to `prefix` word embeddings, and the decoder that reads them, a GPT2LMHeadModel.
 
     ClipCap: Mokady et al. 2021 (arXiv 2111.09734); the mapper is the MLP of section 3.1 or the transformer of 3.2.
     """
 
+    config_class = CaptionerConfig
     kind: ClassVar[str] = "clipcap"
     is_small: ClassVar[bool] = True  # what it sees of a picture: worth keeping for every picture of a training
 
-    def __init__(self, decoder: Any, features: int, prefix: int, mapper: str = "mlp") -> None:
-        super().__init__()
-        self.decoder, self.features, self.prefix, self.mapping = decoder, features, prefix, mapper
-        self.mapper = build_mapper(mapper, features, decoder.config.n_embd, prefix)
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__(config)
+        self.decoder = GPT2LMHeadModel(config.decoder)
+        self.prefix = config.prefix
+        self.mapper = build_mapper(config.mapper, config.features, self.decoder.config.n_embd, config.prefix)
+        self.post_init()
 
     @property
     def width(self) -> int:
         """How many numbers a picture is to it."""
-        return self.features
+        features: int = self.config.features
+        return features
 
     def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
         """Returns CLIP's unit vectors [B, D] of pictures [B, 3, H, W] in [0, 1]."""
@@ -89,18 +104,3 @@ class Captioner(nn.Module):
         lead = self.lead(features)
         seen = torch.ones(lead.shape[:2], dtype=torch.long, device=lead.device)
         return written(self.decoder, tokenizer, inputs_embeds=lead, attention_mask=seen)
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Writes decoder and mapper into a folder."""
-        sizes = {"features": self.features, "prefix": self.prefix, "mapper": self.mapping}
-        save_head(folder, self.decoder, MAPPER, self.mapper, sizes)
-
-    @classmethod
-    def from_pretrained(cls, folder: Path) -> Captioner:
-        """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
-        sizes = read_sizes(folder, MAPPER)
-        decoder = read_decoder(folder)
-        with torch.device("meta"):
-            captioner = cls(decoder, sizes["features"], sizes["prefix"], sizes["mapper"])
-        captioner.mapper.load_state_dict(load_file(folder / f"{MAPPER}.safetensors"), assign=True)
-        return captioner.eval()

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import read_decoder, read_sizes, save_head, written
+from clipgen.clip.writer import written
 
-FOLDER = "coca"  # in a model folder, beside its clip
-POOLER = "pooler"  # what lies beside the decoder, and the file of its sizes
 HEADS = 4
+
+
+@strict
+class CocaConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Sizes of a Coca: `states` numbers a patch, `queries` that gather from the patches, and the decoder's own."""
+
+    model_type = "clipgen_coca"
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
+
+    states: int = 768
+    queries: int = 64
+    decoder: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
 
 
 class Pooler(nn.Module):
@@ -33,25 +43,28 @@ class Pooler(nn.Module):
         return pooled
 
 
-class Coca(nn.Module):
+class Coca(PreTrainedModel):  # type: ignore[misc]
     """An attentional pooler over CLIP's patch states, and the decoder that looks at what it gathered.
 
-    CoCa: Yu et al. 2022 (arXiv 2205.01917). `decoder` is a GPT2LMHeadModel with cross-attention, in every layer where
-    the paper has it in the upper half; the contrastive towers are a CLIP that was trained before and stays as it is.
+    CoCa: Yu et al. 2022 (arXiv 2205.01917). The decoder is a GPT2LMHeadModel with cross-attention, in every layer where
+    the paper has it in the upper half; the contrastive towers are a CLIP beside it.
     """
 
+    config_class = CocaConfig
     kind: ClassVar[str] = "coca"
     is_small: ClassVar[bool] = False  # what it sees of a picture
 
-    def __init__(self, decoder: Any, states: int, queries: int) -> None:
-        super().__init__()
-        self.decoder, self.states, self.queries = decoder, states, queries
-        self.pooler = Pooler(states, decoder.config.n_embd, queries)
+    def __init__(self, config: CocaConfig) -> None:
+        super().__init__(config)
+        self.decoder = GPT2LMHeadModel(config.decoder)
+        self.pooler = Pooler(config.states, self.decoder.config.n_embd, config.queries)
+        self.post_init()
 
     @property
     def width(self) -> int:
         """How many numbers a patch of a picture is to it."""
-        return self.states
+        states: int = self.config.states
+        return states
 
     def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
         """Returns CLIP's patch states [B, N, S] of pictures [B, 3, H, W] in [0, 1]."""
@@ -70,18 +83,3 @@ class Coca(nn.Module):
         start = torch.full((len(states), 1), self.decoder.config.bos_token_id, device=states.device)
         seen, looked_at = torch.ones_like(start), self.pooler(states)
         return written(self.decoder, tokenizer, input_ids=start, attention_mask=seen, encoder_hidden_states=looked_at)
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Writes decoder and pooler into a folder."""
-        sizes = {"states": self.states, "queries": self.queries}
-        save_head(folder, self.decoder, POOLER, self.pooler, sizes)
-
-    @classmethod
-    def from_pretrained(cls, folder: Path) -> Coca:
-        """Reads what `save_pretrained` wrote; sizes that do not fit the weights take no memory before they fail."""
-        sizes = read_sizes(folder, POOLER)
-        decoder = read_decoder(folder)
-        with torch.device("meta"):
-            coca = cls(decoder, sizes["states"], sizes["queries"])
-        coca.pooler.load_state_dict(load_file(folder / f"{POOLER}.safetensors"), assign=True)
-        return coca.eval()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 
@@ -21,7 +18,7 @@ BEAMS = 4
 
 
 class Writer(Protocol):
-    """Says what pictures show, always the same; `kind` is by which method: clipcap, coca, prior or blip."""
+    """Says what pictures show, always the same; `kind` is by which method: clipcap, coca or blip."""
 
     @property
     def kind(self) -> str:
@@ -70,34 +67,6 @@ class ClipWriter:
         return self.head.write(self.head.look(self.encoder, pixels), self.encoder.tokenizer)
 
 
-def read_decoder(folder: Path) -> Any:
-    """Returns the GPT2LMHeadModel of a folder in float32, without the bar that from_pretrained draws.
-
-    Raises RuntimeError for weights that are not the config's.
-    """
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    decoder = GPT2LMHeadModel(GPT2Config.from_json_file(folder / "config.json"))
-    weights = load_file(folder / "model.safetensors")
-    decoder.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
-    decoder.tie_weights()
-    return decoder.eval()
-
-
-def save_head(folder: Path, decoder: Any, name: str, part: nn.Module, sizes: Mapping[str, Any]) -> None:
-    """Writes a head into a folder: its decoder, what stands before that as NAME.safetensors, its sizes as NAME.json."""
-    decoder.save_pretrained(folder)
-    (folder / f"{name}.json").write_text(json.dumps(sizes) + "\n", "utf-8")
-    weights = {key: value.detach().contiguous() for key, value in part.state_dict().items()}
-    save_file(weights, folder / f"{name}.safetensors")
-
-
-def read_sizes(folder: Path, name: str) -> dict[str, Any]:
-    """Returns the sizes that `save_head` wrote."""
-    sizes: dict[str, Any] = json.loads((folder / f"{name}.json").read_text("utf-8"))
-    return sizes
-
-
 def written(decoder: Any, tokenizer: Any, **start: Tensor) -> list[str]:
     """Returns what a GPT2LMHeadModel goes on to say from where it is to start, always the same, by a beam of four."""
     end = tokenizer.eos_token_id
@@ -108,5 +77,5 @@ def written(decoder: Any, tokenizer: Any, **start: Tensor) -> list[str]:
 
 
 def cleaned(texts: Sequence[str]) -> list[str]:
-    """Returns texts on one line each, single spaces between their words."""
-    return [" ".join(text.split()) for text in texts]
+    """Returns texts on one line each, single spaces between their words, none before a comma."""
+    return [" ".join(text.split()).replace(" ,", ",") for text in texts]

@@ -34,8 +34,8 @@ class Family(Protocol):
     `towers` are its text encoders, `denoiser` and `vae` its networks, `defaults` Settings fields, `sides` what its
     pictures may measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where no such matrix is.
     `latent_head` guesses from noisy latents what the model's own CLIP would see; None where a model brings none.
-    `see` turns pixels [1, 3, H, W] in [0, 1] into the vector [1, D] that `with_picture` takes; None where the denoiser
-    cannot be told a picture.
+    `see` turns pixels [1, 3, H, W] in [0, 1] into what `with_picture` takes, [1, ...]; None where the denoiser can't be
+    told a picture.
     `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
     and negative prompts say nothing.
     """
@@ -72,7 +72,7 @@ class Family(Protocol):
         """Returns the conditioning with the guidance scale in it where the denoiser takes one, else as it is."""
 
     def with_picture(self, conditioning: Conditioning, seen: Tensor | None, weight: float, seed: int) -> Conditioning:
-        """Returns the conditioning of a prompt with a picture in it, by the vector that `see` gave; None is no picture.
+        """Returns the conditioning of a prompt with a picture in it, by what `see` gave; None is no picture.
 
         `weight` 1 is the picture alone as far as the family can, 0 none of it; `seed` draws noise where it needs some.
         """
@@ -134,17 +134,14 @@ def load_family(
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.score import Scorer, read_captions
 
-    parts = {**load(checked, device, dtype, filling), **checked.sheets}
-    family = make_family(checked.layout, parts, checked.scheduler, checked.index)
-    if "clip" not in parts:
-        return family, None
-    folder = checked.found.path / "clip"
-    preprocessor = folder / "preprocessor_config.json"
-    known = read_json(preprocessor) if preprocessor.is_file() else {}
-    encoder = ClipEncoder(f"{Path(checked.found.name).name}/clip", parts["clip"], parts["tokenizer"], known)
-    if checked.sees:
-        family.see = family.see or encoder.image_features
-    return family, Scorer(encoder, read_captions(), folder)
+    parts, scorer = {**load(checked, device, dtype, filling), **checked.sheets}, None
+    if "clip" in parts:
+        folder = checked.found.path / "clip"
+        preprocessor = folder / "preprocessor_config.json"
+        known = read_json(preprocessor) if preprocessor.is_file() else {}
+        encoder = ClipEncoder(f"{Path(checked.found.name).name}/clip", parts["clip"], parts["tokenizer"], known)
+        parts["encoder"], scorer = encoder, Scorer(encoder, read_captions(), folder)
+    return make_family(checked.layout, parts, checked.scheduler, checked.index), scorer
 
 
 def adopt(pipeline: Any) -> Family:

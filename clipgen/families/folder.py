@@ -37,7 +37,6 @@ T5_TEXT = Part(
     not_half=(".wo.",),  # the feed-forward outputs of T5 v1.1 pass float16's range
 )
 CLIP = Part((("transformers", "CLIPModel"),), required=False, full_precision=True)
-IMAGE_PRIOR = Part((("clipgen", "ImagePrior"),), required=False, full_precision=True)
 LATENT_HEAD = Part((("transformers", "CLIPVisionModelWithProjection"),), required=False, full_precision=True)
 UNUSED: Mapping[str, tuple[Pair, ...]] = {
     "feature_extractor": (

@@ -10,6 +10,7 @@ from clipgen.families import folder
 from clipgen.families.latents import OnLatents, factor_of
 from clipgen.families.towers import Embedded, clip_tower, last_layer
 from clipgen.models import Layout, Sides
+from clipgen.models.captioner import HEADS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,20 +27,22 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
     folder.check_inputs(unet, "stable_diffusion")
     folder.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
     folder.check_lengths(tokenizers, networks, "tokenizer")
-    if "image_prior" in networks:
-        _check_projection(networks, tokenizers["tokenizer"]["model_max_length"])
+    if "coca" in networks:
+        _check_writer(networks)
 
 
-def _check_projection(networks: Mapping[str, Any], tokens: int) -> None:
-    """Raises ModelError for an image prior that gives other tokens than the text encoder reads, or has no CLIP."""
-    given, text = networks["image_prior"].config, networks["text_encoder"].config
+def _check_writer(networks: Mapping[str, Any]) -> None:
+    """Raises ModelError for a CoCa that does not fit the CLIP beside it, or has none."""
     if "clip" not in networks:
-        raise ModelError("image_prior reads what a CLIP sees, and the model brings none.")
-    folder.check_width("image_prior reads vectors", given.features, networks["clip"].config.projection_dim)
-    if (given.tokens, given.vocabulary) != (tokens, text.vocab_size):
+        raise ModelError("coca writes of what a CLIP sees, and the model brings none.")
+    coca, clip = networks["coca"].config, networks["clip"].config
+    if coca.states != clip.vision_config.hidden_size:
         raise ModelError(
-            f"image_prior gives {given.tokens} of {given.vocabulary} tokens, the text encoder reads {tokens} of "
-            f"{text.vocab_size}."
+            f"coca reads patches of {coca.states} numbers, its CLIP gives {clip.vision_config.hidden_size}."
+        )
+    if coca.decoder.vocab_size != clip.text_config.vocab_size:
+        raise ModelError(
+            f"coca writes {coca.decoder.vocab_size} different tokens, its CLIP reads {clip.text_config.vocab_size}."
         )
 
 
@@ -56,7 +59,7 @@ LAYOUT = Layout(
         "text_encoder": folder.CLIP_TEXT,
         "clip": folder.CLIP,
         "latent_head": folder.LATENT_HEAD,
-        "image_prior": folder.IMAGE_PRIOR,
+        "coca": HEADS["coca"],
     },
     tokenizers={"tokenizer": folder.CLIP_TOKENIZER},
     schedulers=folder.DIFFUSION,
@@ -65,7 +68,7 @@ LAYOUT = Layout(
     guidance="classifier-free",
     check=_check,
     sides=_sides,
-    sees=("clip", "image_prior"),
+    sees=("clip", "coca"),
 )
 
 
@@ -87,7 +90,8 @@ class StableDiffusion(OnLatents):
             self.latent_rgb = torch.tensor(LATENT_RGB)
         if "latent_head" in parts:
             self.latent_head = LatentHead(parts["latent_head"])
-        self.image_prior: Any = parts.get("image_prior")
+        if "coca" in parts:
+            self.coca, self.encoder, self.see = parts["coca"], parts["encoder"], self._read
 
     def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D]}."""
@@ -96,14 +100,23 @@ class StableDiffusion(OnLatents):
     def with_picture(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
-        """Returns the prompt's text states moved towards those of the picture's: all the way at a weight of 1."""
+        """Returns the prompt's text states moved towards those of the picture: all the way at a weight of 1."""
         if seen is None:
             return conditioning
-        told, words = conditioning["encoder_hidden_states"], self.towers[0].tokenizer
-        marks = words.bos_token_id, words.eos_token_id, words.pad_token_id
-        ids = self.image_prior.ids(seen.to(self.image_prior.device), *marks)
-        states = last_layer(self.text_encoder, ids.to(told.device)).tokens
-        return {**conditioning, "encoder_hidden_states": told.lerp(states.to(told), weight)}
+        told = conditioning["encoder_hidden_states"]
+        return {**conditioning, "encoder_hidden_states": told.lerp(seen.to(told), weight)}
+
+    def _read(self, pixels: Tensor) -> Tensor:
+        """Returns the text states [1, T, D] of the caption that CoCa writes of a picture [1, 3, H, W] in [0, 1].
+
+        unCLIP (Ramesh et al. 2022, arXiv 2204.06125) tells its decoder CLIP's vector itself. A denoiser that was
+        trained on prompts alone is told the likeliest prompt instead. What comes of that is measured in train/LOG.md.
+        """
+        words = self.towers[0].tokenizer
+        said = self.coca.write(self.coca.look(self.encoder, pixels), words)
+        ids = words(said, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        states: Tensor = last_layer(self.text_encoder, ids.to(self.text_encoder.device)).tokens
+        return states
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the UNet's output [B, C, h, w] in float32 for scaled latents [B, C, h, w]."""

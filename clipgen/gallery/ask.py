@@ -108,7 +108,7 @@ def caption(
 ) -> list[str]:
     """Returns a caption of each picture by a model that brings a captioner, or a BLIP; see `similarity`.
 
-    `kind` is `clipcap` or `coca` where a model brings both. Raises ModelNotFound for a model that brings none.
+    `kind` is `coca` or `clipcap` where a model brings both. Raises ModelNotFound for a model that brings none.
     """
     pictures = [to_image(p.cpu()) if isinstance(p, Tensor) else _image(p) for p in _listed(images)]
     writer = load_captioner(model, pick_device(device), kind)

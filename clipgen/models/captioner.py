@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from clipgen.errors import ModelError, ModelNotFound, SettingsError
 from clipgen.models.encoder import load_encoder
@@ -12,7 +12,7 @@ from clipgen.models.find import Found, find_clip
 from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import Part
 from clipgen.models.load import load_networks
-from clipgen.models.network import check_network, read_files
+from clipgen.models.network import check_network
 from clipgen.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.writer import Head, Writer
 
-Kind = Literal["clipcap", "coca", "prior"]
-FOLDERS: dict[Kind, str] = {"clipcap": "captioner", "coca": "coca", "prior": "image_prior"}  # beside a head's CLIP
+Kind = Literal["coca", "clipcap"]
+FOLDERS: dict[Kind, str] = {"coca": "coca", "clipcap": "captioner"}  # beside a head's CLIP
+LM_HEAD = {"decoder.lm_head.weight": "decoder.transformer.wte.weight"}
+HEADS: dict[Kind, Part] = {
+    "coca": Part((("clipgen.clip.coca", "Coca"),), required=False, full_precision=True, tied=LM_HEAD),
+    "clipcap": Part((("clipgen.clip.captioner", "Captioner"),), required=False, full_precision=True, tied=LM_HEAD),
+}
 BLIP = "blip"
 TIED = {
     "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
     "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
 }
-UNREADABLE = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
 
 def load_captioner(model: str, device: torch.device, kind: str | None = None, *, offline: bool = False) -> Writer:
-    """Returns what writes captions in float32: a model's ClipCap, CoCa or image prior, the first that `kind` allows.
+    """Returns what writes captions in float32: a model's CoCa or ClipCap, the first that `kind` allows.
 
     A transformers folder or hub id may be a BLIP. Files are held against their configs before a network is built.
     Raises SettingsError, ModelNotFound, ModelError, OutOfMemory.
@@ -46,15 +50,18 @@ def load_captioner(model: str, device: torch.device, kind: str | None = None, *,
     from clipgen.clip.writer import ClipWriter
 
     encoder = load_encoder(model, device, offline=offline)
-    return ClipWriter(encoder, _head(home_of(found.path) / FOLDERS[chosen], chosen, encoder))
+    return ClipWriter(encoder, _head(found.name, home_of(found.path) / FOLDERS[chosen], chosen, encoder))
 
 
 def load_captioners(model: str, encoder: ClipEncoder) -> list[Writer]:
     """Returns every head that a model brings, each on the same CLIP, which lies in that model."""
     from clipgen.clip.writer import ClipWriter
 
-    clip = find_clip(model, offline=True).path
-    return [ClipWriter(encoder, _head(home_of(clip) / FOLDERS[kind], kind, encoder)) for kind in kinds_in(clip)]
+    found = find_clip(model, offline=True)
+    home = home_of(found.path)
+    return [
+        ClipWriter(encoder, _head(found.name, home / FOLDERS[kind], kind, encoder)) for kind in kinds_in(found.path)
+    ]
 
 
 def kinds_in(clip: Path) -> list[Kind]:
@@ -74,32 +81,19 @@ def _choose(model: str, there: Sequence[Kind], kind: str | None) -> Kind:
     chosen = next((name for name in there if kind in (None, name)), None)
     if chosen is None:
         what = "captioner" if kind is None else f"captioner of the kind {kind}"
-        how = "" if kind in (None, "clipcap") else f" --kind {kind}"
+        how = "" if kind in (None, "clipcap") else f" --kind {kind} --data FOLDER"
         raise ModelNotFound(f"Model '{model[:200]}' brings no {what}. To train one: clipgen train captioner{how}.")
     return chosen
 
 
-def _head(folder: Path, kind: Kind, encoder: ClipEncoder) -> Head:
-    """Returns a head whose sizes fit its own weights and the CLIP that it sits on; raises ModelError."""
+def _head(model: str, folder: Path, kind: Kind, encoder: ClipEncoder) -> Head:
+    """Returns a head whose sizes fit its own weights and the CLIP that it sits on; raises ModelError, OutOfMemory."""
     import torch
-    from safetensors import SafetensorError
 
-    from clipgen.clip import captioner, coca
-    from clipgen.clip.image_prior import ImagePrior
-
-    makers: dict[Kind, tuple[Any, str]] = {
-        "clipcap": (captioner.Captioner, captioner.MAPPER), "coca": (coca.Coca, coca.POOLER),
-        "prior": (ImagePrior, "config"),
-    }  # fmt: skip
-    maker, sizes = makers[kind]
-    read_json(folder / f"{sizes}.json")
-    read_files(folder)
-    try:
-        head: Head = maker.from_pretrained(folder).float().requires_grad_(False).to(encoder.model.device)
-        with torch.no_grad():
-            seen = head.look(encoder, torch.zeros(1, 3, encoder.side, encoder.side))
-    except (SafetensorError, *UNREADABLE) as error:
-        raise ModelError(f"{folder.name} cannot be read: {str(error).splitlines()[0][:160]}") from error
+    network = check_network(folder, HEADS[kind])
+    head: Head = load_networks(model, {kind: network}, encoder.model.device, torch.float32)[kind]
+    with torch.no_grad():
+        seen = head.look(encoder, torch.zeros(1, 3, encoder.side, encoder.side))
     if seen.shape[-1] != head.width:
         raise ModelError(f"{folder.name} takes vectors of {head.width} numbers, its CLIP gives {seen.shape[-1]}.")
     return head

@@ -111,11 +111,14 @@ def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
         import transformers
         from diffusers.pipelines import stable_diffusion
 
-        from clipgen.clip import image_prior
+        from clipgen.clip import captioner, coca
 
-    known = {"diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion}
-    network: Any = getattr({**known, "clipgen": image_prior}[library], name)
-    if library == "transformers":
+    known: dict[str, Any] = {
+        "diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion,
+        "clipgen.clip.captioner": captioner, "clipgen.clip.coca": coca,
+    }  # fmt: skip
+    network: Any = getattr(known[library], name)
+    if hasattr(network, "config_class"):
         return lambda config: network(network.config_class.from_dict(config))
     return lambda config: network.from_config(config)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import CLIPModel, CLIPTokenizer, GPT2Config
 
-from clipgen.clip.captioner import Captioner
-from clipgen.clip.coca import Coca
+from clipgen.clip.captioner import Captioner, CaptionerConfig
+from clipgen.clip.coca import Coca, CocaConfig
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.writer import LONGEST
 from clipgen.train.data import Pictures, Renders, Seen, held_back
@@ -25,24 +25,25 @@ from clipgen.train.world.grammar import plain_caption
 BUDGET = Budget(1, 64, 1e-3, warmup=200, average=0.995, weight_decay=0.01)
 HELD_BACK = 256  # pictures that are measured and never trained on
 PREFIX = 6  # word embeddings that stand for a picture
-QUERIES = 32  # what CoCa gathers of a picture
+QUERIES = 64  # what CoCa gathers of a picture
 IGNORED = -100
 
 
 def build_captioner(tokenizer: CLIPTokenizer, features: int, mapper: str = "mlp") -> Captioner:
     """Builds the untrained ClipCap for CLIP's vectors of so many numbers; it writes the tokens of the CLIP."""
-    return Captioner(GPT2LMHeadModel(_decoder(tokenizer, PREFIX + LONGEST + 1)), features, PREFIX, mapper)
+    decoder = _decoder(tokenizer, PREFIX + LONGEST + 1)
+    return Captioner(CaptionerConfig(features=features, prefix=PREFIX, mapper=mapper, decoder=decoder))
 
 
 def build_coca(tokenizer: CLIPTokenizer, states: int) -> Coca:
     """Builds the untrained CoCa for patch states of so many numbers; it writes the tokens of the CLIP."""
-    decoder = GPT2LMHeadModel(_decoder(tokenizer, LONGEST + 2, add_cross_attention=True))
-    return Coca(decoder, states, QUERIES)
+    decoder = _decoder(tokenizer, LONGEST + 2, add_cross_attention=True)
+    return Coca(CocaConfig(states=states, queries=QUERIES, decoder=decoder))
 
 
 def _decoder(tokenizer: CLIPTokenizer, longest: int, **more: Any) -> GPT2Config:
     return GPT2Config(
-        vocab_size=len(tokenizer), n_positions=longest, n_embd=256, n_layer=4, n_head=4,
+        vocab_size=len(tokenizer), n_positions=longest, n_embd=192, n_layer=4, n_head=4,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **more,
     )  # fmt: skip
@@ -82,15 +83,7 @@ class CaptionerPart:
         return [self.data.caption(int(i), words) for i in indices]
 
     def _loss(self, indices: npt.NDArray[np.int64], texts: list[str]) -> Tensor:
-        ids = self._ids(texts)
-        logits = self.model(self._seen(indices), ids)
-        return F.cross_entropy(logits.flatten(0, 1).float(), _after_the_end_ignored(ids, self.tokenizer.eos_token_id))
-
-    def _ids(self, texts: list[str]) -> Tensor:
-        """Returns the tokens of captions [B, T], each with its end, without a start: the picture is that."""
-        found = self.tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-        ids: Tensor = found.input_ids[:, 1:].to(next(self.model.parameters()).device)
-        return ids
+        return writing_loss(self.model, self._seen(indices), texts, self.tokenizer)
 
     @torch.no_grad()
     def _seen(self, indices: npt.NDArray[np.int64]) -> Tensor:
@@ -120,6 +113,14 @@ class CaptionerPart:
             for thing in self.data.scene(int(i)).things
         ]
         return {"val_named": float(np.mean([concept in text for concept, text in pairs]))}
+
+
+def writing_loss(head: Captioner | Coca, seen: Tensor, texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
+    """Returns the mean cross entropy of captions' tokens, each with its end, given what is seen of their pictures."""
+    found = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+    ids: Tensor = found.input_ids[:, 1:].to(seen.device)  # without a start: the picture is that
+    logits = head(seen, ids)
+    return F.cross_entropy(logits.flatten(0, 1).float(), _after_the_end_ignored(ids, tokenizer.eos_token_id))
 
 
 def _after_the_end_ignored(ids: Tensor, end: int) -> Tensor:

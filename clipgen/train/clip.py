@@ -9,6 +9,9 @@ of what it shows. Contrast alone learns the colour of the ground first and puts 
 a long time (LOG.md). They are left behind when training ends. Beside them a batch names its pictures of one thing by
 bare names: captions that tell all leave `a fox` alone at another place than the pictures of foxes.
 
+The guide learns to write beside it (CoCa, Yu et al. 2022): what stands where, in which number and colour, has to be in
+its patches for that, whence its vector has it too.
+
 The guide is a CLIPModel with InfoNCE (Radford et al. 2021), the judge a SiglipModel with the pairwise sigmoid loss
 (Zhai et al. 2023): other towers, another objective, other data. It never guides; it tells whether guidance helped.
 """
@@ -27,18 +30,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 
+from clipgen.clip.coca import Coca
+from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders
 from clipgen.train.gathered import gathered
 from clipgen.train.labels import label_index, labels_of, labels_told
 from clipgen.train.negatives import caption_pair
 from clipgen.train.world.concepts import concepts
-from clipgen.train.world.grammar import indefinite
+from clipgen.train.world.grammar import indefinite, plain_caption
 from clipgen.train.world.scene import Scene
 
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
 WORD_SPREAD = 0.5  # standard deviation of new token embeddings; the usual 0.02 drowns them in the layers' noise
 ANCHOR_WEIGHT = 0.1
 NAMING_WEIGHT = 0.5
+WRITING_WEIGHT = 2.0  # of the contrast's, as CoCa has it
+COCA = "coca"  # the folder of what writes, beside that of its CLIP
 NAMES = 96  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
 FEATURES = 256
@@ -83,20 +90,21 @@ def text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
 
 
 class Anchored(nn.Module):
-    """A CLIP or SigLIP and the directions of the labels, which are trained as one; only the encoders are saved."""
+    """A CLIP or SigLIP, what writes from its patches, and the directions of the labels, which are not saved."""
 
-    def __init__(self, clip: CLIPModel | SiglipModel) -> None:
+    def __init__(self, clip: CLIPModel | SiglipModel, writer: Coca | None = None) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip, self.writer = clip, writer
         self.kind: str = clip.config.model_type
         width = clip.config.projection_dim if self.kind == "clip" else clip.config.vision_config.hidden_size
         self.anchors = nn.Linear(width, len(label_index()))
         nn.init.normal_(self.anchors.weight)
         nn.init.constant_(self.anchors.bias, RARE)
 
-    def images(self, pictures: Tensor) -> Tensor:
-        """Returns the unit vectors [B, D] of pictures in [-1, 1]."""
-        return F.normalize(self.clip.get_image_features(pictures).pooler_output.float(), dim=-1)
+    def images(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the unit vectors [B, D] and the patch states [B, N, S] of pictures in [-1, 1]."""
+        seen = self.clip.get_image_features(pictures)
+        return F.normalize(seen.pooler_output.float(), dim=-1), seen.last_hidden_state
 
     def texts(self, ids: Tensor) -> Tensor:
         """Returns the unit vectors [B, D] of token ids [B, T]."""
@@ -117,22 +125,26 @@ class Anchored(nn.Module):
         return F.binary_cross_entropy_with_logits(told, labels, reduction="sum") / len(labels)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes the encoders, as transformers has them."""
+        """Writes the encoders, as transformers has them, and what writes beside them."""
         self.clip.save_pretrained(folder)
+        if self.writer:
+            self.writer.save_pretrained(folder.parent / COCA)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Anchored:
-        """Reads encoders; the anchors begin anew."""
-        return cls(AutoModel.from_pretrained(folder))
+        """Reads encoders, and the writer that lies beside them; the anchors begin anew."""
+        beside = folder.parent / COCA
+        return cls(AutoModel.from_pretrained(folder), Coca.from_pretrained(beside) if beside.exists() else None)
 
 
 class ClipPart:
     """Trains on pictures, their captions and one hard negative caption each."""
 
     def __init__(
-        self, clip: CLIPModel | SiglipModel, tokenizer: CLIPTokenizer, renders: Renders, batch: int, seed: int = 0
-    ) -> None:
-        self.model, self.tokenizer, self.renders, self.batch = Anchored(clip), tokenizer, renders, batch
+        self, clip: CLIPModel | SiglipModel, tokenizer: CLIPTokenizer, renders: Renders, batch: int, seed: int = 0,
+        writer: Coca | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.tokenizer, self.renders, self.batch = Anchored(clip, writer), tokenizer, renders, batch
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
         self.names = [name for name, concept in concepts().items() if concept.tier <= renders.mix.tier]
 
@@ -141,6 +153,8 @@ class ClipPart:
         self.model.to(device)
         if device.type == "cpu":
             self.model.clip.set_attn_implementation("eager")
+            if self.model.writer:
+                self.model.writer.decoder.set_attn_implementation("eager")
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +168,7 @@ class ClipPart:
         pairs = [caption_pair(scene, self.words) for scene in scenes]
         texts = [true for true, _ in pairs] + [false or true for true, false in pairs]
         spare = torch.tensor([false is None for _, false in pairs], device=self.device)
-        images = self.model.images(degraded(self.renders.images(indices).to(self.device)))
+        images, states = self.model.images(degraded(self.renders.images(indices).to(self.device)))
         words = self.model.texts(self._ids(texts))
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
         true, false = map(gathered, words.split(self.batch))
@@ -168,7 +182,15 @@ class ClipPart:
         right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
         naming = self._naming(images, scenes, scale)
         figures = {"contrast": contrast.item(), "naming": naming.item(), "r@1": right.item(), "scale": scale.item()}
-        return contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming, figures
+        loss = contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming
+        if self.model.writer:
+            writing = self._writing(self.model.writer, states, scenes)
+            loss, figures["writing"] = loss + WRITING_WEIGHT * writing, writing.item()
+        return loss, figures
+
+    def _writing(self, writer: Coca, states: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Returns how badly the plain captions of scenes are foretold from patch states [B, N, S]."""
+        return writing_loss(writer, states, [plain_caption(scene) for scene in scenes], self.tokenizer)
 
     def _naming(self, images: Tensor, scenes: Sequence[Scene], scale: Tensor) -> Tensor:
         """Returns how badly bare names, those of the batch and some others, are told apart on pictures of one thing."""
@@ -188,7 +210,7 @@ class ClipPart:
         indices = np.arange(len(self.renders) - count, len(self.renders))
         scenes = [self.renders.scene(int(i)) for i in indices]
         pairs = [caption_pair(scene, rng) for scene in scenes]
-        images = self.model.images(self.renders.images(indices).to(self.device))
+        images, states = self.model.images(self.renders.images(indices).to(self.device))
         true, false = (self.model.texts(self._ids([pair[k] or pair[0] for pair in pairs])) for k in (0, 1))
         hard = torch.tensor([pair[1] is not None for pair in pairs], device=self.device)
         wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard].float().mean()
@@ -198,7 +220,15 @@ class ClipPart:
         right = np.mean(
             [self.names[k] == scenes[i].things[0].concept for i, k in zip(single, named.tolist(), strict=True)]
         )
-        return {"val_r@1": float(found), "val_hard": float(wins), "val_top1": float(right)}
+        figures = {"val_r@1": float(found), "val_hard": float(wins), "val_top1": float(right)}
+        return figures | (self._written(self.model.writer, states, scenes, folder) if self.model.writer else {})
+
+    def _written(self, writer: Coca, states: Tensor, scenes: Sequence[Scene], folder: Path) -> dict[str, float]:
+        """Writes captions of scenes into a folder; returns how many are wholly right, and the loss."""
+        pairs = list(zip(map(plain_caption, scenes), writer.write(states, self.tokenizer), strict=True))
+        (folder / "captions.txt").write_text("".join(f"{true}\n    {own}\n" for true, own in pairs), "utf-8")
+        whole = float(np.mean([true == own for true, own in pairs]))
+        return {"val_writing": self._writing(writer, states, scenes).item(), "val_whole": whole}
 
     def _ids(self, texts: list[str]) -> Tensor:
         """Returns input_ids [B, T]: padded to the longest for CLIP, which reads forwards only, else to the limit."""

@@ -81,7 +81,7 @@ class LatentHeadPart:
 
     def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Returns CLIP's unit vectors [B, D] of some renders."""
-        return self.clip.images(self.renders.images(indices).to(self.alphas.device))
+        return self.clip.images(self.renders.images(indices).to(self.alphas.device))[0]
 
     def show(self, folder: Path) -> dict[str, float]:
         """Measures on renders held back: R@1 of their captions by clean latents and by CLIP, cosine at half noise."""

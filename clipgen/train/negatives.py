@@ -11,24 +11,21 @@ from clipgen.train.world.grammar import caption
 from clipgen.train.world.scene import Scene, Thing
 
 T = TypeVar("T")
+TRIES = 4  # edits, until one is of something that the caption says
 
 
 def caption_pair(scene: Scene, rng: random.Random) -> tuple[str, str | None]:
     """Returns a true caption and one of the same wording that is false, or None where the change went unsaid."""
-    state = rng.getstate()
-    true = caption(scene, rng)
-    changed = edited(scene, rng)
-    after = rng.getstate()
-    rng.setstate(state)
-    false = caption(changed, rng)
-    rng.setstate(after)
-    return true, None if false == true else false
+    wording = rng.random()
+    true = caption(scene, random.Random(wording))
+    tries = (caption(edited(scene, rng), random.Random(wording)) for _ in range(TRIES))
+    return true, next((false for false in tries if false != true), None)
 
 
 def edited(scene: Scene, rng: random.Random) -> Scene:
     """Changes one thing of a scene: a concept, colour, count, place, style, or swaps two things."""
-    kinds = ["concept", "concept", "place", "count"]
-    kinds += ["swap", "swap"] if len(scene.things) > 1 else []
+    kinds = ["concept", "concept", "place", "count", "count"]
+    kinds += ["swap"] * 4 if len(scene.things) > 1 else []
     kinds += ["colour"] * 2 if any(t.colour for t in scene.things) else []
     kinds += ["style"] if scene.style != "picture book" else []
     kind = rng.choice(kinds)

@@ -21,13 +21,14 @@ from clipgen.train.curves import draw_curves
 from clipgen.train.loop import Budget, Part, Say, fit
 from clipgen.train.pairs import PairPart
 from clipgen.train.processes import make_accelerator, seed_of
-from clipgen.train.recipe import HEADS, shipped, tier_of
+from clipgen.train.recipe import shipped, tier_of
 from clipgen.train.storybook import put_back
 from clipgen.train.unet import Denoiser, UnetPart
 from clipgen.train.vae import VaePart
 
 GENTLE = 0.3  # of the recipe's learning rate: the weights in the box are worth keeping
 WARM_UP = 50  # steps
+HEADS = ("captioner", "coca")  # what learns to write
 SAVE_MINUTES = 1.0
 SHOWN = 4  # captions that the denoiser shows itself by
 

@@ -14,34 +14,30 @@ from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.clip.captioner import Captioner
 from clipgen.clip.coca import Coca
 from clipgen.clip.encoder import HALF
-from clipgen.clip.image_prior import ImagePrior
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
-from clipgen.train.clip import ClipPart, build_clip, build_judge
+from clipgen.train.clip import COCA, ClipPart, build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
-from clipgen.train.image_prior import BUDGET as IMAGE_PRIOR
-from clipgen.train.image_prior import ImagePriorPart, build_image_prior
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.storybook import Parts, assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet, sample
+from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
-HEADS = ("captioner", "coca")  # stages that learn to write
 FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # no two sets of renders share a scene
 
 
@@ -68,7 +64,7 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
-            "unet": self._unet, "captioner": self._captioner, "coca": self._coca, "image_prior": self._image_prior,
+            "unet": self._unet, "captioner": self._captioner,
         }  # fmt: skip
         with self.accelerator.main_process_first():  # the others find what it has written
             part = parts[name]()
@@ -90,12 +86,9 @@ class Recipe:
             scheduler=build_scheduler(), side=self.tier.side,
         )  # fmt: skip
         assemble(folder, parts)
-        extras: dict[str, type[Captioner | Coca | ImagePrior]] = {
-            "captioner": Captioner, "coca": Coca, "image_prior": ImagePrior,
-        }  # fmt: skip
-        for name, kind in extras.items():
-            if (self.out / name / "model").exists():
-                put_back(kind.from_pretrained(self.out / name / "model"), name, folder)
+        put_back(self._writer(), COCA, folder)
+        if (self.out / "captioner" / "model").exists():
+            put_back(self._trained(Captioner, "captioner"), "captioner", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -117,7 +110,8 @@ class Recipe:
     def _clip(self) -> ClipPart:
         tokenizer = self.tokenizer()
         clip = build_clip(tokenizer, self.tier.side)
-        return ClipPart(clip, tokenizer, self.renders("wide"), self.tier.budgets["clip"].batch, self._seed())
+        writer, batch = build_coca(tokenizer, clip.config.vision_config.hidden_size), self.tier.budgets["clip"].batch
+        return ClipPart(clip, tokenizer, self.renders("wide"), batch, self._seed(), writer)
 
     def _judge(self) -> ClipPart:
         tokenizer = self.tokenizer()
@@ -146,53 +140,26 @@ class Recipe:
 
     def _captioner(self) -> CaptionerPart:
         clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
-        return self._head(build_captioner(tokenizer, clip.config.projection_dim, self.mapper), clip, tokenizer)
-
-    def _coca(self) -> CaptionerPart:
-        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
-        return self._head(build_coca(tokenizer, clip.config.vision_config.hidden_size), clip, tokenizer)
-
-    def _head(self, head: Captioner | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer) -> CaptionerPart:
+        head = build_captioner(tokenizer, clip.config.projection_dim, self.mapper)
         preprocessor = {"image_mean": HALF, "image_std": HALF}  # as storybook's CLIPs see
         return CaptionerPart(head, clip, tokenizer, preprocessor, self.renders("wide"), CAPTIONER.batch, self._seed())
 
-    def _image_prior(self) -> ImagePriorPart:
-        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
-        prior, folder, draw = build_image_prior(clip, tokenizer), self.out / "image_prior", self._draw()
-        renders = self.renders("narrow")
-        return ImagePriorPart(prior, clip, tokenizer, renders, IMAGE_PRIOR.batch, folder, draw, self._seed())
-
-    def _draw(self) -> Callable[[Tensor], Tensor]:
-        """Returns what draws pictures from token ids, with the denoiser as it is by now."""
-        unet, vae = self._trained(UNet2DConditionModel, "unet").eval(), self._scaled_vae().eval()
-        model, device = Denoiser(unet, self._known_text_encoder()), self.accelerator.device
-        blank = self.tokenizer()([""], padding="max_length", return_tensors="pt").input_ids
-
-        def draw(ids: Tensor) -> Tensor:
-            model.to(device)
-            states, empty = model.states(ids.to(device)), model.states(blank.to(device))
-            return sample(unet, vae.to(device), build_scheduler(), states, empty.expand_as(states))
-
-        return draw
+    def _writer(self) -> Coca:
+        """Returns the CoCa that was trained with the CLIP, of the box where no CLIP was trained here."""
+        folder = self.out / "clip" / COCA
+        if not folder.exists() and self.warm_start:
+            folder = self.warm_start / COCA
+        writer: Coca = Coca.from_pretrained(folder).float()
+        return writer
 
     def _budget(self, name: str, minutes: float) -> Budget:
-        """Returns the budget of a stage; those that are no part of a picture's way have one of their own."""
-        own = {**dict.fromkeys(HEADS, CAPTIONER), "image_prior": IMAGE_PRIOR}
-        return replace(own[name], minutes=minutes) if name in own else self.tier.budget(name, minutes)
+        """Returns the budget of a stage."""
+        return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
 
     def _text_encoder(self) -> CLIPTextModel:
         """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
         folder = self.out / "unet" / "text_encoder"
         return CLIPTextModel.from_pretrained(folder) if folder.exists() else build_text_encoder(self.tokenizer())
-
-    def _known_text_encoder(self) -> CLIPTextModel:
-        """Returns the denoiser's text encoder as it was trained here, else as it lies in the box."""
-        folder = self.out / "unet" / "text_encoder"
-        if not folder.exists() and self.warm_start:
-            folder = self.warm_start / "text_encoder"
-        if not folder.exists():
-            raise ClipgenError(f"Stage 'unet' has not been trained in '{self.out}'. Run: clipgen train unet")
-        return CLIPTextModel.from_pretrained(folder).float().eval()
 
     def _scaled_vae(self) -> AutoencoderTiny:
         """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""
@@ -216,7 +183,7 @@ class Recipe:
         if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
-        model.load_state_dict(shipped.float().state_dict())
+        model.load_state_dict(shipped.float().state_dict(), strict=False)  # what is new begins untrained
 
     def _seed(self) -> int:
         return seed_of(self.accelerator)

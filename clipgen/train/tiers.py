@@ -49,7 +49,7 @@ FIRST = (
 TIERS = {
     "cpu": Tier(
         side=128,
-        renders=60_000,
+        renders=100_000,
         wide=Mix(tier=2),
         narrow=NARROW,
         shares={"clip": 0.12, "judge": 0.08, "vae": 0.15, "latent_head": 0.05, "unet": 0.6},

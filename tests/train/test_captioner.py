@@ -110,8 +110,8 @@ def test_the_loop_trains_it_like_any_part(data: Captioned, tokenizer: CLIPTokeni
 
 @pytest.fixture
 def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
-    """storybook with an untrained captioner in it, in half precision as the box would have it."""
-    folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model")
+    """storybook with an untrained ClipCap for its CoCa, in half precision as the box would have it."""
+    folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model", ignore=shutil.ignore_patterns("coca"))
     torch.manual_seed(0)
     width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
     put_back(build_captioner(tokenizer, width), "captioner", folder)
@@ -119,19 +119,23 @@ def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
 
 
 def test_a_head_for_another_clip_is_refused(model: str, tokenizer: CLIPTokenizer) -> None:
-    put_back(build_coca(tokenizer, 64), "coca", Path(model))
     assert load_captioner(model, torch.device("cpu")).kind == "clipcap"
-    with pytest.raises(ModelError, match="coca"):
-        load_captioner(model, torch.device("cpu"), "coca")
+    put_back(build_captioner(tokenizer, 64), "captioner", Path(model))
+    with pytest.raises(ModelError, match=r"captioner takes vectors of 64 numbers, its CLIP gives 256\."):
+        load_captioner(model, torch.device("cpu"))
 
 
 def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:
     with pytest.raises(ModelNotFound, match=r"brings no captioner of the kind coca\. To train one: clipgen train"):
-        load_captioner("storybook", torch.device("cpu"), "coca")
-    (Path(model) / "captioner" / "mapper.safetensors").write_bytes(b"x")
-    with pytest.raises(ModelError, match="captioner cannot be read"):
-        load_captioner(model, torch.device("cpu"))
-    config = Path(model) / "captioner" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "n_layer": 10**9}))
+        load_captioner(model, torch.device("cpu"), "coca")
+    config, weights = (Path(model) / "captioner" / name for name in ("config.json", "model.safetensors"))
+    facts = json.loads(config.read_text())
+    config.write_text(json.dumps({**facts, "decoder": {**facts["decoder"], "n_layer": 10**9}}))
     with pytest.raises(ModelError, match="n_layer is 1000000000, but the weights reach"):
+        load_captioner(model, torch.device("cpu"))
+    config.write_text(json.dumps({**facts, "mapper": "gru"}))
+    with pytest.raises(ModelError, match="describes no Captioner: mapper 'gru' is neither mlp nor transformer"):
+        load_captioner(model, torch.device("cpu"))
+    weights.write_bytes(b"x")
+    with pytest.raises(ModelError, match=r"captioner/model\.safetensors"):
         load_captioner(model, torch.device("cpu"))

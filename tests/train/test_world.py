@@ -11,7 +11,7 @@ import pytest
 from clipgen.errors import ClipgenError
 from clipgen.train.world import drawings
 from clipgen.train.world.concepts import PLACES, STYLES, concepts
-from clipgen.train.world.grammar import PLACE_PHRASES, STYLE_PHRASES, caption, captions
+from clipgen.train.world.grammar import NUMBERS, PLACE_PHRASES, STYLE_PHRASES, caption, captions, plain_caption
 from clipgen.train.world.scene import COLOURLESS, OPPOSITE, Mix, Scene, Thing, sample_scene
 
 SCENES = [sample_scene(seed, Mix(tier=2)) for seed in range(600)]
@@ -117,3 +117,15 @@ def test_dyeing_turns_the_dominant_hue() -> None:
         hue = np.asarray(drawings.dyed("🚗", colour).convert("RGB").convert("HSV"), float)
         coloured = hue[..., 0][(hue[..., 1] > 120) & (hue[..., 2] > 60)] / 255
         assert abs(np.median(coloured) - drawings.HUES[colour]) < 0.03
+
+
+def test_the_plain_caption_names_all_there_is_and_is_always_the_same() -> None:
+    for scene in SCENES[:300]:
+        text = plain_caption(scene)
+        assert text == plain_caption(scene)
+        assert "  " not in text
+        for thing in scene.things:
+            concept = concepts()[thing.concept]
+            assert (concept.name if thing.count == 1 else f"{concept.plural}") in text
+            assert thing.count == 1 or NUMBERS[thing.count][0] in text
+            assert thing.colour in text
