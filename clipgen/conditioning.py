@@ -43,7 +43,7 @@ class Prompts:
             for name, rows in told.items():
                 row, notes = self._read(picture, name)
                 known = varied if name == "prompt" else None
-                seen, weight = (None, 0.0) if known is None else (known.seen, known.source.weight)
+                seen, weight = (None, 0.0) if known is None else (known.seen.told, known.source.weight)
                 rows.append(self.family.with_picture(row, seen, weight, picture.seed or 0))
                 own_notes.extend(notes)
         halves = [self.family.at_scale(stacked(rows), batch.guidance_scale) for rows in told.values()]

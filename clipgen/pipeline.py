@@ -196,7 +196,9 @@ class Pipeline:
             return None
         source = read_source(target)
         with self._turns.of("CLIP"):
-            return varied_by(self.family, source, self._clips.own)
+            varied = varied_by(self.family, source, self._clips.own)
+        batch.notes += varied.notes
+        return varied
 
     def _steering(self, batch: Batch, stopped: Stopped) -> Steering:
         """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""

@@ -59,6 +59,7 @@ __all__ = [  # what other rooms ask of this one, wherever it is written down
     "Limits",
     "MAX_DRAWN_SEED",
     "MAX_SEED",
+    "INFORMING",
     "METHODS",
     "MODEL_FIELDS",
     "Note",
@@ -78,6 +79,9 @@ __all__ = [  # what other rooms ask of this one, wherever it is written down
     "unknown_name",
     "validate",
 ]
+
+
+INFORMING = frozenset({"budget", "read-as"})  # codes of notes that warn of nothing
 
 
 @dataclass(frozen=True)

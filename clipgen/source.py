@@ -12,9 +12,10 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
 from clipgen.families import Family
+from clipgen.families.towers import Seen
 from clipgen.image_file import digest_of, open_picture
 from clipgen.models import Layout
-from clipgen.settings import Settings, split_target
+from clipgen.settings import Note, Settings, split_target
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +29,17 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Varied:
-    """What a batch varies: the file, what the denoiser is told of it [1, ...], its CLIP's vector [D] if it has one."""
+    """What a batch varies: the file, what the denoiser is told of it, and its CLIP's vector [D] if it has one."""
 
     source: Source
-    seen: Tensor
+    seen: Seen
     features: Tensor | None
+
+    @property
+    def notes(self) -> list[Note]:
+        """What is to be said of it: the words that it is told by."""
+        words = self.seen.words
+        return [Note("read-as", "vary", f"The picture is read as '{words}' and drawn anew from that.")] if words else []
 
 
 @torch.no_grad()

@@ -62,6 +62,8 @@ def test_the_picture_alone_is_the_prompt_that_the_writer_writes_of_it(pictures):
     (said,) = clipgen.caption(pictures["red"])
     (told,), (alone,) = pipe.run(Settings(said, seed=3, steps=2)), drawn(pipe, pictures["red"], steps=2)
     assert (told.pixels - alone.pixels).abs().max() < 1e-5
+    (note,) = alone.warnings
+    assert (note.code, said in note.message) == ("read-as", True)
 
 
 def test_each_of_several_is_the_one_that_its_seed_gives_alone(pipe, pictures):
@@ -75,7 +77,7 @@ def test_without_words_it_is_no_match_for_words_but_like_its_source(pipe, pictur
     (result,) = drawn(pipe, pictures["red"])
     assert result.clip is None
     assert -1 <= result.likeness <= 1
-    assert not result.warnings
+    assert {note.code for note in result.warnings} <= {"read-as"}
     assert result.checks == ()
     (worded,) = drawn(pipe, pictures["red"], prompt="a fox")
     assert worded.clip is not None

@@ -21,7 +21,7 @@ from clipgen.cli.report import Report
 from clipgen.cli.runs import Beside, Run
 from clipgen.cli.seen import Seen
 from clipgen.errors import ClipgenError
-from clipgen.settings import Note, Settings
+from clipgen.settings import INFORMING, Note, Settings
 from clipgen.words.score import likeness_line, score_line
 
 if TYPE_CHECKING:
@@ -178,11 +178,11 @@ class Studio:
             self.on_saved(run.job, path)
 
     def _tell(self, notes: Iterable[Note]) -> None:
-        """Says what nobody has been told yet; what a budget buys is no warning."""
+        """Says what nobody has been told yet."""
         for note in notes:
             if note not in self._warned:
                 self._warned.add(note)
-                (self.report.note if note.code == "budget" else self.report.warn)(note)
+                (self.report.note if note.code in INFORMING else self.report.warn)(note)
 
     def _show(self, result: Result) -> None:
         self._tell(result.warnings)

@@ -15,7 +15,7 @@ from clipgen.families import (
     stable_diffusion_xl,
     stable_unclip,
 )
-from clipgen.families.towers import Embedded, Tower
+from clipgen.families.towers import Embedded, Seen, Tower
 from clipgen.models import Checked, Filling, Layout, Sides, check_scheduler, encoder_of, load, read_json, untold
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class Family(Protocol):
     `towers` are its text encoders, `denoiser` and `vae` its networks, `defaults` Settings fields, `sides` what its
     pictures may measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where no such matrix is.
     `latent_head` guesses from noisy latents what the model's own CLIP would see; None where a model brings none.
-    `see` turns pixels [1, 3, H, W] in [0, 1] into what `with_picture` takes, [1, ...]; None where the denoiser can't be
-    told a picture.
+    `see` turns pixels [1, 3, H, W] in [0, 1] into what the denoiser is told of them; None where it can't be told any.
     `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
     and negative prompts say nothing.
     """
@@ -46,7 +45,7 @@ class Family(Protocol):
     defaults: Mapping[str, Any]
     latent_rgb: Tensor | None
     latent_head: LatentHead | None
-    see: Callable[[Tensor], Tensor] | None
+    see: Callable[[Tensor], Seen] | None
     distilled: bool
     towers: Sequence[Tower]
     sides: Sides
@@ -72,7 +71,7 @@ class Family(Protocol):
         """Returns the conditioning with the guidance scale in it where the denoiser takes one, else as it is."""
 
     def with_picture(self, conditioning: Conditioning, seen: Tensor | None, weight: float, seed: int) -> Conditioning:
-        """Returns the conditioning of a prompt with a picture in it, by what `see` gave; None is no picture.
+        """Returns the conditioning of a prompt with a picture in it, by what `see` told; None is no picture.
 
         `weight` 1 is the picture alone as far as the family can, 0 none of it; `seed` draws noise where it needs some.
         """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clipgen.errors import ModelError
 from clipgen.families import folder
 from clipgen.families.latents import OnLatents, factor_of
-from clipgen.families.towers import Embedded
+from clipgen.families.towers import Embedded, Seen
 from clipgen.models import Layout, Part, Sheet, Sides
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Kandinsky22(OnLatents):
             "scheduler": SCHEDULER,
         }
         self.tower = VisionTower(parts["prior_image_encoder"], parts["prior_image_processor"])
-        self.see = self.tower.embeds
+        self.see = lambda pixels: Seen(self.tower.embeds(pixels))
 
     def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
         """Returns {}: no prompt is told."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipgen.families.folder import own_scheduler
-from clipgen.families.towers import Tower
+from clipgen.families.towers import Seen, Tower
 from clipgen.models import Sides
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OnLatents:
     distilled = False
     latent_rgb: Tensor | None = None
     latent_head: LatentHead | None = None
-    see: Callable[[Tensor], Tensor] | None = None
+    see: Callable[[Tensor], Seen] | None = None
 
     def __init__(
         self,

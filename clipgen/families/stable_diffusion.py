@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipgen.errors import ModelError
 from clipgen.families import folder
 from clipgen.families.latents import OnLatents, factor_of
-from clipgen.families.towers import Embedded, clip_tower, last_layer
+from clipgen.families.towers import Embedded, Seen, clip_tower, last_layer
 from clipgen.models import Layout, Sides
 from clipgen.models.captioner import HEADS
 
@@ -106,7 +106,7 @@ class StableDiffusion(OnLatents):
         told = conditioning["encoder_hidden_states"]
         return {**conditioning, "encoder_hidden_states": told.lerp(seen.to(told), weight)}
 
-    def _read(self, pixels: Tensor) -> Tensor:
+    def _read(self, pixels: Tensor) -> Seen:
         """Returns the text states [1, T, D] of the caption that CoCa writes of a picture [1, 3, H, W] in [0, 1].
 
         unCLIP (Ramesh et al. 2022, arXiv 2204.06125) tells its decoder CLIP's vector itself. A denoiser that was
@@ -115,8 +115,7 @@ class StableDiffusion(OnLatents):
         words = self.towers[0].tokenizer
         said = self.coca.write(self.coca.look(self.encoder, pixels), words)
         ids = words(said, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        states: Tensor = last_layer(self.text_encoder, ids.to(self.text_encoder.device)).tokens
-        return states
+        return Seen(last_layer(self.text_encoder, ids.to(self.text_encoder.device)).tokens, said[0])
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the UNet's output [B, C, h, w] in float32 for scaled latents [B, C, h, w]."""

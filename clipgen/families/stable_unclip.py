@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clipgen.errors import ModelError
 from clipgen.families import folder, stable_diffusion
 from clipgen.families.latents import factor_of
+from clipgen.families.towers import Seen
 from clipgen.models import Layout, Part, Sheet, Sides
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class StableUnclip(stable_diffusion.StableDiffusion):
         self.defaults = self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE)
         self.image_normalizer = parts["image_normalizer"]
         self.noising = DDPMScheduler.from_config(parts[NOISING])
-        self.see = VisionTower(parts["image_encoder"], parts["feature_extractor"]).embeds
+        tower = VisionTower(parts["image_encoder"], parts["feature_extractor"])
+        self.see = lambda pixels: Seen(tower.embeds(pixels))
 
     def with_picture(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int

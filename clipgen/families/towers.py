@@ -18,6 +18,14 @@ class Embedded:
     pooled: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A picture as a denoiser is told it: `told` [1, ...], and in `words` where it is told words, else ""."""
+
+    told: Tensor
+    words: str = ""
+
+
 @dataclass(frozen=True)
 class Tower:
     """One text encoder of a model with its tokenizer, the tokens it is given, padding included, and how it is read."""
