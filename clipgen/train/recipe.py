@@ -24,7 +24,7 @@ from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
-from clipgen.train.clip import COCA, ClipPart, build_clip, build_judge
+from clipgen.train.clip import COCA, ClipPart
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
@@ -33,6 +33,7 @@ from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.storybook import Parts, assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
+from clipgen.train.towers import build_clip, build_judge
 from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
 from clipgen.train.world.concepts import vocabulary_hash

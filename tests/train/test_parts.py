@@ -17,13 +17,14 @@ from transformers import CLIPTokenizer
 
 from clipgen.models.encoder import load_encoder
 from clipgen.train.captioner import build_coca
-from clipgen.train.clip import Anchored, ClipPart, build_clip, build_judge
+from clipgen.train.clip import Anchored, ClipPart
 from clipgen.train.data import Seen, rendered
 from clipgen.train.labels import label_index, labels_of, labels_told
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.negatives import caption_pair
 from clipgen.train.storybook import Parts, assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
+from clipgen.train.towers import build_clip, build_judge
 from clipgen.train.unet import (
     HELD_BACK,
     Denoiser,
