@@ -1,4 +1,7 @@
-"""Guided against unguided from the same noise, and against the best of as many as the guided one's time buys."""
+"""Guided against unguided from the same noise, and against the best of as many as the guided one's time buys.
+
+Or the dial: the same noise steered more and less.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST = 64  # pictures that one comparison draws at most for best-of
 GUIDED, UNGUIDED = "guided", "unguided"
+NOTCHES = {"quarter": 0.25, "half": 0.5, GUIDED: 1.0, "double": 2.0}  # of the dial, by clip_guidance_scale
 WARM_UP = 2  # steps nobody times: what a first run loads and compiles counts for no arm
 
 
@@ -74,18 +78,50 @@ def load_scorer(name: str, load: Callable[[str], ClipEncoder]) -> Scorer:
     return Scorer(load(name), read_captions(), find_clip(name, offline=True).path)
 
 
-def contest(pipe: Pipeline, settings: Settings, panel: Panel, stopped: Stopped = never) -> Iterator[Heard | Arm]:
-    """Yields the arms unguided, guided and best-of of one picture, and before each of them its steps.
+def check_dial(settings: Settings) -> None:
+    """Raises SettingsError for settings without a strength that the dial could turn."""
+    if settings.budget is not None or "clip" not in settings.guidance.split("+"):
+        given = settings.guidance if settings.budget is None else f"budget {settings.budget:g}"
+        raise SettingsError(
+            f"the dial turns how strongly clip pulls: it needs guidance clip, got {given}", field="guidance"
+        )
 
-    Best-of chooses by the guide among the unguided picture and as many more as fit into the seconds that guiding
-    takes longer, at least one: seeds as guidance `pick` draws them. Everything goes one picture at a time. Closing the
-    iterator stops the work; `stopped` is asked inside the steps too, and raises Cancelled.
+
+def notches(settings: Settings) -> dict[str, Settings]:
+    """Returns the settings of each notch of the dial, the weakest first; what passes the strongest pull is left out."""
+    scales = {name: factor * settings.clip_guidance_scale for name, factor in NOTCHES.items()}
+    return {name: settings.replace(clip_guidance_scale=scale) for name, scale in scales.items() if scale <= 1}
+
+
+def contest(
+    pipe: Pipeline, settings: Settings, panel: Panel, stopped: Stopped = never, *, dial: bool = False
+) -> Iterator[Heard | Arm]:
+    """Yields the arms of one picture and before each of them its steps: unguided, guided and best-of, or the `dial`'s.
+
+    Everything goes one picture at a time. Closing the iterator stops the work; `stopped` is asked inside the steps
+    too, and raises Cancelled.
     """
-    from clipgen.guidance.pick import candidate_seeds
-
     yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up", stopped)
     plain = yield from _draw(pipe, unguided(settings), UNGUIDED, stopped)
     yield Arm(UNGUIDED, plain, 1, plain.seconds)
+    if not dial:
+        yield from _against_best(pipe, settings, panel, plain, stopped)
+        return
+    for name, notch in notches(settings).items():
+        guided = yield from _draw(pipe, notch, name, stopped)
+        yield Arm(name, guided, 1, guided.seconds)
+
+
+def _against_best(
+    pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, stopped: Stopped
+) -> Iterator[Heard | Arm]:
+    """Yields guided and best-of.
+
+    Best-of chooses by the guide among the unguided picture and as many more as fit into the seconds that guiding
+    takes longer, at least one: seeds as guidance `pick` draws them.
+    """
+    from clipgen.guidance.pick import candidate_seeds
+
     guided = yield from _draw(pipe, settings, GUIDED, stopped)
     yield Arm(GUIDED, guided, 1, guided.seconds)
     count = 1 + more(plain.seconds, guided.seconds)

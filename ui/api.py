@@ -47,16 +47,16 @@ def generate(workshop: Workshop, values: Mapping[str, Any], visitor: str) -> Ite
     yield from _enveloped(events)
 
 
-def compare(workshop: Workshop, values: Mapping[str, Any], judge: Any, visitor: str) -> Iterator[Event]:
+def compare(workshop: Workshop, values: Mapping[str, Any], judge: Any, dial: bool, visitor: str) -> Iterator[Event]:
     """Yields the events of a comparison: steps, an image for each arm, and in the envelope rows and verdicts."""
 
     def events(clock: Clock) -> Iterator[Event]:
         rows = []
-        for event in workshop.compare(workshop.settings(values), judge, visitor):
+        for event in workshop.compare(workshop.settings(values), judge, visitor, dial=dial):
             if isinstance(event, Compared):
                 rows.append(row_of(event.arm, event.panel))
             yield told(clock, event)
-        said = [verdict.to_dict() for verdict in verdicts(rows)] if len(rows) == 3 else []
+        said = [verdict.to_dict() for verdict in verdicts(rows)] if rows else []
         clock.data = {"rows": [{**row.to_dict(), "path": None} for row in rows], "verdicts": said}
 
     yield from _enveloped(events)
@@ -171,8 +171,8 @@ def endpoints(workshop: Workshop) -> None:
         yield from generate(workshop, _given(raw), request.session_hash or "")
 
     def run_compare(request: gr.Request, *raw: Any) -> Iterator[Event]:
-        judge, *fields = raw
-        yield from compare(workshop, _given(fields), judge, request.session_hash or "")
+        judge, dial, *fields = raw
+        yield from compare(workshop, _given(fields), judge, bool(dial), request.session_hash or "")
 
     def read_info(picture: dict) -> dict:  # type: ignore[type-arg]
         """Reads the settings inside a picture of clipgen or another app."""
@@ -220,9 +220,9 @@ def endpoints(workshop: Workshop) -> None:
     many: dict[str, Any] = {"concurrency_limit": None}
     endpoint(_with_fields(run_generate), api_name="generate", api_description=_described("Draws pictures."), **many)
     endpoint(
-        _with_fields(run_compare, judge=str),
+        _with_fields(run_compare, judge=str, dial=bool),
         api_name="compare",
-        api_description=_described("Draws a prompt guided and unguided."),
+        api_description=_described("Draws a prompt guided and unguided, or with dial steered more and less."),
         **many,
     )
     endpoint(read_info, api_name="info", **many)

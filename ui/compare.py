@@ -35,12 +35,15 @@ class Arms:
     verdict: str
 
 
-def run(workshop: Workshop, raw: Sequence[Any], judge: Any, visitor: str) -> Iterator[tuple[View, Arms | None]]:
+def run(
+    workshop: Workshop, raw: Sequence[Any], judge: Any, visitor: str, *, dial: bool
+) -> Iterator[tuple[View, Arms | None]]:
     """Yields what the page shows while a comparison is drawn, and its arms as they get finished."""
     yield View(message=""), None
     try:
         settings = workshop.settings(form.read(raw))
-        events = workshop.compare(settings, judge.strip() or None if isinstance(judge, str) else judge, visitor)
+        named = judge.strip() or None if isinstance(judge, str) else judge
+        events = workshop.compare(settings, named, visitor, dial=dial)
         yield from _views(events)
     except ClipgenError as error:
         yield View(IDLE, busy=False, message=str(error)), None
@@ -62,27 +65,27 @@ def _views(events: Iterator[Any]) -> Iterator[tuple[View, Arms | None]]:
             case Stopped():
                 yield View(IDLE, message="Stopped.", tone="done"), None
             case Heard(arm, step):
-                beside = twin if arm == GUIDED else ()
+                beside = () if arm == UNGUIDED else twin
                 view = watches.setdefault(arm, Watch()).hear(step, 0, arm, beside)
                 if view is not None:
                     yield view, None
             case Compared(arm, picture, panel):
                 line = watches[arm.name].points.get(0, []) if arm.name in watches else ()
                 twin = line if arm.name == UNGUIDED else twin
-                cards.append((arm.name, card_of(picture, line, twin if arm.name == GUIDED else ())))
+                cards.append((arm.name, card_of(picture, line, () if arm.name == UNGUIDED else twin)))
                 rows.append(row_of(arm, panel))
                 yield View(), Arms(tuple(cards), told(rows))
 
 
 def told(rows: Sequence[Row]) -> str:
-    """Returns seconds, scores and, once all arms are there, gain beside cost."""
+    """Returns seconds, scores and gain beside cost."""
     body = "".join(
         f"<tr><th>{escape(row.arm)}</th><td>{row.seconds:.1f} s</td><td>{escape(str(row.guide))}</td>"
         f"<td>{escape(str(row.judge)) if row.judge else 'none'}</td></tr>"
         for row in rows
     )
     head = "<tr><th></th><th>Seconds</th><th>By the guide</th><th>By a judge</th></tr>"
-    lines = "".join(f"<li>{escape(str(verdict))}</li>" for verdict in verdicts(rows)) if len(rows) == 3 else ""
+    lines = "".join(f"<li>{escape(str(verdict))}</li>" for verdict in verdicts(rows))
     if lines and rows[0].judge is None:
         lines += (
             "<li>Self-graded: the CLIP that steers also counts. Name a judge that does not, to claim anything.</li>"
@@ -96,7 +99,8 @@ def tab(workshop: Workshop, desk: Desk) -> None:
         with gr.Column(scale=5, min_width=300):
             gr.HTML(
                 '<p class="note">Compares what stands in the form under <b>Draw</b>: prompt, seed, guidance. Where '
-                "guidance is off, it takes <b>Steer</b>.</p>"
+                "guidance is off, it takes <b>Steer</b>. The dial turns CLIP's pull: none, a quarter, half, as set, "
+                "double.</p>"
             )
             judge = gr.Textbox(
                 label="Judge",
@@ -107,6 +111,7 @@ def tab(workshop: Workshop, desk: Desk) -> None:
             )
             with gr.Row():
                 start = gr.Button("Compare", variant="primary", elem_id="start-compare")
+                turn = gr.Button("Dial", elem_id="start-dial")
                 stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-compare")
             message = gr.HTML(elem_id="message-compare")
             verdict = gr.HTML(elem_id="verdict")
@@ -129,13 +134,12 @@ def tab(workshop: Workshop, desk: Desk) -> None:
             fit = gr.HTML(elem_id="fit-compare")
 
     def show(view: View, found: Arms | None) -> list[Any]:
-        done = found is not None and len(found.cards) > 1
-        cards = dict(found.cards) if found and done else {}
-        names = list(cards)
+        cards = dict(found.cards) if found else {}
+        done, names = GUIDED in cards, list(cards)
         return [
             gr.skip() if view.stage is None and not done else gr.update(value=view.stage or "", visible=not done),
             gr.skip() if view.message is None else stage.message(view.message, view.tone),
-            gr.update(visible=not view.busy),
+            *[gr.update(visible=not view.busy)] * 2,
             gr.update(visible=view.busy),
             gr.update(value=(cards[UNGUIDED].path, cards[GUIDED].path), visible=True) if done else gr.skip(),
             gr.update(visible=True) if done else gr.skip(),
@@ -146,10 +150,16 @@ def tab(workshop: Workshop, desk: Desk) -> None:
             stage.curve_block(cards[GUIDED]) if done else gr.skip(),
         ]
 
-    def draw(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
+    def draw(dial: bool, request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
         *fields, judged = raw
-        for view, found in run(workshop, fields, judged, request.session_hash or ""):
+        for view, found in run(workshop, fields, judged, request.session_hash or "", dial=dial):
             yield show(view, found)
+
+    def contest(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
+        yield from draw(False, request, *raw)
+
+    def dial(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
+        yield from draw(True, request, *raw)
 
     def choose(left: str, right: str, arms: dict[str, Card]) -> Any:
         return (arms[left].path, arms[right].path) if left in arms and right in arms else gr.skip()
@@ -158,10 +168,11 @@ def tab(workshop: Workshop, desk: Desk) -> None:
         workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    shown = [progress, message, start, stop, slider, sides, left, right, arms, verdict, fit]
-    start.click(
-        draw, [*desk.fields, judge], shown, preprocess=False, concurrency_limit=None, trigger_mode="once", **quiet
-    )
+    shown = [progress, message, start, turn, stop, slider, sides, left, right, arms, verdict, fit]
+    for button, way in ((start, contest), (turn, dial)):
+        button.click(
+            way, [*desk.fields, judge], shown, preprocess=False, concurrency_limit=None, trigger_mode="once", **quiet
+        )
     stop.click(halt, None, None, queue=False, **quiet)
     gr.on([left.input, right.input], choose, [left, right, arms], slider, queue=False, **quiet)
     swap.click(lambda left, right: (right, left), [left, right], [left, right], queue=False, **quiet).then(

@@ -44,9 +44,9 @@ def caption(
 ) -> None:  # fmt: skip
     """Say what pictures show.
 
-    By a model that brings a captioner; clipgen train captioner makes one. A BLIP writes too.
+    By storybook, by a model that brings a captioner (clipgen train captioner makes one), or by a BLIP.
 
-    clipgen caption fox.png -m ./runs/own/model
+    clipgen caption fox.png
     clipgen caption outputs/ --diff               what the prompts ask for and the pictures lack
     clipgen caption fox.png -m org/name           by a BLIP of the hub
     """

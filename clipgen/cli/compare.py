@@ -22,7 +22,7 @@ from clipgen.cli.progress import Bar
 from clipgen.cli.prompts import read_prompts
 from clipgen.cli.report import Report
 from clipgen.cli.studio import from_pretrained, remember
-from clipgen.contest import GUIDED, Arm, Heard, contest, panel_of, row_of
+from clipgen.contest import GUIDED, NOTCHES, Arm, Heard, check_dial, contest, panel_of, row_of
 from clipgen.errors import SettingsError
 from clipgen.settings import Settings, seeded
 from clipgen.words.verdict import Row, averaged, verdicts
@@ -56,6 +56,12 @@ def compare(
             autocompletion=complete.models,
         ),
     ] = None,
+    dial: Annotated[
+        bool,
+        typer.Option(
+            "--dial", metavar="", help="Instead: CLIP's pull at 0, 1/4, 1/2, 1 and 2.", rich_help_panel=STEERING
+        ),
+    ] = False,
     from_: Annotated[
         str | None,
         typer.Option("--from", metavar="FILE", help="Settings of a picture, a record or a TOML.", rich_help_panel=LOOK),
@@ -69,6 +75,7 @@ def compare(
 
     clipgen compare "a fox in snow" --judge NAME       a CLIP that did not guide judges
     clipgen compare "a fox in snow" -c 0.4 -s 1-8      the mean over eight seeds
+    clipgen compare "a fox in snow" --dial             the same noise, steered more and less
     clipgen compare a.png b.png                        how two pictures differ
     """
     options = flags.options
@@ -85,7 +92,7 @@ def compare(
         if options.dry_run:
             print_plan(runs, report)
             return
-        _compare(runs, judge, options, report)
+        _compare(runs, judge, options, report, dial=dial)
 
 
 def _guided(run: Resolved, flags: Flags) -> Resolved:
@@ -98,25 +105,28 @@ def _guided(run: Resolved, flags: Flags) -> Resolved:
     return replace(run, values=values, origins=origins)
 
 
-def _compare(runs: Sequence[Resolved], judge: str | None, options: Options, report: Report) -> None:
+def _compare(runs: Sequence[Resolved], judge: str | None, options: Options, report: Report, *, dial: bool) -> None:
     """Checks everything that can be known before, then draws and tells."""
     wanted = [seeded(run.settings()).replace(images=1) for run in runs]
     place = files.target(options)
     if place.to_stdout:
         raise SettingsError("compare writes several files, not to stdout; name a folder with --output", field="output")
     inputs.check_pictures(wanted)
-    files.check(place, [each for settings in wanted for each in [settings] * 3], options)
+    for settings in wanted if dial else ():
+        check_dial(settings)
+    arms = 1 + len(NOTCHES) if dial else 3
+    files.check(place, [each for settings in wanted for each in [settings] * arms], options)
     draw.quiet_hub(report)
     for run, settings in zip(runs, wanted, strict=True):
         draw.find(settings.model, offline=options.offline, replayed="model" in run.replayed)
         inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
         if judge is not None:
             inputs.check_judge(judge, settings, offline=options.offline)
-    _tell(_draw(wanted, judge, place, options, report), report)
+    _tell(_draw(wanted, judge, place, options, report, dial=dial), report)
 
 
 def _draw(
-    wanted: Sequence[Settings], judge: str | None, place: files.Target, options: Options, report: Report
+    wanted: Sequence[Settings], judge: str | None, place: files.Target, options: Options, report: Report, *, dial: bool
 ) -> list[list[Row]]:
     """Draws every comparison and writes its pictures; returns the arms of each."""
     comparisons: list[list[Row]] = []
@@ -142,7 +152,7 @@ def _draw(
             rows: list[Row] = []
             drawn: list[tuple[Arm, Path | None]] = []
             try:
-                for event in contest(pipe, settings, panel):
+                for event in contest(pipe, settings, panel, dial=dial):
                     if isinstance(event, Heard):
                         hear(event.step, event.arm)
                         continue

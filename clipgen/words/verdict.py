@@ -96,9 +96,10 @@ def against(row: Row, other: Row) -> Verdict:
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """Returns what is to be said of the arms unguided, guided, best-of: each gain, and the two at equal seconds."""
-    unguided, guided, best = rows
-    return [against(guided, unguided), against(best, unguided), against(guided, best)]
+    """Returns what is to be said of arms, the unguided one first: each one's gain, and that over a best-of."""
+    unguided, *others = rows
+    at_equal_seconds = [against(others[0], row) for row in others[1:] if row.pictures > 1]
+    return [against(row, unguided) for row in others] + at_equal_seconds
 
 
 def averaged(comparisons: Sequence[Sequence[Row]]) -> list[Row]:

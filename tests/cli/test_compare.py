@@ -43,7 +43,7 @@ def level(path: str) -> np.ndarray:
 
 def row(arm: str, seconds: float, guide: float | None, judge: float | None = None) -> Row:
     judged = None if judge is None else Opinion(0.2, judge)
-    return Row(arm, 1, seconds, Opinion(0.3, guide), judged)
+    return Row(arm, 2 if arm.startswith("best") else 1, seconds, Opinion(0.3, guide), judged)
 
 
 class TestVerdict:
@@ -97,6 +97,23 @@ class TestCompare:
         assert (level(alone) == level(plain)).all()
         assert (level(plain) != level(guided)).any()
         assert history.last() is None
+
+    def test_the_dial_steers_the_same_noise_more_and_less(self, run: Run) -> None:
+        ran = run("compare", *FOX, "-c", "0.4", "--dial", "-o", "made/", "--no-history")
+        table = [line.split("\t") for line in ran.lines]
+        assert [cells[0] for cells in table] == ["unguided", "quarter", "half", "guided", "double"]
+        drawn = [read_settings(cells[-1]).settings for cells in table]
+        assert [each.clip_guidance_scale for each in drawn[1:]] == [0.1, 0.2, 0.4, 0.8]
+        assert len({each.seed for each in drawn}) == 1
+        assert len([line for line in ran.err.splitlines() if " against unguided" in line]) == 4
+        strongest = run("compare", *FOX, "-c", "0.6", "--dial", "-o", "made/", "--no-history")
+        assert [line.split("\t")[0] for line in strongest.lines] == ["unguided", "quarter", "half", "guided"]
+
+    def test_a_dial_needs_something_to_turn(self, run: Run) -> None:
+        for flags, given in ((("--guidance", "pick"), "pick"), (("--budget", "1.5"), "budget 1.5")):
+            ran = run("compare", *FOX, *flags, "--dial")
+            assert (ran.code, ran.out) == (2, "")
+            assert f"it needs guidance clip, got {given}" in ran.err
 
     def test_without_a_judge_it_is_self_graded(self, run: Run) -> None:
         ran = run("compare", *FOX)

@@ -104,6 +104,13 @@ def test_compare_judges_three_arms(client: Client) -> None:
     assert [verdict["self_graded"] for verdict in told[-1]["data"]["verdicts"]] == [False] * 3  # the second CLIP judges
 
 
+def test_the_dial_draws_five_arms(client: Client) -> None:
+    told = list(client.submit(prompt="a fox in snow", **SMALL, seed=1, dial=True, api_name="/compare"))
+    arms = [event["arm"] for event in told if event["type"] == "image"]
+    assert arms == ["unguided", "quarter", "half", "guided", "double"]
+    assert [verdict["against"] for verdict in told[-1]["data"]["verdicts"]] == ["unguided"] * 4
+
+
 def test_the_small_ones_answer(client: Client) -> None:
     assert client.predict(api_name="/models") == ["storybook"]
     assert "pencil" in [preset["name"] for preset in client.predict(api_name="/presets")]

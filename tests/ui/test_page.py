@@ -260,7 +260,7 @@ def test_compare_slides(visit: Visit) -> None:
     visit.set("prompt", "a fox in snow")
     page.get_by_role("tab", name="Compare").click()
     page.click("#start-compare")
-    page.wait_for_selector(".verdicts li")
+    page.wait_for_selector(".verdicts li:nth-child(3)")
     handle = page.locator("#slider .outer, #slider [role=slider], #slider .inner").first
     box = page.locator("#slider").bounding_box()
     start = handle.bounding_box()
@@ -274,6 +274,20 @@ def test_compare_slides(visit: Visit) -> None:
     left = page.locator("#left input:checked").get_attribute("value")
     page.keyboard.press("c")
     page.wait_for_function("left => document.querySelector('#right input:checked').value === left", arg=left)
+
+
+def test_the_dial_turns(visit: Visit) -> None:
+    page = visit.page
+    visit.unfold("Expert")
+    visit.set("steps", "2")
+    visit.set("prompt", "a fox in snow")
+    page.get_by_role("tab", name="Compare").click()
+    page.click("#start-dial")
+    page.wait_for_selector(".verdict >> text=double")
+    rows = page.locator(".verdict tbody th").all_inner_texts()
+    assert rows == ["unguided", "quarter", "half", "guided", "double"]
+    page.locator("#right").get_by_text("double").click()
+    page.wait_for_function("document.querySelector('#right input:checked').value === 'double'")
 
 
 def test_a_word_shows_its_map(visit: Visit) -> None:
