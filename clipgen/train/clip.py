@@ -96,7 +96,7 @@ class Anchored(nn.Module):
 
 
 class ClipPart:
-    """Trains on pictures, their captions and one hard negative caption each."""
+    """Trains on pictures, their captions and one hard negative caption each; the more things, the oftener."""
 
     def __init__(
         self, clip: CLIPModel | SiglipModel, tokenizer: CLIPTokenizer, renders: Renders, batch: int, seed: int = 0,
@@ -104,6 +104,7 @@ class ClipPart:
     ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.renders, self.batch = Anchored(clip, writer), tokenizer, renders, batch
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
+        self.shares = np.cumsum([len(renders.scene(i).things) for i in range(len(renders) - HELD_BACK)])
         self.names = [name for name, concept in concepts().items() if concept.tier <= renders.mix.tier]
 
     def to(self, device: torch.device) -> None:
@@ -121,7 +122,7 @@ class ClipPart:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the contrastive loss of one batch, that of all processes together, and that of its labels."""
-        indices = self.numbers.integers(0, len(self.renders) - HELD_BACK, self.batch)
+        indices = np.searchsorted(self.shares, self.numbers.integers(0, self.shares[-1], self.batch), side="right")
         scenes = [self.renders.scene(int(i)) for i in indices]
         pairs = [caption_pair(scene, self.words) for scene in scenes]
         texts = [true for true, _ in pairs] + [false or true for true, false in pairs]

@@ -25,7 +25,7 @@ def caption_pair(scene: Scene, rng: random.Random) -> tuple[str, str | None]:
 def edited(scene: Scene, rng: random.Random) -> Scene:
     """Changes one thing of a scene: a concept, colour, count, place, style, or swaps two things."""
     kinds = ["concept", "concept", "place", "count", "count"]
-    kinds += ["swap"] * 4 if len(scene.things) > 1 else []
+    kinds += ["swap"] * 5 if len(scene.things) > 1 else []
     kinds += ["colour"] * 2 if any(t.colour for t in scene.things) else []
     kinds += ["style"] if scene.style != "picture book" else []
     kind = rng.choice(kinds)
