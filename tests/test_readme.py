@@ -126,6 +126,7 @@ def test_every_flag_of_the_prose_exists(capsys: pytest.CaptureFixture[str]) -> N
             "info",
             "classify",
             "caption",
+            "compare",
             "search",
             "train clip",
             "bench gain",

@@ -138,8 +138,11 @@ def captioner(
     minutes: Minutes,
     data: Data = None,
     kind: Annotated[
-        str, typer.Option("--kind", metavar="NAME", help="clipcap, from CLIP's vector; coca, from its patches.")
-    ] = "clipcap",
+        str | None,
+        typer.Option(
+            "--kind", metavar="NAME", help="clipcap, from CLIP's vector; coca, from its patches, usual with --data."
+        ),
+    ] = None,
     mapper: Annotated[
         str | None,
         typer.Option("--mapper", metavar="NAME", help="How clipcap reads the vector: mlp or transformer; mlp."),
@@ -171,8 +174,12 @@ def _resumable(json: bool) -> Iterator[Report]:
             raise Cancelled("Stopped; the same command goes on from the last saved state.") from None
 
 
-def _head(kind: str, mapper: str | None, data: str | None) -> str:
-    """Returns the stage that trains a kind of captioner; raises SettingsError for a kind or mapper that is none."""
+def _head(kind: str | None, mapper: str | None, data: str | None) -> str:
+    """Returns the stage that trains a kind of captioner: on own data that of the box goes on.
+
+    Raises SettingsError for a kind or mapper that is none.
+    """
+    kind = kind or ("coca" if data and not mapper else "clipcap")
     if kind not in HEADS:
         raise SettingsError(f"Unknown kind '{kind[:60]}'. Works: {', '.join(HEADS)}.", field="kind")
     if mapper not in (None, *MAPPERS):

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.writer import Head, Writer
 
-Kind = Literal["coca", "clipcap"]
-FOLDERS: dict[Kind, str] = {"coca": "coca", "clipcap": "captioner"}  # beside a head's CLIP
+Kind = Literal["clipcap", "coca"]
+FOLDERS: dict[Kind, str] = {
+    "clipcap": "captioner",
+    "coca": "coca",
+}  # beside a head's CLIP; who has both trained the first
 LM_HEAD = {"decoder.lm_head.weight": "decoder.transformer.wte.weight"}
 HEADS: dict[Kind, Part] = {
     "coca": Part((("clipgen.clip.coca", "Coca"),), required=False, full_precision=True, tied=LM_HEAD),
@@ -36,7 +39,7 @@ TIED = {
 
 
 def load_captioner(model: str, device: torch.device, kind: str | None = None, *, offline: bool = False) -> Writer:
-    """Returns what writes captions in float32: a model's CoCa or ClipCap, the first that `kind` allows.
+    """Returns what writes captions in float32: a model's ClipCap or CoCa, the first that `kind` allows.
 
     A transformers folder or hub id may be a BLIP. Files are held against their configs before a network is built.
     Raises SettingsError, ModelNotFound, ModelError, OutOfMemory.

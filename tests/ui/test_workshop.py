@@ -292,7 +292,7 @@ class TestPaste:
 
 class TestCompare:
     def events(self, workshop: Workshop, tiny_v: Path, **values: Any) -> Iterator[Any]:
-        return compare.run(workshop, raw(model=str(tiny_v), steps="3", **values), "", "v")
+        return compare.run(workshop, raw(model=str(tiny_v), steps="3", **values), "", "v", dial=False)
 
     def test_it_shows_both_a_verdict_and_the_cost(self, workshop: Workshop, tiny_v: Path) -> None:
         found = [arms for _, arms in self.events(workshop, tiny_v) if arms is not None]
@@ -301,7 +301,7 @@ class TestCompare:
         assert found[-1].cards[1][1].twin == found[-1].cards[0][1].curve
 
     def test_a_judge_that_guides_is_refused(self, workshop: Workshop, tiny_v: Path) -> None:
-        view, _ = list(compare.run(workshop, raw(model=str(tiny_v)), str(tiny_v), "v"))[-1]
+        view, _ = list(compare.run(workshop, raw(model=str(tiny_v)), str(tiny_v), "v", dial=False))[-1]
         assert "judge must be a hub id on this machine" in view.message
 
 
