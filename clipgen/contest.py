@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from clipgen import inputs
 from clipgen.errors import SettingsError
 from clipgen.heed import Stopped, never
-from clipgen.settings import Settings, unguided
+from clipgen.settings import LOCAL, Settings, unguided
 from clipgen.words.verdict import Row, opinion
 
 if TYPE_CHECKING:
@@ -78,25 +78,10 @@ def load_scorer(name: str, load: Callable[[str], ClipEncoder]) -> Scorer:
     return Scorer(load(name), read_captions(), find_clip(name, offline=True).path)
 
 
-def check_dial(settings: Settings) -> None:
-    """Raises SettingsError for settings without a strength that the dial could turn."""
-    if settings.budget is not None or "clip" not in settings.guidance.split("+"):
-        given = settings.guidance if settings.budget is None else f"budget {settings.budget:g}"
-        raise SettingsError(
-            f"the dial turns how strongly clip pulls: it needs guidance clip, got {given}", field="guidance"
-        )
-
-
-def notches(settings: Settings) -> dict[str, Settings]:
-    """Returns the settings of each notch of the dial, the weakest first; what passes the strongest pull is left out."""
-    scales = {name: factor * settings.clip_guidance_scale for name, factor in NOTCHES.items()}
-    return {name: settings.replace(clip_guidance_scale=scale) for name, scale in scales.items() if scale <= 1}
-
-
 def contest(
-    pipe: Pipeline, settings: Settings, panel: Panel, stopped: Stopped = never, *, dial: bool = False
+    pipe: Pipeline, settings: Settings, panel: Panel, way: Way, stopped: Stopped = never
 ) -> Iterator[Heard | Arm]:
-    """Yields the arms of one picture and before each of them its steps: unguided, guided and best-of, or the `dial`'s.
+    """Yields the arms of one picture, the unguided one first, and before each of them its steps.
 
     Everything goes one picture at a time. Closing the iterator stops the work; `stopped` is asked inside the steps
     too, and raises Cancelled.
@@ -104,12 +89,7 @@ def contest(
     yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up", stopped)
     plain = yield from _draw(pipe, unguided(settings), UNGUIDED, stopped)
     yield Arm(UNGUIDED, plain, 1, plain.seconds)
-    if not dial:
-        yield from _against_best(pipe, settings, panel, plain, stopped)
-        return
-    for name, notch in notches(settings).items():
-        guided = yield from _draw(pipe, notch, name, stopped)
-        yield Arm(name, guided, 1, guided.seconds)
+    yield from way.draw(pipe, settings, panel, plain, stopped)
 
 
 def _against_best(
@@ -132,6 +112,40 @@ def _against_best(
         if (other_score := score(panel.guide, other)).similarity > best_score.similarity:
             best, best_score = other, other_score
     yield Arm(name, best, count, plain.seconds + monotonic() - began)
+
+
+def _turned(pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, stopped: Stopped) -> Iterator[Heard | Arm]:
+    """Yields the notches of the dial, the weakest first; what passes the strongest pull is left out."""
+    for name, factor in NOTCHES.items():
+        scale = factor * settings.clip_guidance_scale
+        if scale <= LOCAL.part[1]:
+            guided = yield from _draw(pipe, settings.replace(clip_guidance_scale=scale), name, stopped)
+            yield Arm(name, guided, 1, guided.seconds)
+
+
+def _check_dial(settings: Settings) -> None:
+    """Raises SettingsError for settings without a strength that the dial could turn."""
+    if settings.budget is not None or "clip" not in settings.guidance.split("+"):
+        given = settings.guidance if settings.budget is None else f"budget {settings.budget:g}"
+        raise SettingsError(
+            f"the dial turns how strongly clip pulls: it needs guidance clip, got {given}", field="guidance"
+        )
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is held against the unguided picture: how many arms there are with it at most, and how they are drawn.
+
+    `check` raises SettingsError for settings that it cannot be done with.
+    """
+
+    arms: int
+    check: Callable[[Settings], None]
+    draw: Callable[[Pipeline, Settings, Panel, Result, Stopped], Iterator[Heard | Arm]]
+
+
+DUEL = Way(3, lambda settings: None, _against_best)
+DIAL = Way(1 + len(NOTCHES), _check_dial, _turned)
 
 
 def more(plain: float, guided: float) -> int:

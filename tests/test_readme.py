@@ -130,6 +130,7 @@ def test_every_flag_of_the_prose_exists(capsys: pytest.CaptureFixture[str]) -> N
             "search",
             "train clip",
             "bench gain",
+            "bench quality",
         )
     ]
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", " ".join(re.findall(r"`([^`\n]*)`", README))))

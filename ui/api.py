@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api as endpoint
 
-from clipgen.contest import Heard, row_of
+from clipgen.contest import DIAL, DUEL, Heard, Way, row_of
 from clipgen.errors import ClipgenError
 from clipgen.image_file import digest_of
 from clipgen.preset import list_presets
@@ -47,12 +47,12 @@ def generate(workshop: Workshop, values: Mapping[str, Any], visitor: str) -> Ite
     yield from _enveloped(events)
 
 
-def compare(workshop: Workshop, values: Mapping[str, Any], judge: Any, dial: bool, visitor: str) -> Iterator[Event]:
+def compare(workshop: Workshop, values: Mapping[str, Any], judge: Any, way: Way, visitor: str) -> Iterator[Event]:
     """Yields the events of a comparison: steps, an image for each arm, and in the envelope rows and verdicts."""
 
     def events(clock: Clock) -> Iterator[Event]:
         rows = []
-        for event in workshop.compare(workshop.settings(values), judge, visitor, dial=dial):
+        for event in workshop.compare(workshop.settings(values), judge, way, visitor):
             if isinstance(event, Compared):
                 rows.append(row_of(event.arm, event.panel))
             yield told(clock, event)
@@ -172,7 +172,7 @@ def endpoints(workshop: Workshop) -> None:
 
     def run_compare(request: gr.Request, *raw: Any) -> Iterator[Event]:
         judge, dial, *fields = raw
-        yield from compare(workshop, _given(fields), judge, bool(dial), request.session_hash or "")
+        yield from compare(workshop, _given(fields), judge, DIAL if dial else DUEL, request.session_hash or "")
 
     def read_info(picture: dict) -> dict:  # type: ignore[type-arg]
         """Reads the settings inside a picture of clipgen or another app."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from clipgen.contest import GUIDED, UNGUIDED, Heard, row_of
+from clipgen.contest import DIAL, DUEL, GUIDED, UNGUIDED, Heard, Way, row_of
 from clipgen.errors import ClipgenError
 from clipgen.words.verdict import Row, verdicts
 
@@ -25,6 +25,10 @@ IDLE = (
     "same noise, once steered by CLIP and once not, and as many more as the extra seconds buy. Slide between "
     "them.</p></div>"
 )
+ABOUT = (
+    '<p class="note">Compares what stands in the form under <b>Draw</b>: prompt, seed, guidance. Where guidance is '
+    "off, it takes <b>Steer</b>. The dial turns CLIP's pull: none, a quarter, half, as set, double.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class Arms:
 
 
 def run(
-    workshop: Workshop, raw: Sequence[Any], judge: Any, visitor: str, *, dial: bool
+    workshop: Workshop, raw: Sequence[Any], judge: Any, way: Way, visitor: str
 ) -> Iterator[tuple[View, Arms | None]]:
     """Yields what the page shows while a comparison is drawn, and its arms as they get finished."""
     yield View(message=""), None
     try:
         settings = workshop.settings(form.read(raw))
         named = judge.strip() or None if isinstance(judge, str) else judge
-        events = workshop.compare(settings, named, visitor, dial=dial)
+        events = workshop.compare(settings, named, way, visitor)
         yield from _views(events)
     except ClipgenError as error:
         yield View(IDLE, busy=False, message=str(error)), None
@@ -93,15 +97,69 @@ def told(rows: Sequence[Row]) -> str:
     return f'<table class="verdict"><thead>{head}</thead><tbody>{body}</tbody></table><ul class="verdicts">{lines}</ul>'
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What stands in the tab, left to right and down."""
+
+    judge: gr.Textbox
+    start: gr.Button
+    turn: gr.Button
+    stop: gr.Button
+    message: gr.HTML
+    verdict: gr.HTML
+    progress: gr.HTML
+    slider: gr.ImageSlider
+    sides: gr.Row
+    left: gr.Radio
+    right: gr.Radio
+    swap: gr.Button
+    arms: gr.State
+    fit: gr.HTML
+
+    @property
+    def shown(self) -> list[Any]:
+        """What `seen` has values for."""
+        return [
+            self.progress, self.message, self.start, self.turn, self.stop, self.slider, self.sides, self.left,
+            self.right, self.arms, self.verdict, self.fit,
+        ]  # fmt: skip
+
+
 def tab(workshop: Workshop, desk: Desk) -> None:
     """Builds the tab and wires it."""
+    bench = _laid_out()
+
+    def drawing(way: Way) -> Callable[..., Iterator[list[Any]]]:
+        def draw(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
+            *fields, judge = raw
+            for view, found in run(workshop, fields, judge, way, request.session_hash or ""):
+                yield seen(view, found)
+
+        return draw
+
+    def choose(left: str, right: str, arms: dict[str, Card]) -> Any:
+        return (arms[left].path, arms[right].path) if left in arms and right in arms else gr.skip()
+
+    def halt(request: gr.Request) -> None:
+        workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    once: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "trigger_mode": "once", **quiet}
+    for button, way in ((bench.start, DUEL), (bench.turn, DIAL)):
+        button.click(drawing(way), [*desk.fields, bench.judge], bench.shown, **once)
+    bench.stop.click(halt, None, None, queue=False, **quiet)
+    left, right = bench.left, bench.right
+    chosen = [left, right, bench.arms]
+    gr.on([left.input, right.input], choose, chosen, bench.slider, queue=False, **quiet)
+    swap = bench.swap.click(lambda left, right: (right, left), [left, right], [left, right], queue=False, **quiet)
+    swap.then(choose, chosen, bench.slider, queue=False, **quiet)
+
+
+def _laid_out() -> Bench:
+    """Builds the tab."""
     with gr.Tab("Compare", id="compare", elem_id="tab-compare"), gr.Row(elem_classes="two"):
         with gr.Column(scale=5, min_width=300):
-            gr.HTML(
-                '<p class="note">Compares what stands in the form under <b>Draw</b>: prompt, seed, guidance. Where '
-                "guidance is off, it takes <b>Steer</b>. The dial turns CLIP's pull: none, a quarter, half, as set, "
-                "double.</p>"
-            )
+            gr.HTML(ABOUT)
             judge = gr.Textbox(
                 label="Judge",
                 info="A CLIP or SigLIP on this machine that does not steer, by its hub id. Its word counts.",
@@ -118,63 +176,32 @@ def tab(workshop: Workshop, desk: Desk) -> None:
         with gr.Column(scale=7, min_width=300):
             progress = gr.HTML(IDLE, elem_id="stage-compare")
             slider = gr.ImageSlider(
-                visible=False,
-                type="filepath",
-                format="png",
-                show_label=False,
-                max_height=600,
-                elem_id="slider",
+                visible=False, type="filepath", format="png", show_label=False, max_height=600, elem_id="slider",
                 buttons=["fullscreen"],
-            )
+            )  # fmt: skip
             with gr.Row(visible=False, elem_id="sides") as sides:
                 left = gr.Radio([], label="Left", elem_id="left")
                 right = gr.Radio([], label="Right", elem_id="right")
                 swap = gr.Button("Swap", size="sm", elem_id="swap", scale=0, min_width=80)
             arms = gr.State({})
             fit = gr.HTML(elem_id="fit-compare")
+    return Bench(judge, start, turn, stop, message, verdict, progress, slider, sides, left, right, swap, arms, fit)
 
-    def show(view: View, found: Arms | None) -> list[Any]:
-        cards = dict(found.cards) if found else {}
-        done, names = GUIDED in cards, list(cards)
-        return [
-            gr.skip() if view.stage is None and not done else gr.update(value=view.stage or "", visible=not done),
-            gr.skip() if view.message is None else stage.message(view.message, view.tone),
-            *[gr.update(visible=not view.busy)] * 2,
-            gr.update(visible=view.busy),
-            gr.update(value=(cards[UNGUIDED].path, cards[GUIDED].path), visible=True) if done else gr.skip(),
-            gr.update(visible=True) if done else gr.skip(),
-            gr.update(choices=names, value=UNGUIDED) if done else gr.skip(),
-            gr.update(choices=names, value=GUIDED) if done else gr.skip(),
-            cards if done else gr.skip(),
-            found.verdict if found else gr.skip(),
-            stage.curve_block(cards[GUIDED]) if done else gr.skip(),
-        ]
 
-    def draw(dial: bool, request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
-        *fields, judged = raw
-        for view, found in run(workshop, fields, judged, request.session_hash or "", dial=dial):
-            yield show(view, found)
-
-    def contest(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
-        yield from draw(False, request, *raw)
-
-    def dial(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
-        yield from draw(True, request, *raw)
-
-    def choose(left: str, right: str, arms: dict[str, Card]) -> Any:
-        return (arms[left].path, arms[right].path) if left in arms and right in arms else gr.skip()
-
-    def halt(request: gr.Request) -> None:
-        workshop.stop(request.session_hash or "")  # the run itself says that it has stopped
-
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    shown = [progress, message, start, turn, stop, slider, sides, left, right, arms, verdict, fit]
-    for button, way in ((start, contest), (turn, dial)):
-        button.click(
-            way, [*desk.fields, judge], shown, preprocess=False, concurrency_limit=None, trigger_mode="once", **quiet
-        )
-    stop.click(halt, None, None, queue=False, **quiet)
-    gr.on([left.input, right.input], choose, [left, right, arms], slider, queue=False, **quiet)
-    swap.click(lambda left, right: (right, left), [left, right], [left, right], queue=False, **quiet).then(
-        choose, [left, right, arms], slider, queue=False, **quiet
-    )
+def seen(view: View, found: Arms | None) -> list[Any]:
+    """Returns what the tab shows of a view and of the arms there are, in the order of `Bench.shown`."""
+    cards = dict(found.cards) if found else {}
+    done, names = GUIDED in cards, list(cards)
+    return [
+        gr.skip() if view.stage is None and not done else gr.update(value=view.stage or "", visible=not done),
+        gr.skip() if view.message is None else stage.message(view.message, view.tone),
+        *[gr.update(visible=not view.busy)] * 2,
+        gr.update(visible=view.busy),
+        gr.update(value=(cards[UNGUIDED].path, cards[GUIDED].path), visible=True) if done else gr.skip(),
+        gr.update(visible=True) if done else gr.skip(),
+        gr.update(choices=names, value=UNGUIDED) if done else gr.skip(),
+        gr.update(choices=names, value=GUIDED) if done else gr.skip(),
+        cards if done else gr.skip(),
+        found.verdict if found else gr.skip(),
+        stage.curve_block(cards[GUIDED]) if done else gr.skip(),
+    ]

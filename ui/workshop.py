@@ -22,7 +22,7 @@ from .shelf import Shelf
 from .upload import picture_of
 
 if TYPE_CHECKING:
-    from clipgen.contest import Arm, Heard, Panel
+    from clipgen.contest import Arm, Heard, Panel, Way
     from clipgen.pipeline import Pipeline
     from clipgen.result import Result, Step
 
@@ -190,11 +190,11 @@ class Workshop:
                 yield Stopped()
 
     def compare(
-        self, settings: Settings, judge: str | None, visitor: str, *, dial: bool = False
+        self, settings: Settings, judge: str | None, way: Way, visitor: str
     ) -> Iterator[Waiting | Loading | Heard | Compared | Stopped]:
-        """Yields the steps and the pictures of a contest, or a dial, from one noise; raises ClipgenError."""
+        """Yields the steps and the pictures of a contest from one noise; raises ClipgenError."""
         from clipgen import inputs
-        from clipgen.contest import Arm, check_dial, contest, panel_of
+        from clipgen.contest import Arm, contest, panel_of
 
         if judge is not None:
             check_hub_id("judge", judge)
@@ -202,8 +202,7 @@ class Workshop:
             raise SettingsError("prompt must not be empty: both pictures are held against it", field="prompt")
         guidance = "clip" if settings.guidance == "off" else settings.guidance
         settings = seeded(settings).replace(images=1, guidance=guidance)
-        if dial:
-            check_dial(settings)
+        way.check(settings)
         with self.line.join(visitor) as ticket:
             pipe = yield from self._turn(ticket, settings.model)
             if pipe is not None:
@@ -212,7 +211,7 @@ class Workshop:
                 if judge is not None:
                     inputs.check_judge(judge, settings, offline=True)
                 panel = panel_of(pipe, settings, judge)
-                drawing = contest(pipe, settings, panel, ticket.stopped.is_set, dial=dial)
+                drawing = contest(pipe, settings, panel, way, ticket.stopped.is_set)
                 with closing(cast("Generator[Heard | Arm, None, None]", drawing)) as events:
                     for event in self._until_stopped(events, ticket):
                         yield Compared(event, self._picture(event.result), panel) if isinstance(event, Arm) else event

@@ -22,7 +22,7 @@ from clipgen.cli.progress import Bar
 from clipgen.cli.prompts import read_prompts
 from clipgen.cli.report import Report
 from clipgen.cli.studio import from_pretrained, remember
-from clipgen.contest import GUIDED, NOTCHES, Arm, Heard, check_dial, contest, panel_of, row_of
+from clipgen.contest import DIAL, DUEL, GUIDED, Arm, Heard, Way, contest, panel_of, row_of
 from clipgen.errors import SettingsError
 from clipgen.settings import Settings, seeded
 from clipgen.words.verdict import Row, averaged, verdicts
@@ -92,7 +92,7 @@ def compare(
         if options.dry_run:
             print_plan(runs, report)
             return
-        _compare(runs, judge, options, report, dial=dial)
+        _compare(runs, judge, DIAL if dial else DUEL, options, report)
 
 
 def _guided(run: Resolved, flags: Flags) -> Resolved:
@@ -105,28 +105,27 @@ def _guided(run: Resolved, flags: Flags) -> Resolved:
     return replace(run, values=values, origins=origins)
 
 
-def _compare(runs: Sequence[Resolved], judge: str | None, options: Options, report: Report, *, dial: bool) -> None:
+def _compare(runs: Sequence[Resolved], judge: str | None, way: Way, options: Options, report: Report) -> None:
     """Checks everything that can be known before, then draws and tells."""
     wanted = [seeded(run.settings()).replace(images=1) for run in runs]
     place = files.target(options)
     if place.to_stdout:
         raise SettingsError("compare writes several files, not to stdout; name a folder with --output", field="output")
     inputs.check_pictures(wanted)
-    for settings in wanted if dial else ():
-        check_dial(settings)
-    arms = 1 + len(NOTCHES) if dial else 3
-    files.check(place, [each for settings in wanted for each in [settings] * arms], options)
+    for settings in wanted:
+        way.check(settings)
+    files.check(place, [each for settings in wanted for each in [settings] * way.arms], options)
     draw.quiet_hub(report)
     for run, settings in zip(runs, wanted, strict=True):
         draw.find(settings.model, offline=options.offline, replayed="model" in run.replayed)
         inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
         if judge is not None:
             inputs.check_judge(judge, settings, offline=options.offline)
-    _tell(_draw(wanted, judge, place, options, report, dial=dial), report)
+    _tell(_draw(wanted, judge, way, place, options, report), report)
 
 
 def _draw(
-    wanted: Sequence[Settings], judge: str | None, place: files.Target, options: Options, report: Report, *, dial: bool
+    wanted: Sequence[Settings], judge: str | None, way: Way, place: files.Target, options: Options, report: Report
 ) -> list[list[Row]]:
     """Draws every comparison and writes its pictures; returns the arms of each."""
     comparisons: list[list[Row]] = []
@@ -152,7 +151,7 @@ def _draw(
             rows: list[Row] = []
             drawn: list[tuple[Arm, Path | None]] = []
             try:
-                for event in contest(pipe, settings, panel, dial=dial):
+                for event in contest(pipe, settings, panel, way):
                     if isinstance(event, Heard):
                         hear(event.step, event.arm)
                         continue

@@ -7,25 +7,23 @@ from typing import Any, ClassVar
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
+from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import written
+from clipgen.clip.writer import HeadConfig, written
 
 LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has eight of each for a GPT-2 three times as wide
 
 
 @strict
-class CaptionerConfig(PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of a Captioner: `features` numbers of CLIP's vector, `prefix` words made of them, and the decoder's own."""
+class CaptionerConfig(HeadConfig):
+    """Sizes of a Captioner: `features` numbers of CLIP's vector, `prefix` words made of them, by which mapper."""
 
     model_type = "clipgen_clipcap"
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
 
     features: int = 512
     prefix: int = 10
     mapper: str = "mlp"
-    decoder: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
 
 
 class TransformerMapper(nn.Module):

@@ -7,24 +7,22 @@ from typing import Any, ClassVar
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel
+from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import written
+from clipgen.clip.writer import HeadConfig, written
 
 HEADS = 4
 
 
 @strict
-class CocaConfig(PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of a Coca: `states` numbers a patch, `queries` that gather from the patches, and the decoder's own."""
+class CocaConfig(HeadConfig):
+    """Sizes of a Coca: `states` numbers a patch, `queries` that gather from the patches."""
 
     model_type = "clipgen_coca"
-    sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
 
     states: int = 768
     queries: int = 64
-    decoder: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
 
 
 class Pooler(nn.Module):

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
+from transformers import GPT2Config, PreTrainedConfig
 
 from clipgen.clip.encoder import ClipEncoder
 
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 
 LONGEST = 32  # tokens of a caption
 BEAMS = 4
+
+
+@strict
+class HeadConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Sizes of a head that writes: those of its decoder, a GPT-2, and by subclass those of what stands before it."""
+
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
+
+    decoder: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
 
 
 class Writer(Protocol):

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, CLIPModel, CLIPTokenizer, SiglipModel
 
 from clipgen.clip.coca import Coca
+from clipgen.models.captioner import FOLDERS
 from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders
 from clipgen.train.gathered import gathered
@@ -42,7 +43,7 @@ HELD_BACK = 2048  # the last pictures of the renders are never trained on
 ANCHOR_WEIGHT = 0.1
 NAMING_WEIGHT = 0.5
 WRITING_WEIGHT = 2.0  # of the contrast's, as CoCa has it
-COCA = "coca"  # the folder of what writes, beside that of its CLIP
+COCA = FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
 NAMES = 96  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
 
@@ -90,9 +91,10 @@ class Anchored(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Anchored:
-        """Reads encoders, and the writer that lies beside them; the anchors begin anew."""
-        beside = folder.parent / COCA
-        return cls(AutoModel.from_pretrained(folder), Coca.from_pretrained(beside) if beside.exists() else None)
+        """Reads encoders, and what writes beside a CLIP; the anchors begin anew."""
+        clip, beside = AutoModel.from_pretrained(folder), folder.parent / COCA
+        writes = clip.config.model_type == "clip" and beside.exists()
+        return cls(clip, Coca.from_pretrained(beside) if writes else None)
 
 
 class ClipPart:

@@ -14,6 +14,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from clipgen.clip.captioner import Captioner
 from clipgen.clip.coca import Coca
+from clipgen.models.captioner import FOLDERS
 from clipgen.train.captioned import Captioned, captioned
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
@@ -28,7 +29,7 @@ from clipgen.train.vae import VaePart
 
 GENTLE = 0.3  # of the recipe's learning rate: the weights in the box are worth keeping
 WARM_UP = 50  # steps
-HEADS = ("captioner", "coca")  # what learns to write
+HEADS = FOLDERS.values()  # what learns to write
 SAVE_MINUTES = 1.0
 SHOWN = 4  # captions that the denoiser shows itself by
 

@@ -184,7 +184,7 @@ class Recipe:
         if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
-        model.load_state_dict(shipped.float().state_dict(), strict=False)  # what is new begins untrained
+        model.load_state_dict(shipped.float().state_dict())
 
     def _seed(self) -> int:
         return seed_of(self.accelerator)

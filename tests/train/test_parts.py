@@ -140,6 +140,8 @@ def test_the_clip_learns_to_write_too_and_its_writer_lies_beside_it(tokenizer: C
     assert {"val_writing", "val_whole"} < set(part.show(tmp_path))
     part.model.save_pretrained(tmp_path / "clip" / "model")
     again = Anchored.from_pretrained(tmp_path / "clip" / "model")
+    build_judge(tokenizer, 32).save_pretrained(tmp_path / "clip" / "judge")
+    assert Anchored.from_pretrained(tmp_path / "clip" / "judge").writer is None
     with torch.no_grad():
         _, states = part.model.images(renders.images(np.arange(2)))
         assert again.writer.write(states, tokenizer) == part.model.writer.write(states, tokenizer)

@@ -68,6 +68,14 @@ class Visit:
     def set(self, name: str, value: str) -> None:
         self.page.fill(f"#field-{name} :is(input, textarea) >> nth=0", value)
 
+    def compare(self, button: str) -> None:
+        """Has a fox drawn in few steps, several ways."""
+        self.unfold("Expert")
+        self.set("steps", "3")
+        self.set("prompt", "a fox in snow")
+        self.page.get_by_role("tab", name="Compare").click()
+        self.page.click(button)
+
     def draw(self, prompt: str) -> None:
         """Types a prompt, presses Ctrl+Enter and waits for the picture."""
         self.set("prompt", prompt)
@@ -255,11 +263,7 @@ def test_the_form_survives_a_reload_and_so_does_the_gallery(visit: Visit) -> Non
 
 def test_compare_slides(visit: Visit) -> None:
     page = visit.page
-    visit.unfold("Expert")
-    visit.set("steps", "3")
-    visit.set("prompt", "a fox in snow")
-    page.get_by_role("tab", name="Compare").click()
-    page.click("#start-compare")
+    visit.compare("#start-compare")
     page.wait_for_selector(".verdicts li:nth-child(3)")
     handle = page.locator("#slider .outer, #slider [role=slider], #slider .inner").first
     box = page.locator("#slider").bounding_box()
@@ -278,11 +282,7 @@ def test_compare_slides(visit: Visit) -> None:
 
 def test_the_dial_turns(visit: Visit) -> None:
     page = visit.page
-    visit.unfold("Expert")
-    visit.set("steps", "2")
-    visit.set("prompt", "a fox in snow")
-    page.get_by_role("tab", name="Compare").click()
-    page.click("#start-dial")
+    visit.compare("#start-dial")
     page.wait_for_selector(".verdict >> text=double")
     rows = page.locator(".verdict tbody th").all_inner_texts()
     assert rows == ["unguided", "quarter", "half", "guided", "double"]

@@ -18,6 +18,7 @@ from clipgen.ui.watch import card_of
 from clipgen.ui.workshop import House, Loading, Picture, Stopped, Waiting, Workshop
 
 from clipgen import history
+from clipgen.contest import DUEL
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.image_file import digest_of, read_settings
 from clipgen.preset import load_preset
@@ -156,7 +157,7 @@ def test_a_picture_to_vary_must_lie_on_the_shelf_and_the_model_must_see(
     with pytest.raises(SettingsError, match="draws no variations"):
         draw(workshop, vary=str(drawn.shown))
     with pytest.raises(SettingsError, match="prompt must not be empty"):
-        list(varying.compare(varying.settings(asked), None, "v"))
+        list(varying.compare(varying.settings(asked), None, DUEL, "v"))
 
 
 def test_loading_counts_to_a_hundred_at_most(tiny_v: Path, shelf: Shelf) -> None:
@@ -292,7 +293,7 @@ class TestPaste:
 
 class TestCompare:
     def events(self, workshop: Workshop, tiny_v: Path, **values: Any) -> Iterator[Any]:
-        return compare.run(workshop, raw(model=str(tiny_v), steps="3", **values), "", "v", dial=False)
+        return compare.run(workshop, raw(model=str(tiny_v), steps="3", **values), "", DUEL, "v")
 
     def test_it_shows_both_a_verdict_and_the_cost(self, workshop: Workshop, tiny_v: Path) -> None:
         found = [arms for _, arms in self.events(workshop, tiny_v) if arms is not None]
@@ -301,7 +302,7 @@ class TestCompare:
         assert found[-1].cards[1][1].twin == found[-1].cards[0][1].curve
 
     def test_a_judge_that_guides_is_refused(self, workshop: Workshop, tiny_v: Path) -> None:
-        view, _ = list(compare.run(workshop, raw(model=str(tiny_v)), str(tiny_v), "v", dial=False))[-1]
+        view, _ = list(compare.run(workshop, raw(model=str(tiny_v)), str(tiny_v), DUEL, "v"))[-1]
         assert "judge must be a hub id on this machine" in view.message
 
 

@@ -59,6 +59,8 @@ def measured(said: Sequence[Said], scenes: Sequence[Scene]) -> dict[str, tuple[f
         "place": [s.place == scene.place for s, scene in pairs],
         "style": [s.style == scene.style for s, scene in pairs if scene.style != "picture book"],
         "exact": [exact(s, scene) for s, scene in pairs],
+        "exact, one thing": [exact(s, scene) for s, scene in pairs if len(scene.things) == 1],
+        "exact, several things": [exact(s, scene) for s, scene in pairs if len(scene.things) > 1],
         "nothing false": [is_true(s, scene) for s, scene in pairs],
     }
     things = f1((Counter(t.concept for t in s.things), Counter(t.concept for t in scene.things)) for s, scene in pairs)
