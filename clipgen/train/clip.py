@@ -2,12 +2,14 @@
 
 Each picture meets, beside the captions of the others, a caption of its own scene with one thing changed (another
 concept, colour, count, place, style, or the two things swapped), which teaches word order and attributes that
-captions of other scenes never test (Yuksekgonul et al. 2023).
+captions of other scenes never test (Yuksekgonul et al. 2023), or the picture of that other scene too.
 
 The anchors are one direction a label of the world, shared by pictures and texts: each must point along the directions
 of what it shows. Contrast alone learns the colour of the ground first and puts things of one colour at one place for
-a long time (LOG.md). They are left behind when training ends. Beside them a batch names its pictures of one thing by
-bare names: captions that tell all leave `a fox` alone at another place than the pictures of foxes.
+a long time (LOG.md). Of a vector there is a view a role (what is left, what is behind), in which the anchors must
+tell what stands there, for sides are not learnt by contrast alone either. All that is left behind when training ends.
+Beside them a batch names its pictures of one thing by bare names: captions that tell all leave `a fox` alone at
+another place than the pictures of foxes.
 
 The guide learns to write beside it (CoCa, Yu et al. 2022): what stands where, in which number and colour, has to be in
 its patches for that, whence its vector has it too.
@@ -33,9 +35,9 @@ from clipgen.models.captioner import FOLDERS
 from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders
 from clipgen.train.gathered import gathered
-from clipgen.train.labels import label_index, labels_of, labels_told
-from clipgen.train.negatives import caption_pair
-from clipgen.train.world.concepts import concepts
+from clipgen.train.hard_batches import HardBatches
+from clipgen.train.labels import ROLES, label_index, labels_of, labels_told, roles_of, roles_told
+from clipgen.train.negatives import hard_pair
 from clipgen.train.world.grammar import indefinite, plain_caption
 from clipgen.train.world.scene import Scene
 
@@ -44,7 +46,7 @@ ANCHOR_WEIGHT = 0.1
 NAMING_WEIGHT = 0.5
 WRITING_WEIGHT = 2.0  # of the contrast's, as CoCa has it
 COCA = FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
-NAMES = 96  # bare names a batch: what a label says when it says no more
+NAMES = 48  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
 
 
@@ -57,8 +59,11 @@ class Anchored(nn.Module):
         self.kind: str = clip.config.model_type
         width = clip.config.projection_dim if self.kind == "clip" else clip.config.vision_config.hidden_size
         self.anchors = nn.Linear(width, len(label_index()))
+        self.views = nn.Linear(width, len(ROLES) * width, bias=False)
         nn.init.normal_(self.anchors.weight)
         nn.init.constant_(self.anchors.bias, RARE)
+        with torch.no_grad():
+            self.views.weight.copy_(torch.eye(width).repeat(len(ROLES), 1))
 
     def images(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the unit vectors [B, D] and the patch states [B, N, S] of pictures in [-1, 1]."""
@@ -83,6 +88,11 @@ class Anchored(nn.Module):
         told = self.anchors(features)[:, : labels.shape[1]]
         return F.binary_cross_entropy_with_logits(told, labels, reduction="sum") / len(labels)
 
+    def placing(self, features: Tensor, labels: Tensor, told: Tensor) -> Tensor:
+        """Returns how badly features [B, D] tell the labels [B, R, L] of each role, where `told` [B, R] is true."""
+        seen = self.anchors(self.views(features).unflatten(1, (len(ROLES), -1)))[..., : labels.shape[2]]
+        return F.binary_cross_entropy_with_logits(seen[told], labels[told], reduction="sum") / len(labels)
+
     def save_pretrained(self, folder: Path) -> None:
         """Writes the encoders, as transformers has them, and what writes beside them."""
         self.clip.save_pretrained(folder)
@@ -105,9 +115,8 @@ class ClipPart:
         writer: Coca | None = None,
     ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.renders, self.batch = Anchored(clip, writer), tokenizer, renders, batch
-        self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
-        self.shares = np.cumsum([len(renders.scene(i).things) for i in range(len(renders) - HELD_BACK)])
-        self.names = [name for name, concept in concepts().items() if concept.tier <= renders.mix.tier]
+        self.batches, self.words = HardBatches(renders, len(renders) - HELD_BACK, seed), random.Random(seed)
+        self.names = self.batches.names
 
     def to(self, device: torch.device) -> None:
         """Moves both encoders to a device; on CPUs attention is two plain products, whose gradient is far cheaper."""
@@ -124,22 +133,22 @@ class ClipPart:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the contrastive loss of one batch, that of all processes together, and that of its labels."""
-        indices = np.searchsorted(self.shares, self.numbers.integers(0, self.shares[-1], self.batch), side="right")
-        scenes = [self.renders.scene(int(i)) for i in indices]
-        pairs = [caption_pair(scene, self.words) for scene in scenes]
-        texts = [true for true, _ in pairs] + [false or true for true, false in pairs]
-        spare = torch.tensor([false is None for _, false in pairs], device=self.device)
-        images, states = self.model.images(degraded(self.renders.images(indices).to(self.device)))
-        words = self.model.texts(self._ids(texts))
+        rows = self.batches.draw(self.batch)
+        scenes, texts = [row.scene for row in rows], [row.true for row in rows]
+        falses = {k: row.false for k, row in enumerate(rows) if row.false}
+        spare = torch.tensor([row.false is None for row in rows], device=self.device)
+        images, states = self.model.images(degraded(torch.stack([row.picture for row in rows]).to(self.device)))
+        words = self.model.texts(self._ids([*texts, *falses.values()]))
+        true, false = words[: self.batch], torch.zeros_like(words[: self.batch])
+        false[list(falses)] = words[self.batch :]
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
-        true, false = map(gathered, words.split(self.batch))
-        logits = scale * gathered(images) @ torch.cat([true, false]).T  # [P B, 2 P B] of P processes
+        logits = (
+            scale * gathered(images) @ torch.cat([gathered(true), gathered(false)]).T
+        )  # [P B, 2 P B] of P processes
         spare = gathered(spare)
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
         contrast = self.model.contrast(logits)
-        labels = torch.stack([labels_of(scene) for scene in scenes]).to(self.device)
-        anchoring = self.model.anchoring(images, labels)
-        anchoring = anchoring + self.model.anchoring(words[: self.batch], labels[:, : labels_told()])
+        anchoring = self._anchoring(images, true, scenes, texts)
         right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
         naming = self._naming(images, scenes, scale)
         figures = {"contrast": contrast.item(), "naming": naming.item(), "r@1": right.item(), "scale": scale.item()}
@@ -148,6 +157,14 @@ class ClipPart:
             writing = self._writing(self.model.writer, states, scenes)
             loss, figures["writing"] = loss + WRITING_WEIGHT * writing, writing.item()
         return loss, figures
+
+    def _anchoring(self, images: Tensor, words: Tensor, scenes: Sequence[Scene], texts: Sequence[str]) -> Tensor:
+        """Returns how badly vectors [B, D] of pictures and of their captions tell what there is, and what is where."""
+        labels, roles = (torch.stack([each(s) for s in scenes]).to(self.device) for each in (labels_of, roles_of))
+        several = torch.tensor([len(scene.things) > 1 for scene in scenes])[:, None].expand(-1, len(ROLES))
+        told = torch.stack([roles_told(text) for text in texts])
+        there = self.model.anchoring(images, labels) + self.model.anchoring(words, labels[:, : labels_told()])
+        return there + self.model.placing(images, roles, several) + self.model.placing(words, roles, told)
 
     def _writing(self, writer: Coca, states: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly the plain captions of scenes are foretold from patch states [B, N, S]."""
@@ -170,19 +187,31 @@ class ClipPart:
         count, rng = 512, random.Random(0)
         indices = np.arange(len(self.renders) - count, len(self.renders))
         scenes = [self.renders.scene(int(i)) for i in indices]
-        pairs = [caption_pair(scene, rng) for scene in scenes]
         images, states = self.model.images(self.renders.images(indices).to(self.device))
-        true, false = (self.model.texts(self._ids([pair[k] or pair[0] for pair in pairs])) for k in (0, 1))
-        hard = torch.tensor([pair[1] is not None for pair in pairs], device=self.device)
-        wins = ((images * true).sum(-1) > (images * false).sum(-1))[hard].float().mean()
+        pairs = [hard_pair(scene, rng, self.names) for scene in scenes]
+        true = self.model.texts(self._ids([pair[0] for pair in pairs]))
         found = ((images @ true.T).argmax(1) == torch.arange(count, device=self.device)).float().mean()
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
         named = (images[single] @ self.model.texts(self._ids([indefinite(name) for name in self.names])).T).argmax(1)
         right = np.mean(
             [self.names[k] == scenes[i].things[0].concept for i, k in zip(single, named.tolist(), strict=True)]
         )
-        figures = {"val_r@1": float(found), "val_hard": float(wins), "val_top1": float(right)}
+        figures = {"val_r@1": float(found), "val_top1": float(right)}
+        for kind in ("hard", "swap", "count"):
+            told = self._told(images, scenes, () if kind == "hard" else (kind,))
+            figures |= {f"val_{kind}": float(told.float().mean())} if len(told) else {}
         return figures | (self._written(self.model.writer, states, scenes, folder) if self.model.writer else {})
+
+    def _told(self, images: Tensor, scenes: Sequence[Scene], kinds: Sequence[str]) -> Tensor:
+        """Returns whether vectors of pictures, where an edit can be told, are closer to the true than to the false."""
+        rng = random.Random(0)
+        pairs = [hard_pair(scene, rng, self.names, kinds) for scene in scenes]
+        texts = {k: (true, other[1]) for k, (true, other) in enumerate(pairs) if other}
+        if not texts:
+            return torch.zeros(0)
+        true, false = (self.model.texts(self._ids(list(column))) for column in zip(*texts.values(), strict=True))
+        images = images[list(texts)]
+        return (images * true).sum(-1) > (images * false).sum(-1)
 
     def _written(self, writer: Coca, states: Tensor, scenes: Sequence[Scene], folder: Path) -> dict[str, float]:
         """Writes captions of scenes into a folder; returns how many are wholly right, and the loss."""

@@ -1,64 +1,100 @@
-"""Hard negatives: a caption of a scene with one thing changed, in the wording of the true one."""
+"""Hard negatives: a scene with one thing changed, whose caption is false of it and whose picture is nearly the same.
+
+What they tell must be true of pictures elsewhere: a word that is never shown, or a combination held out, would be met
+in false captions alone, and be held for false.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
 from clipgen.train.world.grammar import caption
-from clipgen.train.world.scene import Scene, Thing
+from clipgen.train.world.holdout import held_out
+from clipgen.train.world.parse import parse
+from clipgen.train.world.scene import Scene, Thing, cells, recounted
+from clipgen.train.world.truth import is_true
 
 T = TypeVar("T")
-TRIES = 4  # edits, until one is of something that the caption says
+Told = tuple[Scene, str]  # a scene and a caption of it
+TRIES = 6  # edits and wordings, until one says what was edited
 
 
-def caption_pair(scene: Scene, rng: random.Random) -> tuple[str, str | None]:
-    """Returns a true caption and one of the same wording that is false, or None where the change went unsaid."""
-    wording = rng.random()
-    true = caption(scene, random.Random(wording))
-    tries = (caption(edited(scene, rng), random.Random(wording)) for _ in range(TRIES))
-    return true, next((false for false in tries if false != true), None)
+def hard_pair(
+    scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequence[str] = ()
+) -> tuple[str, Told | None]:
+    """Returns a true caption, and an edited scene with its caption in the same wording, which is false of the first.
+
+    `names` are the concepts that are shown, `kinds` the edits to choose from, else all that the scene allows. None
+    where no edit could be told.
+    """
+    for _ in range(TRIES):
+        wording, other = rng.random(), edited(scene, rng, names, kinds)
+        true = caption(scene, random.Random(wording))
+        if other and not any(held_out(*cell) for cell in cells(other)):
+            false = caption(other, random.Random(wording))
+            if false != true and not is_true(parse(false), scene):
+                return true, (other, false)
+    return true, None
 
 
-def edited(scene: Scene, rng: random.Random) -> Scene:
-    """Changes one thing of a scene: a concept, colour, count, place, style, or swaps two things."""
-    kinds = ["concept", "concept", "place", "count", "count"]
-    kinds += ["swap"] * 5 if len(scene.things) > 1 else []
-    kinds += ["colour"] * 2 if any(t.colour for t in scene.things) else []
-    kinds += ["style"] if scene.style != "picture book" else []
-    kind = rng.choice(kinds)
+def edited(scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequence[str] = ()) -> Scene | None:
+    """Changes one thing of a scene: a concept, colour, count, place, style, or swaps two things; None if it cannot."""
+    kind = rng.choice(kinds or _kinds(scene))
     if kind == "place":
         return replace(scene, place=_other(rng, COLOURS if scene.is_plain else PLACES, scene.place))
     if kind == "style":
         return replace(scene, style=_other(rng, STYLES[1:], scene.style))
     if kind == "swap":
         return _swapped(scene, rng)
-    index = rng.randrange(len(scene.things))
     if kind == "colour":
         index = next(k for k, t in enumerate(scene.things) if t.colour)
-    things = list(scene.things)
-    things[index] = _changed(things[index], kind, rng)
-    return replace(scene, things=tuple(things))
-
-
-def _changed(thing: Thing, kind: str, rng: random.Random) -> Thing:
-    if kind == "colour":
-        return replace(thing, colour=_other(rng, COLOURS, thing.colour))
+        return _with(
+            scene, index, replace(scene.things[index], colour=_other(rng, COLOURS, scene.things[index].colour))
+        )
+    index = rng.randrange(len(scene.things))
+    thing = scene.things[index]
     if kind == "count":
-        return replace(thing, count=_other(rng, (1, 2, 3, 4), thing.count))
-    return replace(thing, concept=_other(rng, tuple(concepts()), thing.concept))
+        return _with(scene, index, recounted(rng, thing, _other(rng, (1, 2, 3, 4), thing.count), len(scene.things)))
+    shown = {thing.concept for thing in scene.things}
+    concept = concepts()[rng.choice([name for name in names if name not in shown])]
+    drawing, colour = rng.choice(concept.drawings), thing.colour if concept.hue else ""
+    return _with(scene, index, replace(thing, concept=concept.name, drawing=drawing, colour=colour))
 
 
-def _swapped(scene: Scene, rng: random.Random) -> Scene:
-    """Swaps two things' names where a relation tells them apart, else the colours or counts they carry."""
+def _kinds(scene: Scene) -> list[str]:
+    """Returns the edits that a scene allows, the likelier ones repeated."""
+    kinds = ["concept", "concept", "place", "count", "count"]
+    kinds += ["swap"] * 5 if len(scene.things) > 1 else []
+    kinds += ["colour"] * 2 if any(t.colour for t in scene.things) else []
+    return kinds + (["style"] if scene.style != "picture book" else [])
+
+
+def _swapped(scene: Scene, rng: random.Random) -> Scene | None:
+    """Lets two things change places where a relation tells them apart, else the colours or counts that they have."""
+    if len(scene.things) < 2:
+        return None
     a, b, *rest = scene.things
-    if scene.relation and scene.relation != "next to" and (a.colour == b.colour or rng.random() < 0.5):
-        a, b = replace(a, concept=b.concept), replace(b, concept=a.concept)
+    differ_in_colour = a.colour != b.colour and all(concepts()[t.concept].hue for t in (a, b))
+    if scene.relation not in ("", "next to") and not (differ_in_colour and rng.random() < 0.5):
+        a, b = _named(a, b), _named(b, a)
+    elif differ_in_colour:
+        a, b = replace(a, colour=b.colour), replace(b, colour=a.colour)
     else:
-        a, b = replace(a, colour=b.colour, count=b.count), replace(b, colour=a.colour, count=a.count)
+        a, b = (recounted(rng, t, other.count, len(scene.things)) for t, other in ((a, b), (b, a)))
     return replace(scene, things=(a, b, *rest))
+
+
+def _named(thing: Thing, other: Thing) -> Thing:
+    """Returns what stands at a thing's place, as many and as large, as the other."""
+    return replace(thing, concept=other.concept, drawing=other.drawing, colour=other.colour, flip=other.flip)
+
+
+def _with(scene: Scene, index: int, thing: Thing) -> Scene:
+    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
 
 
 def _other(rng: random.Random, values: tuple[T, ...], value: T) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,7 @@ from clipgen.models.encoder import load_encoder
 from clipgen.train.captioner import build_coca
 from clipgen.train.clip import Anchored, ClipPart
 from clipgen.train.data import Seen, rendered
-from clipgen.train.labels import label_index, labels_of, labels_told
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
-from clipgen.train.negatives import caption_pair
 from clipgen.train.storybook import Parts, assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.towers import build_clip, build_judge
@@ -66,17 +63,6 @@ def test_ids_survive_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     assert CLIPTokenizer.from_pretrained(tmp_path)(texts).input_ids == tokenizer(texts).input_ids
 
 
-def test_a_hard_negative_has_the_wording_of_its_caption() -> None:
-    rng, differing = random.Random(0), 0
-    for seed in range(300):
-        true, false = caption_pair(sample_scene(seed, Mix(tier=2)), rng)
-        assert true != false
-        differing += false is not None
-        if false is not None:
-            assert abs(len(true.split()) - len(false.split())) <= 3
-    assert differing > 150
-
-
 def test_the_text_encoder_keeps_words_apart(tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(0)
     ids = tokenizer(
@@ -87,15 +73,6 @@ def test_the_text_encoder_keeps_words_apart(tokenizer: CLIPTokenizer) -> None:
             build_text_encoder(tokenizer)(ids.input_ids).last_hidden_state[:, 2], dim=1
         )
     assert (words @ words.T - torch.eye(6)).max() < 0.7
-
-
-def test_labels_tell_what_a_scene_shows() -> None:
-    scene = sample_scene(3, Mix(tier=2, kinds=(0, 1, 0)))
-    true = {label for label, place in label_index().items() if labels_of(scene)[place]}
-    assert {("thing", thing.concept) for thing in scene.things} <= true
-    assert ("place", scene.place) in true
-    assert ("style", scene.style) in true
-    assert {kind for kind, _ in list(label_index())[labels_told() :]} == {"place", "style"}
 
 
 @pytest.mark.parametrize("build", [build_clip, build_judge])
@@ -114,7 +91,7 @@ def test_the_clips_learn_to_tell_captions_apart(
         optimizer.zero_grad()
         losses.append(loss.item())
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
-    assert set(part.show(tmp_path)) == {"val_r@1", "val_hard", "val_top1"}
+    assert set(part.show(tmp_path)) == {"val_r@1", "val_top1", "val_hard", "val_count"}  # nothing to swap
     part.model.save_pretrained(tmp_path / "model")
     again = Anchored.from_pretrained(tmp_path / "model")
     pictures = renders.images(np.arange(2))

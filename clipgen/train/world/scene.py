@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, TIMES, Concept, concepts
@@ -182,6 +182,14 @@ def _layout(
     if relation == "on top of":
         things[0] = _standing_on(things[0], things[1])
     return relation, things
+
+
+def recounted(rng: random.Random, thing: Thing, count: int, kinds: int) -> Thing:
+    """Returns so many of a thing where it stands, in a scene with `kinds` kinds of things."""
+    room = {1: 0.66, 2: 0.44, 3: 0.36}[kinds]
+    height = room * {"big": 1.15, "small": 0.55, "": 0.91}[thing.size]
+    boxes = _boxes(rng, count, thing.centre[0], max(foot for _, foot, _ in thing.boxes), height, room)
+    return replace(thing, count=count, boxes=_inside(boxes))
 
 
 def _standing_on(top: Thing, base: Thing) -> Thing:
