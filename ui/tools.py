@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -50,26 +50,6 @@ def tab(workshop: Workshop) -> None:
             picture = gr.HTML(HELP, elem_id="brought")
             answer = gr.HTML(elem_id="answer")
 
-    def scored(request: gr.Request, file: Any, text: Any) -> Iterator[str]:
-        for said in ask.asked(workshop, partial(ask.score, workshop, file, text), request.session_hash or ""):
-            yield stage.score(said.value.to_dict()) if isinstance(said, Answer) else said
-
-    def classified(request: gr.Request, file: Any, labels: Any) -> Iterator[str]:
-        for said in ask.asked(workshop, partial(ask.classify, workshop, file, labels), request.session_hash or ""):
-            yield ask.labels_told(said.value) if isinstance(said, Answer) else said
-
-    def explained(request: gr.Request, file: Any, text: Any) -> Iterator[str]:
-        for said in ask.asked(workshop, partial(ask.explain, workshop, file, text), request.session_hash or ""):
-            yield words.told(said.value) if isinstance(said, Answer) else said
-
-    def ranked(request: gr.Request, files: Any, text: Any) -> Iterator[str]:
-        for said in ask.asked(workshop, partial(ask.rank, workshop, files, text), request.session_hash or ""):
-            yield ask.ranks_told(said.value) if isinstance(said, Answer) else said
-
-    def captioned(request: gr.Request, file: Any) -> Iterator[str]:
-        for said in ask.asked(workshop, partial(ask.caption, workshop, file), request.session_hash or ""):
-            yield ask.caption_told(said.value) if isinstance(said, Answer) else said
-
     def brought(file: Any) -> str:
         try:
             return HELP if file is None else stage.looked_at(str(picture_of(workshop.shelf, file)))
@@ -79,8 +59,23 @@ def tab(workshop: Workshop) -> None:
     raw: dict[str, Any] = {"preprocess": False, "concurrency_limit": None, "trigger_mode": "once"}
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     file.change(brought, file, picture, preprocess=False, queue=False, **quiet)
-    score.click(scored, [file, text], answer, **raw, **quiet)
-    explain.click(explained, [file, text], answer, **raw, **quiet)
-    classify.click(classified, [file, labels], answer, **raw, **quiet)
-    caption.click(captioned, [file], answer, **raw, **quiet)
-    rank.click(ranked, [files, text], answer, **raw, **quiet)
+    for button, question, given, shown in (
+        (score, ask.score, [file, text], lambda found: stage.score(found.to_dict())),
+        (explain, ask.explain, [file, text], words.told),
+        (classify, ask.classify, [file, labels], ask.labels_told),
+        (caption, ask.caption, [file], ask.caption_told),
+        (rank, ask.rank, [files, text], ask.ranks_told),
+    ):
+        button.click(_answering(workshop, question, shown), given, answer, **raw, **quiet)
+
+
+def _answering(
+    workshop: Workshop, question: Callable[..., Any], shown: Callable[[Any], str]
+) -> Callable[..., Iterator[str]]:
+    """Returns what asks CLIP a question about what a visitor gave, and yields how far that is, then the answer."""
+
+    def answering(request: gr.Request, *given: Any) -> Iterator[str]:
+        for said in ask.asked(workshop, partial(question, workshop, *given), request.session_hash or ""):
+            yield shown(said.value) if isinstance(said, Answer) else said
+
+    return answering

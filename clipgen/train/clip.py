@@ -6,8 +6,9 @@ captions of other scenes never test (Yuksekgonul et al. 2023), or the picture of
 
 The anchors are one direction a label of the world, shared by pictures and texts: each must point along the directions
 of what it shows. Contrast alone learns the colour of the ground first and puts things of one colour at one place for
-a long time (LOG.md). Of a vector there is a view a role (what is left, what is behind), in which the anchors must
-tell what stands there, for sides are not learnt by contrast alone either. All that is left behind when training ends.
+a long time (LOG.md). Of a vector there is a view a role (what is left, what is behind), in which the anchor of what
+stands there must outdo that of what stands opposite: sides are not learnt by contrast alone either. Anchors and views
+are left behind when training ends.
 Beside them a batch names its pictures of one thing by bare names: captions that tell all leave `a fox` alone at
 another place than the pictures of foxes.
 
@@ -36,7 +37,7 @@ from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders
 from clipgen.train.gathered import gathered
 from clipgen.train.hard_batches import HardBatches
-from clipgen.train.labels import ROLES, label_index, labels_of, labels_told, roles_of, roles_told
+from clipgen.train.labels import ROLES, Side, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import hard_pair
 from clipgen.train.world.grammar import indefinite, plain_caption
 from clipgen.train.world.scene import Scene
@@ -44,10 +45,12 @@ from clipgen.train.world.scene import Scene
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
 ANCHOR_WEIGHT = 0.1
 NAMING_WEIGHT = 0.5
+PLACING_WEIGHT = 2.0
 WRITING_WEIGHT = 2.0  # of the contrast's, as CoCa has it
 COCA = FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
 NAMES = 48  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
+HASTE = 4.0  # so much faster than the encoders do anchors and views learn, which begin anew with every run
 
 
 class Anchored(nn.Module):
@@ -60,10 +63,10 @@ class Anchored(nn.Module):
         width = clip.config.projection_dim if self.kind == "clip" else clip.config.vision_config.hidden_size
         self.anchors = nn.Linear(width, len(label_index()))
         self.views = nn.Linear(width, len(ROLES) * width, bias=False)
-        nn.init.normal_(self.anchors.weight)
-        nn.init.constant_(self.anchors.bias, RARE)
+        nn.init.normal_(self.anchors.weight, std=1 / HASTE)
+        nn.init.constant_(self.anchors.bias, RARE / HASTE)
         with torch.no_grad():
-            self.views.weight.copy_(torch.eye(width).repeat(len(ROLES), 1))
+            self.views.weight.copy_(_halves(width) / HASTE)
 
     def images(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the unit vectors [B, D] and the patch states [B, N, S] of pictures in [-1, 1]."""
@@ -85,13 +88,18 @@ class Anchored(nn.Module):
 
     def anchoring(self, features: Tensor, labels: Tensor) -> Tensor:
         """Returns how badly features [B, D] tell the first labels [B, L]."""
-        told = self.anchors(features)[:, : labels.shape[1]]
+        told = HASTE * self.anchors(features)[:, : labels.shape[1]]
         return F.binary_cross_entropy_with_logits(told, labels, reduction="sum") / len(labels)
 
-    def placing(self, features: Tensor, labels: Tensor, told: Tensor) -> Tensor:
-        """Returns how badly features [B, D] tell the labels [B, R, L] of each role, where `told` [B, R] is true."""
-        seen = self.anchors(self.views(features).unflatten(1, (len(ROLES), -1)))[..., : labels.shape[2]]
-        return F.binary_cross_entropy_with_logits(seen[told], labels[told], reduction="sum") / len(labels)
+    def placing(self, features: Tensor, sides: Sequence[Sequence[Side]]) -> tuple[Tensor, float]:
+        """Returns how badly features [B, D] tell which of two things has which side, and how often they do."""
+        found = [(row, *side) for row, each in enumerate(sides) for side in each]
+        if not found:
+            return features.new_zeros(()), 0.5
+        rows, roles, there, opposite = torch.tensor(found, device=features.device).T
+        views = HASTE * self.views(features).unflatten(1, (len(ROLES), -1))[rows, roles]
+        margin = HASTE * (views * (self.anchors.weight[there] - self.anchors.weight[opposite])).sum(dim=1)
+        return F.softplus(-margin).mean(), (margin > 0).float().mean().item()
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes the encoders, as transformers has them, and what writes beside them."""
@@ -105,6 +113,16 @@ class Anchored(nn.Module):
         clip, beside = AutoModel.from_pretrained(folder), folder.parent / COCA
         writes = clip.config.model_type == "clip" and beside.exists()
         return cls(clip, Coca.from_pretrained(beside) if writes else None)
+
+
+def _halves(width: int) -> Tensor:
+    """Returns the views [R D, D] to begin with: of each two opposite roles, one looks at one half of the numbers.
+
+    Were both to look at all of them, then whatever says more of what is left would say as much more of what is right,
+    and neither would ever be learnt.
+    """
+    halves = torch.rand(len(ROLES) // 2, width, generator=torch.Generator().manual_seed(0)) < 0.5
+    return torch.cat([2.0 * half.float().diag() for one in halves for half in (one, ~one)])
 
 
 class ClipPart:
@@ -148,23 +166,23 @@ class ClipPart:
         spare = gathered(spare)
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
         contrast = self.model.contrast(logits)
-        anchoring = self._anchoring(images, true, scenes, texts)
+        anchoring = self._anchoring(images, true, scenes)
+        seen, seen_right = self.model.placing(images, [sides_of(scene) for scene in scenes])
+        told, told_right = self.model.placing(true, [sides_told(text) for text in texts])
         right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
         naming = self._naming(images, scenes, scale)
         figures = {"contrast": contrast.item(), "naming": naming.item(), "r@1": right.item(), "scale": scale.item()}
-        loss = contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming
+        figures |= {"anchoring": anchoring.item(), "sides_seen": seen_right, "sides_told": told_right}
+        loss = contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming + PLACING_WEIGHT * (seen + told)
         if self.model.writer:
             writing = self._writing(self.model.writer, states, scenes)
             loss, figures["writing"] = loss + WRITING_WEIGHT * writing, writing.item()
         return loss, figures
 
-    def _anchoring(self, images: Tensor, words: Tensor, scenes: Sequence[Scene], texts: Sequence[str]) -> Tensor:
-        """Returns how badly vectors [B, D] of pictures and of their captions tell what there is, and what is where."""
-        labels, roles = (torch.stack([each(s) for s in scenes]).to(self.device) for each in (labels_of, roles_of))
-        several = torch.tensor([len(scene.things) > 1 for scene in scenes])[:, None].expand(-1, len(ROLES))
-        told = torch.stack([roles_told(text) for text in texts])
-        there = self.model.anchoring(images, labels) + self.model.anchoring(words, labels[:, : labels_told()])
-        return there + self.model.placing(images, roles, several) + self.model.placing(words, roles, told)
+    def _anchoring(self, images: Tensor, words: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Returns how badly vectors [B, D] of pictures and of their captions tell what there is."""
+        labels = torch.stack([labels_of(scene) for scene in scenes]).to(self.device)
+        return self.model.anchoring(images, labels) + self.model.anchoring(words, labels[:, : labels_told()])
 
     def _writing(self, writer: Coca, states: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly the plain captions of scenes are foretold from patch states [B, N, S]."""

@@ -13,12 +13,13 @@ from clipgen.train.world.scene import ABOVE, BESIDE, Scene, Thing
 
 OF_THINGS, OF_SURROUNDINGS = ("thing", "colour", "count"), ("place", "style")
 ROLES = ("left", "right", "above", "below", "in front", "behind")
-AXES = {
+OPPOSITES = {
     BESIDE: ("left", "right"), ABOVE: ("above", "below"),
     "left of": ("left", "right"), "right of": ("right", "left"),
     "above": ("above", "below"), "below": ("below", "above"), "on top of": ("above", "below"),
     "in front of": ("in front", "behind"), "behind": ("behind", "in front"),
 }  # fmt: skip
+Side = tuple[int, int, int]  # of a role, of the thing that has it, and of the one that has the opposite
 
 
 @cache
@@ -45,24 +46,24 @@ def labels_of(scene: Scene) -> Tensor:
     return vector
 
 
-def roles_of(scene: Scene) -> Tensor:
-    """Returns the labels [R, L'] of what stands left of another thing, right of one ...; only labels of things."""
-    labels = torch.zeros(len(ROLES), labels_told())
-    shown = {thing.concept: thing for thing in scene.things}
-    pairs = [(AXES[kind], (a, b)) for kind, a, b in scene.roles()]
-    if scene.relation in AXES:
-        pairs.append((AXES[scene.relation], (scene.things[0].concept, scene.things[1].concept)))
-    for roles, names in pairs:
-        for role, name in zip(roles, names, strict=True):
-            labels[ROLES.index(role), _places(shown[name])] = 1.0
-    return labels
+def sides_of(scene: Scene) -> list[Side]:
+    """Returns which of two things of a scene is left, which right ..., each role by its place in ROLES."""
+    found = [(kind, a, b) for kind, a, b in scene.roles()]
+    if scene.relation in OPPOSITES:
+        found.append((scene.relation, scene.things[0].concept, scene.things[1].concept))
+    return [side for kind, a, b in found for side in _both(kind, a, b)]
 
 
-def roles_told(caption: str) -> Tensor:
-    """Returns which roles [R] a caption tells of, as bool: both of its relation."""
+def sides_told(caption: str) -> list[Side]:
+    """Returns which of two things a caption tells to be left, which right ..."""
     relation = parse(caption).relation
-    told = AXES.get(relation[1], ()) if relation else ()
-    return torch.tensor([role in told for role in ROLES])
+    return _both(relation[1], relation[0], relation[2]) if relation and relation[1] in OPPOSITES else []
+
+
+def _both(kind: str, a: str, b: str) -> list[Side]:
+    one, other = (ROLES.index(role) for role in OPPOSITES[kind])
+    first, second = label_index()["thing", a], label_index()["thing", b]
+    return [(one, first, second), (other, second, first)]
 
 
 def _places(thing: Thing) -> list[int]:

@@ -6,16 +6,16 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 
 from clipgen.train.data import rendered
 from clipgen.train.hard_batches import TWINS, HardBatches
-from clipgen.train.labels import ROLES, label_index, labels_of, labels_told, roles_of, roles_told
+from clipgen.train.labels import OPPOSITES, ROLES, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import edited, hard_pair
 from clipgen.train.world.concepts import concepts
+from clipgen.train.world.grammar import plain_caption
 from clipgen.train.world.holdout import held_out
 from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import Mix, cells, sample_scene
+from clipgen.train.world.scene import OPPOSITE, Mix, cells, sample_scene
 from clipgen.train.world.truth import is_true
 
 TWO = Mix(tier=2, kinds=(0, 1, 0))
@@ -86,24 +86,20 @@ def test_labels_tell_what_a_scene_shows() -> None:
     assert {kind for kind, _ in list(label_index())[labels_told() :]} == {"place", "style"}
 
 
-def test_roles_tell_what_stands_where_and_captions_tell_of_those_of_their_relation() -> None:
+def test_sides_tell_which_of_two_things_is_where_and_captions_tell_those_of_their_relation() -> None:
     met = set()
     for seed in range(60):
         scene = sample_scene(seed, TWO)
-        labels = dict(zip(ROLES, roles_of(scene), strict=True))
-        a, b = scene.things
-        place = label_index()["thing", a.concept], label_index()["thing", b.concept]
-        if scene.relation in ("left of", "behind"):
-            met.add(scene.relation)
-            first, second = {"left of": ("left", "right"), "behind": ("behind", "in front")}[scene.relation]
-            assert [labels[first][k].item() for k in place] == [1, 0]
-            assert [labels[second][k].item() for k in place] == [0, 1]
-            assert labels[first][label_index()["count", str(a.count)]] == 1
+        a, b = (label_index()["thing", thing.concept] for thing in scene.things)
+        sides = set(sides_of(scene))
+        met.add(scene.relation)
+        first, second = OPPOSITES.get(scene.relation, ("", ""))
+        assert not first or {(ROLES.index(first), a, b), (ROLES.index(second), b, a)} <= sides
+        assert all((role, other, one) not in sides for role, one, other in sides)
         for kind, one, other in scene.roles():
-            assert labels["left" if kind == "left" else "above"][label_index()["thing", one]] == 1
-            assert labels["right" if kind == "left" else "below"][label_index()["thing", other]] == 1
-    assert met == {"left of", "behind"}
-    assert [r for r, told in zip(ROLES, roles_told("a fox on top of a bus in snow"), strict=True) if told] == [
-        "above", "below",
-    ]  # fmt: skip
-    assert not torch.any(roles_told("a fox and a bus in snow"))
+            place = label_index()["thing", one], label_index()["thing", other]
+            assert (ROLES.index("left" if kind == "left" else "above"), *place) in sides
+        assert set(sides_told(plain_caption(scene))) <= sides
+    assert met == {*OPPOSITE, "next to"}
+    assert [ROLES[side[0]] for side in sides_told("a fox on top of a bus in snow")] == ["above", "below"]
+    assert sides_told("a fox and a bus in snow") == sides_told("a fox next to a bus") == []
