@@ -45,7 +45,7 @@ from clipgen.train.world.scene import Scene
 HELD_BACK = 2048  # the last pictures of the renders are never trained on
 ANCHOR_WEIGHT = 0.1
 NAMING_WEIGHT = 0.5
-PLACING_WEIGHT = 2.0
+PLACING_WEIGHT = 0.5
 WRITING_WEIGHT = 2.0  # of the contrast's, as CoCa has it
 COCA = FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
 NAMES = 48  # bare names a batch: what a label says when it says no more
