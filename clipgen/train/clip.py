@@ -36,7 +36,7 @@ from clipgen.models.captioner import FOLDERS
 from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders
 from clipgen.train.gathered import gathered
-from clipgen.train.hard_batches import HardBatches
+from clipgen.train.hard_batches import HardBatches, Row
 from clipgen.train.labels import ROLES, Side, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import hard_pair
 from clipgen.train.world.grammar import indefinite, plain_caption
@@ -152,25 +152,18 @@ class ClipPart:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the contrastive loss of one batch, that of all processes together, and that of its labels."""
         rows = self.batches.draw(self.batch)
-        scenes, texts = [row.scene for row in rows], [row.true for row in rows]
-        falses = {k: row.false for k, row in enumerate(rows) if row.false}
-        spare = torch.tensor([row.false is None for row in rows], device=self.device)
+        scenes = [row.scene for row in rows]
         images, states = self.model.images(degraded(torch.stack([row.picture for row in rows]).to(self.device)))
-        words = self.model.texts(self._ids([*texts, *falses.values()]))
-        true, false = words[: self.batch], torch.zeros_like(words[: self.batch])
-        false[list(falses)] = words[self.batch :]
+        true, false, spare = self._words(rows)
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
-        logits = (
-            scale * gathered(images) @ torch.cat([gathered(true), gathered(false)]).T
-        )  # [P B, 2 P B] of P processes
+        logits = scale * gathered(images) @ torch.cat([gathered(true), gathered(false)]).T  # all processes' rows
         spare = gathered(spare)
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
-        contrast = self.model.contrast(logits)
+        contrast, naming = self.model.contrast(logits), self._naming(images, scenes, scale)
+        right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
         anchoring = self._anchoring(images, true, scenes)
         seen, seen_right = self.model.placing(images, [sides_of(scene) for scene in scenes])
-        told, told_right = self.model.placing(true, [sides_told(text) for text in texts])
-        right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
-        naming = self._naming(images, scenes, scale)
+        told, told_right = self.model.placing(true, [sides_told(row.true) for row in rows])
         figures = {"contrast": contrast.item(), "naming": naming.item(), "r@1": right.item(), "scale": scale.item()}
         figures |= {"anchoring": anchoring.item(), "sides_seen": seen_right, "sides_told": told_right}
         loss = contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming + PLACING_WEIGHT * (seen + told)
@@ -178,6 +171,14 @@ class ClipPart:
             writing = self._writing(self.model.writer, states, scenes)
             loss, figures["writing"] = loss + WRITING_WEIGHT * writing, writing.item()
         return loss, figures
+
+    def _words(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the vectors [B, D] of the true captions and of the false ones, and which rows [B] have no false."""
+        falses = {k: row.false for k, row in enumerate(rows) if row.false}
+        words = self.model.texts(self._ids([*(row.true for row in rows), *falses.values()]))
+        true, false = words[: len(rows)], torch.zeros_like(words[: len(rows)])
+        false[list(falses)] = words[len(rows) :]
+        return true, false, torch.tensor([row.false is None for row in rows], device=self.device)
 
     def _anchoring(self, images: Tensor, words: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly vectors [B, D] of pictures and of their captions tell what there is."""

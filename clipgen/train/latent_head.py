@@ -41,19 +41,6 @@ def build_latent_head(clip: CLIPModel, channels: int) -> CLIPVisionModelWithProj
     return head
 
 
-def move_along(head: CLIPVisionModelWithProjection, before: CLIPModel, after: CLIPModel) -> None:
-    """Adds to a trained head what further training has changed of its CLIP's tower, which it began as.
-
-    Task arithmetic (Ilharco et al. 2023, arXiv 2212.04089): what was learnt of latents and noise stays.
-    """
-    old, new = before.state_dict(), after.state_dict()
-    changes = {name: new[name] - value for name, value in old.items()}
-    with torch.no_grad():
-        for name, weight in head.state_dict().items():
-            if name in changes and changes[name].shape == weight.shape:
-                weight += changes[name]
-
-
 class LatentHeadPart:
     """Trains on noised latents of renders towards what CLIP sees in the renders; no captions are needed."""
 

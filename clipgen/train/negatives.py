@@ -50,13 +50,11 @@ def edited(scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequen
         return replace(scene, style=_other(rng, STYLES[1:], scene.style))
     if kind == "swap":
         return _swapped(scene, rng)
-    if kind == "colour":
-        index = next(k for k, t in enumerate(scene.things) if t.colour)
-        return _with(
-            scene, index, replace(scene.things[index], colour=_other(rng, COLOURS, scene.things[index].colour))
-        )
-    index = rng.randrange(len(scene.things))
+    dyed = [k for k, thing in enumerate(scene.things) if thing.colour]
+    index = rng.choice(dyed) if kind == "colour" else rng.randrange(len(scene.things))
     thing = scene.things[index]
+    if kind == "colour":
+        return _with(scene, index, replace(thing, colour=_other(rng, COLOURS, thing.colour)))
     if kind == "count":
         return _with(scene, index, recounted(rng, thing, _other(rng, (1, 2, 3, 4), thing.count), len(scene.things)))
     shown = {thing.concept for thing in scene.things}

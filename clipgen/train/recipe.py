@@ -27,7 +27,7 @@ from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.clip import COCA, ClipPart
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
-from clipgen.train.latent_head import LatentHeadPart, build_latent_head, move_along
+from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.storybook import Parts, assemble, put_back
@@ -129,9 +129,6 @@ class Recipe:
     def _latent_head(self) -> LatentHeadPart:
         clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae()
         head = build_latent_head(clip, vae.config.latent_channels)
-        if self.warm_start and (self.warm_start / "latent_head").exists():
-            head = CLIPVisionModelWithProjection.from_pretrained(self.warm_start / "latent_head").float()
-            move_along(head, CLIPModel.from_pretrained(self.warm_start / "clip").float(), clip)
         batch = self.tier.budgets["latent_head"].batch
         return LatentHeadPart(head, clip, self.tokenizer(), vae, self.renders("wide"), batch, self._seed())
 
@@ -182,8 +179,8 @@ class Recipe:
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
 
     def _warm(self, stage: str, model: nn.Module) -> None:
-        """Loads shipped weights into a fresh stage, if there are such; a latent head begins as `_latent_head` says."""
-        known = self.warm_start is not None and (self.warm_start / stage).exists() and stage != "latent_head"
+        """Loads shipped weights into a fresh stage, if there are such."""
+        known = self.warm_start is not None and (self.warm_start / stage).exists()
         if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
             return
         shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
