@@ -82,7 +82,7 @@ def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokeni
     part.to(torch.device("cpu"))
     assert part.known == 56
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
-    for step in range(40 if name == "coca" else 120):
+    for step in range(40 if name == "coca" else 240):
         loss, _ = part.loss(step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(part.model.parameters(), 1.0)

@@ -156,6 +156,9 @@ def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_pat
     clip = build_clip(tokenizer, 64)
     head = build_latent_head(clip, 8)
     assert torch.equal(head.visual_projection.weight, clip.visual_projection.weight)
+    head = build_latent_head(
+        build_clip(tokenizer, 64), 8
+    )  # of another CLIP: untrained, each sees nearly the same in all
     part = LatentHeadPart(head, clip, tokenizer, build_vae(), renders, 16)
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
@@ -165,7 +168,7 @@ def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_pat
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[-1] < 0.9 * losses[0]  # untrained towers see nearly the same in all
+    assert losses[-1] < 0.5 * losses[0]
     assert part.head.features(torch.randn(2, 8, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
 
 
