@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import signal
@@ -42,14 +41,6 @@ def test_a_signal_while_loading_breaks_off() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-@pytest.fixture(autouse=True)
-def no_collection() -> Iterator[None]:
-    """Keeps a signal from landing in what the test tools do whenever garbage is collected, where it is lost."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @contextmanager
 def signal_after(seconds: float, number: signal.Signals) -> Iterator[None]:
     timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
@@ -61,6 +52,7 @@ def signal_after(seconds: float, number: signal.Signals) -> Iterator[None]:
         timer.join()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finalizer it is noted, not raised
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
     """A signal at random times: every path printed is a whole picture, and no other file is there."""
