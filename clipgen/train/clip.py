@@ -8,9 +8,8 @@ The anchors are one direction a label of the world, shared by pictures and texts
 of what it shows. Contrast alone learns the colour of the ground first and puts things of one colour at one place for
 a long time (LOG.md). Of a vector there is a view a role (what is left, what is behind), in which the anchor of what
 stands there must outdo that of what stands opposite: sides are not learnt by contrast alone either. Anchors and views
-are left behind when training ends.
-Beside them a batch names its pictures of one thing by bare names: captions that tell all leave `a fox` alone at
-another place than the pictures of foxes.
+are left behind when training ends. Beside them a batch names its pictures of one thing by bare names: captions that
+tell all leave `a fox` alone at another place than the pictures of foxes.
 
 The guide learns to write beside it (CoCa, Yu et al. 2022): what stands where, in which number and colour, has to be in
 its patches for that, whence its vector has it too.

@@ -14,6 +14,7 @@ Role = tuple[str, str, str]
 TIMED_PLACES = frozenset({"snow", "forest", "beach", "desert", "meadow", "mountains", "city street"})
 ABOVE, BESIDE = "above", "left"
 COUNTED = (2, 1, 1)  # how often several are two, three, four
+SIZES = {"big": 1.15, "small": 0.55, "": 0.91}  # heights, as shares of the room for a thing
 TEMPTING = 2.0  # how much likelier a drawing stands where it belongs (a fish under the sea)
 HOMES = {"water": ("under the sea", "beach"), "sky": ("outer space", "night sky", "sunset"), "table": ("table",)}
 
@@ -171,7 +172,8 @@ def _layout(
     for concept, count, size, (x, foot, room) in zip(
         chosen, counts, sizes, _centres(rng, len(chosen), relation, mix.looseness), strict=True
     ):
-        height = room * {"big": 1.15, "small": 0.55, "": 0.91 + mix.looseness * rng.uniform(-0.09, 0.09)}[size]
+        loose = mix.looseness * rng.uniform(-0.09, 0.09)
+        height = room * (SIZES[size] + (0.0 if size else loose))
         lift = 0.0
         if place in FLOATING or (concept.stance == "sky" and relation not in OPPOSITE):
             lift = 0.14 + mix.looseness * rng.uniform(-0.08, 0.08) if len(chosen) == 1 else rng.uniform(0.0, 0.08)
@@ -187,8 +189,8 @@ def _layout(
 def recounted(rng: random.Random, thing: Thing, count: int, kinds: int) -> Thing:
     """Returns so many of a thing where it stands, in a scene with `kinds` kinds of things."""
     room = {1: 0.66, 2: 0.44, 3: 0.36}[kinds]
-    height = room * {"big": 1.15, "small": 0.55, "": 0.91}[thing.size]
-    boxes = _boxes(rng, count, thing.centre[0], max(foot for _, foot, _ in thing.boxes), height, room)
+    foot = max(foot for _, foot, _ in thing.boxes)
+    boxes = _boxes(rng, count, thing.centre[0], foot, room * SIZES[thing.size], room)
     return replace(thing, count=count, boxes=_inside(boxes))
 
 
