@@ -7,9 +7,10 @@ captions of other scenes never test (Yuksekgonul et al. 2023), or the picture of
 The anchors are one direction a label of the world, shared by pictures and texts: each must point along the directions
 of what it shows. Contrast alone learns the colour of the ground first and puts things of one colour at one place for
 a long time (LOG.md). Of a vector there is a view a role (what is left, what is behind), in which the anchor of what
-stands there must outdo that of what stands opposite: sides are not learnt by contrast alone either. Anchors and views
-are left behind when training ends. Beside them a batch names its pictures of one thing by bare names: captions that
-tell all leave `a fox` alone at another place than the pictures of foxes.
+stands there must outdo that of what stands opposite: sides are not learnt by contrast alone either. Each patch must
+tell what it shows (patches.py). All that tells labels is left behind when training ends. Beside them a batch names its
+pictures of one thing by bare names: captions that tell all leave `a fox` alone at another place than pictures of foxes.
+No alternative that is held out counts against any of it (withheld.py).
 
 The guide learns to write beside it (CoCa, Yu et al. 2022): what stands where, in which number and colour, has to be in
 its patches for that, whence its vector has it too.
@@ -33,23 +34,23 @@ from transformers import AutoModel, CLIPModel, CLIPTokenizer, SiglipModel
 from clipgen.clip.coca import Coca
 from clipgen.models.captioner import FOLDERS
 from clipgen.train.captioner import writing_loss
-from clipgen.train.data import Renders
+from clipgen.train.data import Renders, held_back
 from clipgen.train.gathered import gathered
 from clipgen.train.hard_batches import HardBatches, Row
-from clipgen.train.labels import ROLES, Side, label_index, labels_of, labels_told, sides_of, sides_told
+from clipgen.train.labels import HASTE, ROLES, Side, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import hard_pair
+from clipgen.train.patches import PatchLabels
+from clipgen.train.withheld import Unsaid, names_withheld, withheld
 from clipgen.train.world.grammar import indefinite, plain_caption
 from clipgen.train.world.scene import Scene
 
-HELD_BACK = 2048  # the last pictures of the renders are never trained on
-ANCHOR_WEIGHT = 0.1
-NAMING_WEIGHT = 0.5
-PLACING_WEIGHT = 0.5
-WRITING_WEIGHT = 2.0  # of the contrast's, as CoCa has it
+HELD_BACK, MEASURED = 2048, 512  # pictures never trained on, the last ones of the renders, and of those the measured
+WEIGHTS = {  # of the terms of the loss; of the contrast's has writing what CoCa gives it
+    "contrast": 1.0, "anchoring": 0.1, "naming": 0.5, "placing": 0.5, "patches": 0.5, "writing": 2.0,
+}  # fmt: skip
 COCA = FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
 NAMES = 48  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
-HASTE = 4.0  # so much faster than the encoders do anchors and views learn, which begin anew with every run
 
 
 class Anchored(nn.Module):
@@ -62,6 +63,7 @@ class Anchored(nn.Module):
         width = clip.config.projection_dim if self.kind == "clip" else clip.config.vision_config.hidden_size
         self.anchors = nn.Linear(width, len(label_index()))
         self.views = nn.Linear(width, len(ROLES) * width, bias=False)
+        self.patches = PatchLabels(clip.config.vision_config.hidden_size)
         nn.init.normal_(self.anchors.weight, std=1 / HASTE)
         nn.init.constant_(self.anchors.bias, RARE / HASTE)
         with torch.no_grad():
@@ -86,9 +88,9 @@ class Anchored(nn.Module):
         return -F.logsigmoid(signs * (logits + self.clip.logit_bias)).sum() / count
 
     def anchoring(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Returns how badly features [B, D] tell the first labels [B, L]."""
-        told = HASTE * self.anchors(features)[:, : labels.shape[1]]
-        return F.binary_cross_entropy_with_logits(told, labels, reduction="sum") / len(labels)
+        """Returns how badly features [B, D] tell the first labels [B, L], a NaN where nothing is to be told."""
+        told, known = HASTE * self.anchors(features)[:, : labels.shape[1]], ~labels.isnan()
+        return F.binary_cross_entropy_with_logits(told[known], labels[known], reduction="sum") / len(labels)
 
     def placing(self, features: Tensor, sides: Sequence[Sequence[Side]]) -> tuple[Tensor, float]:
         """Returns how badly features [B, D] tell which of two things has which side, and how often they do."""
@@ -132,8 +134,10 @@ class ClipPart:
         writer: Coca | None = None,
     ) -> None:  # fmt: skip
         self.model, self.tokenizer, self.renders, self.batch = Anchored(clip, writer), tokenizer, renders, batch
-        self.batches, self.words = HardBatches(renders, len(renders) - HELD_BACK, seed), random.Random(seed)
+        self.known = len(renders) - held_back(renders, HELD_BACK)
+        self.batches, self.words = HardBatches(renders, self.known, seed), random.Random(seed)
         self.names = self.batches.names
+        self.unsaid = Unsaid(tokenizer, self.names)
 
     def to(self, device: torch.device) -> None:
         """Moves both encoders to a device; on CPUs attention is two plain products, whose gradient is far cheaper."""
@@ -149,7 +153,7 @@ class ClipPart:
         return self.model.anchors.weight.device
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the contrastive loss of one batch, that of all processes together, and that of its labels."""
+        """Returns the loss of one batch, the contrastive part that of all processes together, and its terms."""
         rows = self.batches.draw(self.batch)
         scenes = [row.scene for row in rows]
         images, states = self.model.images(degraded(torch.stack([row.picture for row in rows]).to(self.device)))
@@ -158,18 +162,19 @@ class ClipPart:
         logits = scale * gathered(images) @ torch.cat([gathered(true), gathered(false)]).T  # all processes' rows
         spare = gathered(spare)
         logits = logits.masked_fill(torch.cat([torch.zeros_like(spare), spare])[None], -1e4)
-        contrast, naming = self.model.contrast(logits), self._naming(images, scenes, scale)
-        right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
-        anchoring = self._anchoring(images, true, scenes)
         seen, seen_right = self.model.placing(images, [sides_of(scene) for scene in scenes])
         told, told_right = self.model.placing(true, [sides_told(row.true) for row in rows])
-        figures = {"contrast": contrast.item(), "naming": naming.item(), "r@1": right.item(), "scale": scale.item()}
-        figures |= {"anchoring": anchoring.item(), "sides_seen": seen_right, "sides_told": told_right}
-        loss = contrast + ANCHOR_WEIGHT * anchoring + NAMING_WEIGHT * naming + PLACING_WEIGHT * (seen + told)
+        patches, patches_right = self.model.patches(states, scenes)
+        terms = {
+            "contrast": self.model.contrast(logits), "anchoring": self._anchoring(images, true, scenes),
+            "naming": self._naming(images, scenes, scale), "placing": seen + told, "patches": patches,
+        }  # fmt: skip
         if self.model.writer:
-            writing = self._writing(self.model.writer, states, scenes)
-            loss, figures["writing"] = loss + WRITING_WEIGHT * writing, writing.item()
-        return loss, figures
+            terms["writing"] = self._writing(self.model.writer, states, scenes)
+        right = (logits.argmax(1) == torch.arange(len(logits), device=self.device)).float().mean()
+        figures = {"r@1": right.item(), "scale": scale.item(), "sides_seen": seen_right, "sides_told": told_right}
+        figures |= {"patches_right": patches_right, **{name: term.item() for name, term in terms.items()}}
+        return torch.stack([WEIGHTS[name] * term for name, term in terms.items()]).sum(), figures
 
     def _words(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the vectors [B, D] of the true captions and of the false ones, and which rows [B] have no false."""
@@ -181,12 +186,14 @@ class ClipPart:
 
     def _anchoring(self, images: Tensor, words: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly vectors [B, D] of pictures and of their captions tell what there is."""
-        labels = torch.stack([labels_of(scene) for scene in scenes]).to(self.device)
+        labels = torch.stack([labels_of(scene) for scene in scenes])
+        labels = labels.masked_fill(withheld(labels), torch.nan).to(self.device)
         return self.model.anchoring(images, labels) + self.model.anchoring(words, labels[:, : labels_told()])
 
     def _writing(self, writer: Coca, states: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly the plain captions of scenes are foretold from patch states [B, N, S]."""
-        return writing_loss(writer, states, [plain_caption(scene) for scene in scenes], self.tokenizer)
+        texts = [plain_caption(scene) for scene in scenes]
+        return writing_loss(writer, states, texts, self.tokenizer, self.unsaid.of(scenes))
 
     def _naming(self, images: Tensor, scenes: Sequence[Scene], scale: Tensor) -> Tensor:
         """Returns how badly bare names, those of the batch and some others, are told apart on pictures of one thing."""
@@ -198,23 +205,25 @@ class ClipPart:
         names += self.words.sample(others, min(len(others), max(0, NAMES - len(names))))
         words = self.model.texts(self._ids([indefinite(name) for name in names]))
         wanted = torch.tensor([names.index(name) for name in shown.values()], device=self.device)
-        return F.cross_entropy(scale * images[list(shown)] @ words.T, wanted)
+        places = torch.tensor([label_index()["thing", name] for name in names])
+        unsaid = torch.stack([names_withheld(scenes[k], scenes[k].things[0])[places] for k in shown]).to(self.device)
+        return F.cross_entropy((scale * images[list(shown)] @ words.T).masked_fill(unsaid, -torch.inf), wanted)
 
     def show(self, folder: Path) -> dict[str, float]:
         """Measures retrieval, hard negatives and zero-shot naming on the pictures held back."""
-        count, rng = 512, random.Random(0)
-        indices = np.arange(len(self.renders) - count, len(self.renders))
+        rng, indices = random.Random(0), np.arange(self.known, len(self.renders))[-MEASURED:]
         scenes = [self.renders.scene(int(i)) for i in indices]
         images, states = self.model.images(self.renders.images(indices).to(self.device))
         pairs = [hard_pair(scene, rng, self.names) for scene in scenes]
         true = self.model.texts(self._ids([pair[0] for pair in pairs]))
-        found = ((images @ true.T).argmax(1) == torch.arange(count, device=self.device)).float().mean()
+        found = ((images @ true.T).argmax(1) == torch.arange(len(scenes), device=self.device)).float().mean()
         single = [i for i, scene in enumerate(scenes) if len(scene.things) == 1]
         named = (images[single] @ self.model.texts(self._ids([indefinite(name) for name in self.names])).T).argmax(1)
         right = np.mean(
             [self.names[k] == scenes[i].things[0].concept for i, k in zip(single, named.tolist(), strict=True)]
         )
         figures = {"val_r@1": float(found), "val_top1": float(right)}
+        figures["val_patches"] = self.model.patches(states, scenes)[1]
         for kind in ("hard", "swap", "count"):
             told = self._told(images, scenes, () if kind == "hard" else (kind,))
             figures |= {f"val_{kind}": float(told.float().mean())} if len(told) else {}

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from clipgen.train.data import Renders, to_unit
 from clipgen.train.negatives import hard_pair
-from clipgen.train.world.concepts import concepts
 from clipgen.train.world.render import render
 from clipgen.train.world.scene import Scene
 
@@ -40,7 +39,7 @@ class HardBatches:
     def __init__(self, renders: Renders, count: int, seed: int) -> None:
         self.renders, self.numbers, self.words = renders, np.random.default_rng(seed), random.Random(seed)
         self.shares = np.cumsum([len(renders.scene(i).things) for i in range(count)])
-        self.names = [name for name, concept in concepts().items() if concept.tier <= renders.mix.tier]
+        self.names = renders.mix.names
 
     def draw(self, size: int) -> list[Row]:
         """Returns the rows of one batch, in any order."""

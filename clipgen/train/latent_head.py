@@ -14,7 +14,7 @@ from transformers import CLIPModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionM
 
 from clipgen.clip.latent_head import LatentHead
 from clipgen.train.clip import Anchored
-from clipgen.train.data import Renders, Seen
+from clipgen.train.data import Renders, Seen, held_back
 from clipgen.train.unet import LatentStore, build_scheduler
 
 FRESH = 12  # new pictures a batch, as long as there are such
@@ -51,8 +51,10 @@ class LatentHeadPart:
         self.model, self.head = head, LatentHead(head)
         self.clip, self.tokenizer, self.vae = Anchored(clip).eval(), tokenizer, vae
         self.renders, self.batch = renders, batch
+        kept = held_back(renders, HELD_BACK)
+        self.measured = np.arange(len(renders) - kept, len(renders))
         self.store = LatentStore(
-            vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), fresh=FRESH, held_back=HELD_BACK
+            vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), fresh=FRESH, held_back=kept
         )
         self.seen = Seen(self._look)
         self.alphas = build_scheduler().alphas_cumprod
@@ -86,12 +88,11 @@ class LatentHeadPart:
     def show(self, folder: Path) -> dict[str, float]:
         """Measures on renders held back: R@1 of their captions by clean latents and by CLIP, cosine at half noise."""
         words = random.Random(0)
-        indices = np.arange(len(self.renders) - HELD_BACK, len(self.renders))
-        texts = [self.renders.caption(int(i), words) for i in indices]
+        texts = [self.renders.caption(int(i), words) for i in self.measured]
         ids = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
         told = self.clip.texts(ids.to(self.alphas.device))
-        seen = self.seen.of(indices).to(self.alphas.device)
-        latents = torch.cat([self.store.encode(part) for part in np.array_split(indices, 16)]).to(told)
+        seen = self.seen.of(self.measured).to(self.alphas.device)
+        latents = torch.cat([self.store.encode(part) for part in np.array_split(self.measured, 16)]).to(told)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
         clean, half = (self._guess(latents, torch.full((len(told),), s).to(told), noise) for s in (0.0, HALF_NOISE))
         own = torch.arange(len(told), device=told.device)

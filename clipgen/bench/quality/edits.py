@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any, TypeVar
 
-from clipgen.bench.quality.zero_shot import names_of
 from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
 from clipgen.train.world.grammar import caption
 from clipgen.train.world.parse import parse
@@ -56,7 +55,7 @@ def wrong_captions(scene: Scene, count: int, mix: Mix) -> list[str]:
 
 def _thing(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
     shown = {thing.concept for thing in scene.things}
-    return _with(scene, 0, concept=rng.choice([name for name in names_of(mix) if name not in shown]))
+    return _with(scene, 0, concept=rng.choice([name for name in mix.names if name not in shown]))
 
 
 def _colour(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:

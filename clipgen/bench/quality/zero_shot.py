@@ -33,7 +33,7 @@ def zero_shot(eye: Eye, count: int, mix: Mix, split: Split) -> list[Figure]:
     """Names things, colours and places in `count` unseen scenes each."""
     one = replace(mix, kinds=(1.0, 0.0, 0.0), several=0.0, coloured=0.0, styled=0.0)
     several, styled = replace(mix, kinds=(0.0, 0.8, 0.2)), replace(one, styled=1.0)
-    labels = names_of(mix)
+    labels = mix.names
     ensemble, single = (things(eye, labels, templates) for templates in (TEMPLATES, TEMPLATES[:1]))
     plain = _first(count, one, split)
     seen = eye.images(plain)
@@ -55,7 +55,7 @@ def drawings(eye: Eye, folder: Path, mix: Mix) -> list[Figure]:
 
     Raises SettingsError where no picture is of a thing of the world, ImageFileError.
     """
-    labels = names_of(mix)
+    labels = mix.names
     names = {code_points(drawing): name for name in labels for drawing in concepts()[name].drawings}
     found = [(names[key], path) for path in find_pictures([folder]) if (key := _key(path)) in names]
     if not found:
@@ -74,11 +74,6 @@ def code_points(drawing: str) -> str:
 def _key(path: Path) -> str:
     name = path.stem.removeprefix("emoji_u").replace("_", "-").lower()
     return name.replace("-fe0f", "") if CODE_POINTS.fullmatch(name) else ""
-
-
-def names_of(mix: Mix) -> list[str]:
-    """Returns the things that a world shows."""
-    return [name for name, concept in concepts().items() if concept.tier <= mix.tier]
 
 
 def things(eye: Eye, names: Sequence[str], templates: Sequence[str]) -> Tensor:

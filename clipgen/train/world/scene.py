@@ -101,6 +101,11 @@ class Mix:
     looseness: float = 1.0
     drawings: int = 9
 
+    @property
+    def names(self) -> list[str]:
+        """The concepts that it shows, in the order of the vocabulary."""
+        return [name for name, concept in concepts().items() if concept.tier <= self.tier]
+
 
 def sample_scene(seed: int, mix: Mix = Mix()) -> Scene:
     """Draws the scene of a seed: any that realises no held-out cell; a held-out role swaps its two things."""
@@ -136,7 +141,7 @@ OPPOSITE = {
 
 
 def _pool(mix: Mix) -> tuple[list[Concept], list[float]]:
-    chosen = [c for c in concepts().values() if c.tier <= mix.tier]
+    chosen = [concepts()[name] for name in mix.names]
     return chosen, [mix.favourites if c.tier == 1 else 1.0 for c in chosen]
 
 
