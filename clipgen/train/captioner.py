@@ -20,9 +20,7 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.writer import LONGEST
 from clipgen.train.data import Pictures, Renders, Seen, held_back
 from clipgen.train.loop import Budget
-from clipgen.train.withheld import Unsaid
 from clipgen.train.world.grammar import plain_caption
-from clipgen.train.world.scene import Scene
 
 BUDGET = Budget(1, 64, 1e-3, warmup=200, average=0.995, weight_decay=0.01)
 HELD_BACK = 256  # pictures that are measured and never trained on
@@ -64,7 +62,6 @@ class CaptionerPart:
         self.batch = min(batch, self.known)
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
         self.kept = Seen(self._look)
-        self.unsaid = Unsaid(tokenizer, data.mix.names) if isinstance(data, Renders) else None
 
     def to(self, device: torch.device) -> None:
         """Moves the captioner, and the CLIP that feeds it, to a device; on CPUs attention is two plain products."""
@@ -79,18 +76,14 @@ class CaptionerPart:
         indices = self.numbers.integers(0, self.known, self.batch)
         return self._loss(indices, self._captions(indices, self.words)), {}
 
-    def _scenes(self, indices: npt.NDArray[np.int64]) -> list[Scene]:
-        """Returns the scenes of renders; of other pictures nobody knows any."""
-        return [self.data.scene(int(i)) for i in indices] if isinstance(self.data, Renders) else []
-
     def _captions(self, indices: npt.NDArray[np.int64], words: random.Random) -> list[str]:
         """Returns what is to be written of some pictures: of renders the plain caption, which says all and no more."""
-        plain = [plain_caption(scene) for scene in self._scenes(indices)]
-        return plain or [self.data.caption(int(i), words) for i in indices]
+        if isinstance(self.data, Renders):
+            return [plain_caption(self.data.scene(int(i))) for i in indices]
+        return [self.data.caption(int(i), words) for i in indices]
 
     def _loss(self, indices: npt.NDArray[np.int64], texts: list[str]) -> Tensor:
-        unsaid = self.unsaid.of(self._scenes(indices)) if self.unsaid else None
-        return writing_loss(self.model, self._seen(indices), texts, self.tokenizer, unsaid)
+        return writing_loss(self.model, self._seen(indices), texts, self.tokenizer)
 
     @torch.no_grad()
     def _seen(self, indices: npt.NDArray[np.int64]) -> Tensor:
@@ -112,23 +105,21 @@ class CaptionerPart:
 
     def _named(self, indices: npt.NDArray[np.int64], written: list[str]) -> dict[str, float]:
         """Returns the share of the things in renders that their captions name."""
-        scenes = self._scenes(indices)
-        named = [t.concept in text for scene, text in zip(scenes, written, strict=False) for t in scene.things]
-        return {"val_named": float(np.mean(named))} if named else {}
+        if not isinstance(self.data, Renders):
+            return {}
+        pairs = [
+            (thing.concept, text)
+            for i, text in zip(indices, written, strict=False)
+            for thing in self.data.scene(int(i)).things
+        ]
+        return {"val_named": float(np.mean([concept in text for concept, text in pairs]))}
 
 
-def writing_loss(
-    head: Captioner | Coca, seen: Tensor, texts: Sequence[str], tokenizer: CLIPTokenizer, unsaid: Tensor | None = None
-) -> Tensor:
-    """Returns the mean cross entropy of captions' tokens, each with its end, given what is seen of their pictures.
-
-    `unsaid`, int64 [3, K], are rows, places and tokens that do not count as alternatives there.
-    """
+def writing_loss(head: Captioner | Coca, seen: Tensor, texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
+    """Returns the mean cross entropy of captions' tokens, each with its end, given what is seen of their pictures."""
     found = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
     ids: Tensor = found.input_ids[:, 1:].to(seen.device)  # without a start: the picture is that
     logits = head(seen, ids)
-    if unsaid is not None:
-        logits = logits.index_put(tuple(unsaid.to(seen.device)), logits.new_tensor(-torch.inf))
     return F.cross_entropy(logits.flatten(0, 1).float(), _after_the_end_ignored(ids, tokenizer.eos_token_id))
 
 

@@ -10,7 +10,6 @@ a long time (LOG.md). Of a vector there is a view a role (what is left, what is 
 stands there must outdo that of what stands opposite: sides are not learnt by contrast alone either. Each patch must
 tell what it shows (patches.py). All that tells labels is left behind when training ends. Beside them a batch names its
 pictures of one thing by bare names: captions that tell all leave `a fox` alone at another place than pictures of foxes.
-No alternative that is held out counts against any of it (withheld.py).
 
 The guide learns to write beside it (CoCa, Yu et al. 2022): what stands where, in which number and colour, has to be in
 its patches for that, whence its vector has it too.
@@ -40,7 +39,6 @@ from clipgen.train.hard_batches import HardBatches, Row
 from clipgen.train.labels import HASTE, ROLES, Side, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import hard_pair
 from clipgen.train.patches import PatchLabels
-from clipgen.train.withheld import Unsaid, names_withheld, withheld
 from clipgen.train.world.grammar import indefinite, plain_caption
 from clipgen.train.world.scene import Scene
 
@@ -88,9 +86,9 @@ class Anchored(nn.Module):
         return -F.logsigmoid(signs * (logits + self.clip.logit_bias)).sum() / count
 
     def anchoring(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Returns how badly features [B, D] tell the first labels [B, L], a NaN where nothing is to be told."""
-        told, known = HASTE * self.anchors(features)[:, : labels.shape[1]], ~labels.isnan()
-        return F.binary_cross_entropy_with_logits(told[known], labels[known], reduction="sum") / len(labels)
+        """Returns how badly features [B, D] tell the first labels [B, L]."""
+        told = HASTE * self.anchors(features)[:, : labels.shape[1]]
+        return F.binary_cross_entropy_with_logits(told, labels, reduction="sum") / len(labels)
 
     def placing(self, features: Tensor, sides: Sequence[Sequence[Side]]) -> tuple[Tensor, float]:
         """Returns how badly features [B, D] tell which of two things has which side, and how often they do."""
@@ -137,7 +135,6 @@ class ClipPart:
         self.known = len(renders) - held_back(renders, HELD_BACK)
         self.batches, self.words = HardBatches(renders, self.known, seed), random.Random(seed)
         self.names = self.batches.names
-        self.unsaid = Unsaid(tokenizer, self.names)
 
     def to(self, device: torch.device) -> None:
         """Moves both encoders to a device; on CPUs attention is two plain products, whose gradient is far cheaper."""
@@ -186,14 +183,12 @@ class ClipPart:
 
     def _anchoring(self, images: Tensor, words: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly vectors [B, D] of pictures and of their captions tell what there is."""
-        labels = torch.stack([labels_of(scene) for scene in scenes])
-        labels = labels.masked_fill(withheld(labels), torch.nan).to(self.device)
+        labels = torch.stack([labels_of(scene) for scene in scenes]).to(self.device)
         return self.model.anchoring(images, labels) + self.model.anchoring(words, labels[:, : labels_told()])
 
     def _writing(self, writer: Coca, states: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """Returns how badly the plain captions of scenes are foretold from patch states [B, N, S]."""
-        texts = [plain_caption(scene) for scene in scenes]
-        return writing_loss(writer, states, texts, self.tokenizer, self.unsaid.of(scenes))
+        return writing_loss(writer, states, [plain_caption(scene) for scene in scenes], self.tokenizer)
 
     def _naming(self, images: Tensor, scenes: Sequence[Scene], scale: Tensor) -> Tensor:
         """Returns how badly bare names, those of the batch and some others, are told apart on pictures of one thing."""
@@ -205,9 +200,7 @@ class ClipPart:
         names += self.words.sample(others, min(len(others), max(0, NAMES - len(names))))
         words = self.model.texts(self._ids([indefinite(name) for name in names]))
         wanted = torch.tensor([names.index(name) for name in shown.values()], device=self.device)
-        places = torch.tensor([label_index()["thing", name] for name in names])
-        unsaid = torch.stack([names_withheld(scenes[k], scenes[k].things[0])[places] for k in shown]).to(self.device)
-        return F.cross_entropy((scale * images[list(shown)] @ words.T).masked_fill(unsaid, -torch.inf), wanted)
+        return F.cross_entropy(scale * images[list(shown)] @ words.T, wanted)
 
     def show(self, folder: Path) -> dict[str, float]:
         """Measures retrieval, hard negatives and zero-shot naming on the pictures held back."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from clipgen.train.data import Renders, to_unit
 from clipgen.train.negatives import hard_pair
 from clipgen.train.world.render import render
-from clipgen.train.world.scene import Scene
+from clipgen.train.world.scene import COLOURLESS, Scene
 
 TWIN_EDITS = ("swap", "swap", "swap", "count")
 TWINS = 4  # one picture of so many is a twin
@@ -34,11 +34,11 @@ class Row:
 
 
 class HardBatches:
-    """Draws from the first `count` renders, those of more things oftener, and draws twins of some."""
+    """Draws from the first `count` renders, the harder to name oftener, and draws twins of some."""
 
     def __init__(self, renders: Renders, count: int, seed: int) -> None:
         self.renders, self.numbers, self.words = renders, np.random.default_rng(seed), random.Random(seed)
-        self.shares = np.cumsum([len(renders.scene(i).things) for i in range(count)])
+        self.shares = np.cumsum([_hardness(renders.scene(i)) for i in range(count)])
         self.names = renders.mix.names
 
     def draw(self, size: int) -> list[Row]:
@@ -68,3 +68,8 @@ class HardBatches:
     def _picture(self) -> tuple[Tensor, Scene]:
         index = int(np.searchsorted(self.shares, self.numbers.integers(0, self.shares[-1]), side="right"))
         return self.renders.images(np.array([index]))[0], self.renders.scene(index)
+
+
+def _hardness(scene: Scene) -> int:
+    """Returns how often a picture is drawn: things beside others, in a dye and in a style without colours hide."""
+    return len(scene.things) + any(thing.colour for thing in scene.things) + (scene.style in COLOURLESS)

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgen.train.labels import HASTE, label_index
-from clipgen.train.withheld import names_withheld, values_withheld
 from clipgen.train.world.concepts import COLOURS, concepts
 from clipgen.train.world.scene import Scene, Thing
 
 SPREAD = 0.42  # of a thing's height to each side of its middle: what lies farther out may be ground
-HUES, COUNTS = ("", *COLOURS), ("1", "2", "3", "4")
+HUES, MOST = ("", *COLOURS), 4
 
 
 class PatchLabels(nn.Module):
@@ -27,7 +26,7 @@ class PatchLabels(nn.Module):
 
     def __init__(self, states: int) -> None:
         super().__init__()
-        self.sizes = [len(concepts()), len(HUES), len(COUNTS)]
+        self.sizes = [len(concepts()), len(HUES), MOST]
         self.norm, self.told = nn.LayerNorm(states), nn.Linear(states, sum(self.sizes))
 
     def forward(self, states: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, float]:
@@ -36,18 +35,16 @@ class PatchLabels(nn.Module):
         Other states may stand before those of the patches, which are a square of them.
         """
         side = isqrt(states.shape[1])
-        places, things = list[tuple[int, int, int]](), list[tuple[Scene, Thing]]()
-        for row, scene in enumerate(scenes):
-            owners = _owners(scene, side)
-            places += [(row, patch, len(things) + thing) for patch, thing in owners.items()]
-            things += [(scene, thing) for thing in scene.things]
-        rows, patches, owner = torch.tensor(places, device=states.device).T
+        found = [
+            (row, patch, *_label(scene.things[thing]))
+            for row, scene in enumerate(scenes)
+            for patch, thing in _owners(scene, side).items()
+        ]
+        rows, patches, *wanted = torch.tensor(found, device=states.device).T
         logits = HASTE * self.told(self.norm(states[:, -(side**2) :][rows, patches])).float()
-        unsaid = torch.stack([_withheld(scene, thing) for scene, thing in things]).to(states.device)
-        wanted = torch.tensor([_label(thing) for _, thing in things], device=states.device)[owner]
-        told = logits.masked_fill(unsaid[owner], -torch.inf).split(self.sizes, dim=1)
-        loss = torch.stack([F.cross_entropy(each, wanted[:, k]) for k, each in enumerate(told)]).sum()
-        return loss, (told[0].argmax(dim=1) == wanted[:, 0]).float().mean().item()
+        told = logits.split(self.sizes, dim=1)
+        right = (told[0].argmax(dim=1) == wanted[0]).float().mean().item()
+        return torch.stack([F.cross_entropy(*pair) for pair in zip(told, wanted, strict=True)]).sum(), right
 
 
 def _owners(scene: Scene, side: int) -> dict[int, int]:
@@ -69,11 +66,3 @@ def _covered(middle: float, reach: float, side: int) -> range:
 
 def _label(thing: Thing) -> tuple[int, int, int]:
     return label_index()["thing", thing.concept], HUES.index(thing.colour), thing.count - 1
-
-
-def _withheld(scene: Scene, thing: Thing) -> Tensor:
-    """Returns which labels of a patch no picture shows in a thing's stead."""
-    hues = values_withheld("colour", thing.concept, COLOURS)
-    counts = values_withheld("count", thing.concept, COUNTS[1:])
-    flags = [*(hue in hues for hue in HUES), *(count in counts for count in COUNTS)]
-    return torch.cat([names_withheld(scene, thing), torch.tensor(flags)])

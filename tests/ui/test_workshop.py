@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
-from clipgen.ui import api, compare, form, generate, paste, stage
+from clipgen.ui import compare, events, form, generate, paste, stage
 from clipgen.ui.line import Line, LineFull
 from clipgen.ui.recall import in_terminal, settings_of
 from clipgen.ui.shelf import Shelf
@@ -308,17 +308,17 @@ class TestCompare:
 
 class TestApi:
     def test_events_end_with_an_envelope(self, workshop: Workshop) -> None:
-        events = list(api.generate(workshop, {**FOX, "seed": 3}, "v"))
-        assert [event["type"] for event in events if event["type"] != "loading"] == [
+        happened = list(events.generate(workshop, {**FOX, "seed": 3}, "v"))
+        assert [event["type"] for event in happened if event["type"] != "loading"] == [
             "start",
             "step",
             "step",
             "image",
             "envelope",
         ]
-        assert (events[-1]["ok"], events[-1]["data"]) == (True, {"pictures": 1})
+        assert (happened[-1]["ok"], happened[-1]["data"]) == (True, {"pictures": 1})
 
     def test_a_refusal_is_an_envelope_too(self, workshop: Workshop) -> None:
-        (envelope,) = api.generate(workshop, {**FOX, "images": 9}, "v")
+        (envelope,) = events.generate(workshop, {**FOX, "images": 9}, "v")
         assert (envelope["ok"], envelope["exit"], envelope["error"]["field"]) == (False, 2, "images")
         assert envelope["error"]["message"] == "images must be 1 to 8, got '9'"
