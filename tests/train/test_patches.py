@@ -44,7 +44,7 @@ def test_patches_learn_to_name_what_stands_on_them_and_what_stands_before_them_i
     scenes = [sample_scene(seed, Mix(tier=1)) for seed in range(8)]
     states, told = torch.randn(8, 1 + SIDE**2, 32), PatchLabels(32)
     optimizer, losses = torch.optim.AdamW(told.parameters(), 1e-2), []
-    for _ in range(60):
+    for _ in range(120):
         loss, right = told(states, scenes)
         loss.backward()
         optimizer.step()
