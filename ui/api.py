@@ -26,79 +26,64 @@ KINDS: Mapping[str, type] = {"int": int, "float": float, "bool": bool, "str": st
 STREAMED = "Inputs are Settings fields, None = nothing said; streams the events that clipgen --json prints."
 
 
-def info(workshop: Workshop, file: Any) -> dict[str, Any]:
-    """Returns the settings inside an uploaded picture, or an error as the envelope carries it."""
-    try:
-        _, restored = read(workshop.shelf, file)
-    except ClipgenError as error:
-        return {"ok": False, "error": error.to_dict()}
-    return {
-        "ok": True,
-        "source": restored.source,
-        "settings": restored.settings.to_dict(),
-        "command": command_line(restored.settings),
-        "unknown": restored.unknown,
-        "warnings": [note.to_dict() for note in restored.warnings],
-    }
-
-
-def answered(workshop: Workshop, build: Callable[[], Any], visitor: str) -> Any:
-    """Returns the answer to a question about a picture, or an error as the envelope carries it."""
-    try:
-        events = list(workshop.ask(build(), workshop.model or workshop.house.models[0], visitor))
-    except ClipgenError as error:
-        return {"ok": False, "error": error.to_dict()}
-    return events[-1].value if isinstance(events[-1], Answer) else {"ok": False, "error": None}
-
-
-def presets() -> list[dict[str, Any]]:
-    """Returns the presets: name, title, about, settings."""
-    return [
-        {"name": preset.name, "title": preset.title, "about": preset.about, "settings": preset.settings}
-        for preset in list_presets()
-    ]
-
-
 class Questions:
-    """The endpoints that answer at once, by their names; programs read what each does off its first line."""
+    """The endpoints that answer at once, by their names; programs read what each does off its first line.
+
+    An error is an answer too, as the envelope carries it.
+    """
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
 
     def info(self, picture: dict) -> dict:  # type: ignore[type-arg]
         """Reads the settings inside a picture of clipgen or another app."""
-        return info(self._workshop, picture)
+        try:
+            _, restored = read(self._workshop.shelf, picture)
+        except ClipgenError as error:
+            return {"ok": False, "error": error.to_dict()}
+        return {
+            "ok": True,
+            "source": restored.source,
+            "settings": restored.settings.to_dict(),
+            "command": command_line(restored.settings),
+            "unknown": restored.unknown,
+            "warnings": [note.to_dict() for note in restored.warnings],
+        }
 
     def score(self, picture: dict, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
         """Says how well a picture fits a text."""
-        found = self._answered(partial(ask.score, self._workshop, picture, prompt), request)
-        return found if isinstance(found, dict) else {"ok": True, "clip": found.to_dict()}
+        asked = partial(ask.score, self._workshop, picture, prompt)
+        return self._answered(request, asked, lambda found: {"clip": found.to_dict()})
 
     def rank(self, pictures: list, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
         """Sorts pictures by how well they fit a text, the best first; index counts from 0 in your list."""
-        found = self._answered(partial(ask.rank, self._workshop, pictures, prompt), request)
-        if isinstance(found, dict):
-            return found
-        return {"ok": True, "pictures": [{"index": each.index, "clip": each.score.to_dict()} for each in found]}
+
+        def told(found: Any) -> dict[str, Any]:
+            return {"pictures": [{"index": each.index, "clip": each.score.to_dict()} for each in found]}
+
+        return self._answered(request, partial(ask.rank, self._workshop, pictures, prompt), told)
 
     def caption(self, picture: dict, request: gr.Request) -> dict:  # type: ignore[type-arg]
         """Says what a picture shows, by a model that brings a captioner."""
-        found = self._answered(partial(ask.caption, self._workshop, picture), request)
-        return found if isinstance(found, dict) else {"ok": True, "caption": found}
+        asked = partial(ask.caption, self._workshop, picture)
+        return self._answered(request, asked, lambda found: {"caption": found})
 
     def classify(self, picture: dict, labels: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
         """Says which of some labels, between commas, a picture shows."""
-        found = self._answered(partial(ask.classify, self._workshop, picture, labels), request)
-        return found if isinstance(found, dict) else {"ok": True, "labels": [vars(guess) for guess in found]}
+        asked = partial(ask.classify, self._workshop, picture, labels)
+        return self._answered(request, asked, lambda found: {"labels": [vars(guess) for guess in found]})
 
     def explain(self, picture: dict, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
         """Says which part of a picture belongs to which word; an empty prompt is the one inside."""
-        found = self._answered(partial(ask.explain, self._workshop, picture, prompt), request)
-        return found if isinstance(found, dict) else {"ok": True, **found.to_dict()}
+        asked = partial(ask.explain, self._workshop, picture, prompt)
+        return self._answered(request, asked, lambda found: found.to_dict())
 
     def presets(self) -> list:  # type: ignore[type-arg]
         """Lists the presets."""
-        return presets()
+        return [
+            {"name": preset.name, "title": preset.title, "about": preset.about, "settings": preset.settings}
+            for preset in list_presets()
+        ]
 
     def models(self) -> list:  # type: ignore[type-arg]
         """Lists the models that this page draws with."""
@@ -108,8 +93,17 @@ class Questions:
         """Tells which model is loaded, on what, and how many jobs there are."""
         return self._workshop.status()
 
-    def _answered(self, build: Callable[[], Any], request: gr.Request) -> Any:
-        return answered(self._workshop, build, request.session_hash or "")
+    def _answered(
+        self, request: gr.Request, asked: Callable[[], Any], told: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Returns the answer to a question about a picture, as `told` says it."""
+        workshop = self._workshop
+        try:
+            model = workshop.model or workshop.house.models[0]
+            last = list(workshop.ask(asked(), model, request.session_hash or ""))[-1]
+        except ClipgenError as error:
+            return {"ok": False, "error": error.to_dict()}
+        return {"ok": True, **told(last.value)} if isinstance(last, Answer) else {"ok": False, "error": None}
 
 
 def endpoints(workshop: Workshop) -> None:

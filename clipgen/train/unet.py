@@ -110,7 +110,7 @@ class LatentStore:
 
     def __init__(
         self, vae: AutoencoderTiny, renders: Pictures, scaling_factor: float, rng: np.random.Generator,
-        first: Collection[str] = (), fresh: int = 0, held_back: int = HELD_BACK,
+        first: Collection[str] = (), fresh: int = 0, *, held_back: int,
     ) -> None:  # fmt: skip
         self.vae, self.renders, self.scale, self.rng, self.fresh = vae.eval(), renders, scaling_factor, rng, fresh
         order = rng.permutation(len(renders) - held_back)
