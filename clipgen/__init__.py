@@ -37,10 +37,10 @@ if TYPE_CHECKING:
         similarity,
     )
     from clipgen.image_file import Restored, read_settings
-    from clipgen.pipeline import Pipeline
-    from clipgen.result import Result, Step
-    from clipgen.settings import Note, Settings
-    from clipgen.shortcuts import generate, generate_many, vary
+    from clipgen.pipeline.generate import generate, generate_many, vary
+    from clipgen.pipeline.pipeline import Pipeline
+    from clipgen.pipeline.result import Result, Step
+    from clipgen.settings.settings import Note, Settings
 
 __all__ = [
     "BelowMinScore",
@@ -82,16 +82,16 @@ __all__ = [
     "vary",
 ]
 
-_ROOMS = {
+_MODULES = {
     "ClipGuidance": "attach",
     **dict.fromkeys(("Explanation", "Found", "Ranked", "caption", "classify", "diversity"), "gallery"),
     **dict.fromkeys(("explain", "explain_picture", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("Restored", "read_settings"), "image_file"),
-    "Pipeline": "pipeline",
-    **dict.fromkeys(("Result", "Step"), "result"),
-    **dict.fromkeys(("Note", "Settings"), "settings"),
-    **dict.fromkeys(("generate", "generate_many", "vary"), "shortcuts"),
+    "Pipeline": "pipeline.pipeline",
+    **dict.fromkeys(("Result", "Step"), "pipeline.result"),
+    **dict.fromkeys(("Note", "Settings"), "settings.settings"),
+    **dict.fromkeys(("generate", "generate_many", "vary"), "pipeline.generate"),
 }
 
 
@@ -101,7 +101,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'clipgen' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(f"clipgen.{_ROOMS.get(name, 'errors')}"), name)
+    return getattr(import_module(f"clipgen.{_MODULES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

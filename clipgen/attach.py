@@ -14,7 +14,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from clipgen.denoise import Moment
 from clipgen.errors import ModelError, SettingsError
 from clipgen.families import rough_colours
 from clipgen.families.flux import PATCH, pack, unpack
@@ -24,8 +23,9 @@ from clipgen.guidance.guide import encoders_of
 from clipgen.guidance.guide_decoder import guide_decoder
 from clipgen.guidance.steering import gradient_of
 from clipgen.models import Sides
-from clipgen.models.encoder import load_encoder
-from clipgen.prediction import (
+from clipgen.models.load_clip import load_encoder
+from clipgen.sampling.loop import Moment
+from clipgen.sampling.prediction import (
     NoiseLevel,
     corrects_after_step,
     inject,
@@ -34,7 +34,7 @@ from clipgen.prediction import (
     recover_x0,
     shift_after_step,
 )
-from clipgen.settings import STEERING_DEFAULTS, Settings
+from clipgen.settings.settings import STEERING_DEFAULTS, Settings
 
 CLIP = "openai/clip-vit-base-patch32"  # guides where nobody names another; of the hub, fetched once
 DENOISERS = ("unet", "transformer")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clipgen.errors import ClipgenError, OutputError, SettingsError
-from clipgen.settings import FIELDS, MAX_SEED, Settings, check_field, coerce, unknown_name
+from clipgen.settings.checks import MAX_SEED, unknown_name
+from clipgen.settings.settings import FIELDS, Settings, check_field, coerce
 
 SCHEMA = "clipgen-journal/1"
 JOURNAL = ".clipgen-journal.{}.jsonl"

@@ -1,15 +1,17 @@
-"""Latents become pictures, and steps become previews."""
+"""Decodes latents into images and previews, and converts between image tensors, PIL images and files."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.device import Ladder
 from clipgen.families import Family
+from clipgen.image_file import open_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,3 +54,9 @@ def to_image(pixels: Tensor) -> Image:
 
     levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def read_pixels(path: str) -> Tensor:
+    """Returns a picture file as pixels [1, 3, H, W] in [0, 1]; raises ImageFileError."""
+    levels = np.asarray(open_picture(path), dtype=np.float32)
+    return torch.from_numpy(levels / 255).permute(2, 0, 1)[None]

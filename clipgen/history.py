@@ -14,7 +14,7 @@ from typing import Any
 
 from clipgen.errors import ClipgenError
 from clipgen.home import history_path
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 VERSION = 1
 BUSY_SECONDS = 10.0  # other processes of a batch write too

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
 from clipgen.families.towers import Embedded, Tower
-from clipgen.settings import Note, shown
+from clipgen.settings.checks import shown
+from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,51 +16,52 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"clipgen": ROOT / "clipgen", "clipgen.presets": ROOT / "presets", "clipgen.ui": ROOT / "ui"}
 
-# Each layer may import only those below it in this list; rooms of one layer do not import one another.
+# Each layer may import only those below it in this list; packages of one layer do not import one another.
 LAYERS = (
     {"clipgen", "__main__"},
     {"cli"},
     {"ui"},
-    {"batch", "bench", "contest"},
+    {"batch", "bench", "compare"},
     {"train"},
-    {"gallery", "shortcuts"},
+    {"gallery", "report"},
     {"pipeline", "attach"},
-    {"conditioning", "sampling", "viewer"},
-    {"result", "plan", "limits"},
-    {"words", "inputs"},
     {"guidance"},
-    {"denoise", "text", "decode", "source", "clips"},
+    {"text", "decode"},
     {"families"},
     {"models"},
+    {"captioning"},
     {"clip"},
-    {"prediction", "preset", "history", "image_file", "turns"},
-    {"settings", "device", "home"},
-    {"checks"},
-    {"schedulers", "presets", "heed"},
+    {"world", "history", "image_file"},
+    {"settings", "device"},
+    {"sampling", "home", "presets"},
     {"errors"},
 )
-RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
+RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 
 HEAVY = {"torch", "torchvision", "transformers", "diffusers", "accelerate", "gradio"}
 MEDIUM = {"numpy", "PIL"}
-LIGHT_ROOMS = {
+LIGHT_PACKAGES = {
     "clipgen",
     "__main__",
-    "checks",
     "cli",
-    "contest",
-    "heed",
+    "compare",
+    "errors",
     "history",
     "home",
     "image_file",
-    "inputs",
-    "preset",
     "presets",
+    "report",
     "settings",
-    "schedulers",
-    "errors",
-    "words",
 }
+LIGHT_MODULES = {  # of packages whose other modules need torch
+    "clipgen.pipeline",
+    "clipgen.pipeline.inputs",
+    "clipgen.sampling",
+    "clipgen.sampling.cancellation",
+    "clipgen.sampling.schedulers",
+}
+MOST_TOP_MODULES = 14
+PROJECT_TESTS = {"architecture", "init", "packaging", "readme"}  # of the repository as a whole
 DISTRIBUTIONS = {"PIL": "pillow"}
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}
@@ -81,9 +82,9 @@ LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 def module_name(path: Path) -> str:
-    for package, folder in FOLDERS.items():
+    for root, folder in FOLDERS.items():
         if path.is_relative_to(folder):
-            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            parts = [root, *path.relative_to(folder).with_suffix("").parts]
             return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     raise ValueError(path)
 
@@ -92,9 +93,13 @@ SOURCES = {module_name(path): path for folder in FOLDERS.values() for path in so
 TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in SOURCES.items()}
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else parts[0]
+
+
+def is_light(module: str) -> bool:
+    return package(module) in LIGHT_PACKAGES or module in LIGHT_MODULES
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -149,7 +154,7 @@ def distributions(module: str) -> set[str]:
 
 
 def test_every_module_has_a_layer() -> None:
-    assert {room(module) for module in SOURCES} <= RANK.keys()
+    assert {package(module) for module in SOURCES} <= RANK.keys()
 
 
 def test_imports_go_down_the_layers() -> None:
@@ -157,9 +162,34 @@ def test_imports_go_down_the_layers() -> None:
         f"{module} imports {name}"
         for module in SOURCES
         for name in sorted(own(module))
-        if room(name) != room(module) and RANK[room(name)] <= RANK[room(module)]
+        if package(name) != package(module) and RANK[package(name)] <= RANK[package(module)]
     ]
     assert not upward
+
+
+def test_contributing_lists_the_same_layers() -> None:
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text("utf-8")
+    block = re.search(r"^    cli -> .*\n(?:^    .*\n)*", text, re.MULTILINE)
+    assert block
+    listed = [{name.strip() for name in layer.split(",")} for layer in block[0].split("->")]
+    assert listed == list(LAYERS[1:])
+
+
+def test_the_top_of_the_package_is_short() -> None:
+    assert len(list((ROOT / "clipgen").glob("*.py"))) <= MOST_TOP_MODULES
+
+
+def test_every_test_file_mirrors_a_module_or_package() -> None:
+    """`tests/a/test_b.py` and `tests/a/test_b_more.py` test `clipgen/a/b.py`; `tests/a/test_a.py` tests the package."""
+    strays = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        parts = path.parent.relative_to(ROOT / "tests").parts
+        folder = FOLDERS["clipgen.ui"] if parts == ("ui",) else ROOT.joinpath("clipgen", *parts)
+        names = {each.stem for each in folder.glob("*")} | ({parts[-1]} if parts else PROJECT_TESTS)
+        subject = path.stem.removeprefix("test_")
+        if not any(f"{subject}_".startswith(f"{name}_") for name in names):
+            strays.append(path)
+    assert not strays
 
 
 def test_there_is_no_import_circle() -> None:
@@ -179,18 +209,16 @@ def test_nothing_is_imported_by_string_but_the_public_names() -> None:
 
 def test_light_modules_import_nothing_heavy() -> None:
     """Also not by way of one of our own modules: the top of a light file names light files only."""
-    light = [module for module in SOURCES if room(module) in LIGHT_ROOMS]
+    light = [module for module in SOURCES if is_light(module)]
     for module in light:
         assert not foreign(module, top_only=True) & HEAVY, module
-        assert not {name for name in own(module, top_only=True) if room(name) not in LIGHT_ROOMS}, module
-        if room(module) != "image_file":
+        assert not {name for name in own(module, top_only=True) if not is_light(name)}, module
+        if package(module) != "image_file":
             assert not foreign(module, top_only=True) & MEDIUM, module
 
 
 def test_light_modules_leave_torch_out_of_a_fresh_process() -> None:
-    light = sorted(
-        module for module in SOURCES if room(module) in LIGHT_ROOMS - {"__main__"} and not module.endswith("__main__")
-    )
+    light = sorted(module for module in SOURCES if is_light(module) and not module.endswith("__main__"))
     code = f"import sys, {', '.join(light)}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.split() == []

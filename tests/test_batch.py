@@ -13,7 +13,7 @@ from PIL import Image
 from clipgen.batch import A1111, Journal, Share, make_jobs, read_lines, same_lines, sharing
 from clipgen.errors import OutputError, SettingsError
 from clipgen.image_file import encode_image, make_record
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 RUNTIME = {"clipgen": "0.1.0", "torch": "", "diffusers": "", "device": "cpu", "dtype": "float32", "rng": "cpu"}
 MODEL = {"name": "storybook", "hash": "0", "family": "stable_diffusion"}

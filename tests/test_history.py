@@ -13,7 +13,7 @@ import pytest
 from clipgen import history
 from clipgen.errors import ClipgenError
 from clipgen.home import history_path
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 CLIP = {"model": "c", "similarity": 0.3, "percentile": 97.0, "curve": [[0, 0.1, None]]}
 

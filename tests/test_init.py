@@ -9,8 +9,8 @@ import clipgen
 
 
 def test_public_names_are_where_they_say():
-    assert clipgen.Settings.__module__ == "clipgen.settings"
-    assert clipgen.Pipeline.__module__ == "clipgen.pipeline"
+    assert clipgen.Settings.__module__ == "clipgen.settings.settings"
+    assert clipgen.Pipeline.__module__ == "clipgen.pipeline.pipeline"
     assert issubclass(clipgen.Cancelled, clipgen.ClipgenError)
     assert dir(clipgen) == sorted(dir(clipgen))
     assert set(clipgen.__all__) <= set(dir(clipgen))

@@ -15,7 +15,7 @@ import pytest
 
 from clipgen.cli import main
 from clipgen.cli.app import app
-from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
+from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clipgen.errors import PromptError
 from clipgen.families.towers import Tower, last_layer
-from clipgen.settings import Note
+from clipgen.settings.settings import Note
 from clipgen.text import Encoded, encode_prompt, lost_words, parse_prompt, plain_text, resolve_wildcards, weigh
 
 SENTENCE = "a red fox in the deep snow at night with an owl and two pizzas on table under blue moon watercolour"

@@ -333,7 +333,7 @@ def coca(words: Any, states: int = 32) -> Any:
     """A CoCa that reads the patches of `clip`."""
     from transformers import GPT2Config
 
-    from clipgen.clip.coca import Coca, CocaConfig
+    from clipgen.captioning.coca import Coca, CocaConfig
 
     torch.manual_seed(0)
     decoder = GPT2Config(

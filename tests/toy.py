@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from clipgen.denoise import (
+from clipgen.sampling.loop import (
     Correction,
     Moment,
     Point,

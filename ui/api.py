@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 from gradio.events import api as endpoint
 
-from clipgen.contest import DIAL, DUEL
+from clipgen.compare import DIAL, DUEL
 from clipgen.errors import ClipgenError
-from clipgen.preset import list_presets
-from clipgen.settings import FIELDS, Settings
-from clipgen.words.command_line import command_line
+from clipgen.report.command_line import command_line
+from clipgen.settings.preset import list_presets
+from clipgen.settings.settings import FIELDS, Settings
 
 from . import ask
 from .events import Event, compare, generate

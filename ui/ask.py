@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ClipgenError, SettingsError
-from clipgen.settings import SERVED, Settings, check_field
+from clipgen.settings.checks import SERVED
+from clipgen.settings.settings import Settings, check_field
 
 from . import stage
 from .upload import picture_of, read
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from clipgen.clip.classify import Guess
     from clipgen.clip.score import Score, Scorer
     from clipgen.gallery import Explanation, Ranked
-    from clipgen.pipeline import Pipeline
+    from clipgen.pipeline.pipeline import Pipeline
 
 MOST_LABELS = 100
 MOST_PICTURES = 16  # of a ranking
@@ -67,7 +68,7 @@ def caption(workshop: Workshop, file: object) -> Callable[[Pipeline], str]:
     picture = open_picture(workshop.shelf.uploaded(file))
 
     def question(pipe: Pipeline) -> str:
-        from clipgen.models.captioner import load_captioner
+        from clipgen.models.load_captioner import load_captioner
 
         return load_captioner(pipe.origin.model, pipe.device, offline=True).write([picture])[0]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from clipgen.contest import DIAL, DUEL, GUIDED, UNGUIDED, Heard, Way, row_of
+from clipgen.compare import DIAL, DUEL, GUIDED, UNGUIDED, Heard, Way, row_of
 from clipgen.errors import ClipgenError
-from clipgen.words.verdict import Row, verdicts
+from clipgen.report.comparison import Row, verdicts
 
 from . import form, stage
 from .curve import Points

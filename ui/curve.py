@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clipgen.words.score import percent
+from clipgen.report.score_text import percent
 
 WIDTH, HEIGHT, EDGE = 320, 84, 8
 LEAST_SPAN = 0.1  # of the scale: what moves less looks like it

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from clipgen.contest import Heard, Way, row_of
+from clipgen.compare import Heard, Way, row_of
 from clipgen.errors import ClipgenError
 from clipgen.image_file import digest_of
-from clipgen.words.verdict import verdicts
+from clipgen.report.comparison import verdicts
 
 from .workshop import Compared, Loading, Picture, Stopped, Waiting, Workshop
 

@@ -8,21 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from clipgen.preset import list_presets
-from clipgen.schedulers import SCHEDULERS
-from clipgen.settings import (
-    DECODERS,
-    DEFAULTS,
-    FIELDS,
-    GUARDS,
-    LIST_FIELDS,
-    LOCAL,
-    METHODS,
-    MODEL_FIELDS,
-    Settings,
-    coerce,
-    split_target,
-)
+from clipgen.sampling.schedulers import SCHEDULERS
+from clipgen.settings.checks import DECODERS, GUARDS, LOCAL, METHODS, split_target
+from clipgen.settings.preset import list_presets
+from clipgen.settings.settings import DEFAULTS, FIELDS, LIST_FIELDS, MODEL_FIELDS, Settings, coerce
 
 from .upload import KINDS
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from clipgen.errors import ClipgenError
 from clipgen.image_file import Restored
-from clipgen.settings import DEFAULTS
+from clipgen.settings.settings import DEFAULTS
 
 from . import stage
 from .desk import Desk

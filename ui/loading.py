@@ -31,7 +31,7 @@ def _clip() -> object:
 
 
 def _pipeline() -> object:
-    from clipgen import pipeline
+    from clipgen.pipeline import pipeline
 
     return pipeline
 
@@ -42,7 +42,7 @@ LIBRARIES: tuple[tuple[str, Callable[[], object], int], ...] = (
     ("transformers", _transformers, 36),
     ("diffusers", _diffusers, 60),
     ("transformers.models.clip.modeling_clip", _clip, 74),
-    ("clipgen.pipeline", _pipeline, 80),
+    ("clipgen.pipeline.pipeline", _pipeline, 80),
 )
 
 

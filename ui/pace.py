@@ -6,10 +6,10 @@ from collections import deque
 from statistics import median
 from typing import TYPE_CHECKING
 
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from clipgen.pipeline import Pipeline
+    from clipgen.pipeline.pipeline import Pipeline
 
 KEPT = 5  # pictures that the pace is the median of
 

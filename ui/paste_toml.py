@@ -9,8 +9,9 @@ from typing import Any
 
 from clipgen.errors import SettingsError
 from clipgen.image_file import settings_from_text
-from clipgen.preset import SECTIONS, parse_preset, parse_toml
-from clipgen.settings import DEFAULTS, FIELDS, Settings, coerce, unknown_name
+from clipgen.settings.checks import unknown_name
+from clipgen.settings.preset import SECTIONS, parse_preset, parse_toml
+from clipgen.settings.settings import DEFAULTS, FIELDS, Settings, coerce
 
 BEGIN = re.compile(
     rf"(?:\s|#[^\n]*\n)*(?:\[(?:settings|style)\]\s*$|(?:{'|'.join((*SECTIONS, *FIELDS))})[ \t]*=)", re.MULTILINE

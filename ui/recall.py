@@ -9,8 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from clipgen.settings import Settings, split_target
-from clipgen.words.command_line import command_line
+from clipgen.report.command_line import command_line
+from clipgen.settings.checks import split_target
+from clipgen.settings.settings import Settings
 
 from . import ask, form, stage, words
 from .desk import Desk

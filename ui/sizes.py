@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from clipgen.models.sides import Sides
-from clipgen.settings import Limits
+from clipgen.settings.checks import Limits
 
 from .workshop import Workshop
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clipgen.settings import Note, Settings
-from clipgen.words.score import likeness_line, percent, word
+from clipgen.report.score_text import likeness_line, percent, word
+from clipgen.settings.settings import Note, Settings
 
 from .curve import Points, curve
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clipgen import history
 from clipgen.errors import Cancelled, ClipgenError, ImageFileError, SettingsError
-from clipgen.preset import load_preset
-from clipgen.settings import FIELDS, Limits, Settings, seeded, split_target, unknown_name, validate
+from clipgen.settings.checks import Limits, split_target, unknown_name
+from clipgen.settings.preset import load_preset
+from clipgen.settings.settings import FIELDS, Settings, seeded, validate
 
 from .line import Line, Ticket
 from .loading import Progress
@@ -22,9 +23,9 @@ from .shelf import Shelf
 from .upload import picture_of
 
 if TYPE_CHECKING:
-    from clipgen.contest import Arm, Heard, Panel, Way
-    from clipgen.pipeline import Pipeline
-    from clipgen.result import Result, Step
+    from clipgen.compare import Arm, Heard, Panel, Way
+    from clipgen.pipeline.pipeline import Pipeline
+    from clipgen.pipeline.result import Result, Step
 
 E = TypeVar("E")
 
@@ -176,7 +177,7 @@ class Workshop:
 
         Closing the iterator, or `stop`, ends it within a step.
         """
-        from clipgen.result import Result
+        from clipgen.pipeline.result import Result
 
         with self.line.join(visitor) as ticket:
             pipe = yield from self._turn(ticket, settings.model)
@@ -193,8 +194,8 @@ class Workshop:
         self, settings: Settings, judge: str | None, way: Way, visitor: str
     ) -> Iterator[Waiting | Loading | Heard | Compared | Stopped]:
         """Yields the steps and the pictures of a contest from one noise; raises ClipgenError."""
-        from clipgen import inputs
-        from clipgen.contest import Arm, contest, panel_of
+        from clipgen.compare import Arm, contest, panel_of
+        from clipgen.pipeline import inputs
 
         if judge is not None:
             check_hub_id("judge", judge)
@@ -266,7 +267,7 @@ class Workshop:
 
     def _read(self, model: str, progress: Progress) -> Pipeline:
         progress.libraries()
-        from clipgen.pipeline import Pipeline
+        from clipgen.pipeline.pipeline import Pipeline
 
         house = self.house
         return Pipeline.from_pretrained(model, house.device, house.dtype, offline=True, filling=progress.filling)
@@ -276,8 +277,8 @@ class Workshop:
 
         Pictures of one batch come together, so none of them is lost.
         """
-        from clipgen.contest import Heard
-        from clipgen.result import Step
+        from clipgen.compare import Heard
+        from clipgen.pipeline.result import Step
 
         began = time.monotonic()
         with suppress(Cancelled):

@@ -33,8 +33,8 @@ image.save(sys.argv[5])
 def measure(rounds: int) -> str:
     """Returns the report: a line for each arm. Each cold arm starts `rounds` processes."""
     from clipgen.models.find import BUNDLED
-    from clipgen.pipeline import Pipeline
-    from clipgen.settings import Settings
+    from clipgen.pipeline.pipeline import Pipeline
+    from clipgen.settings.settings import Settings
 
     pipe = Pipeline.from_pretrained("storybook")
     steps, scale = pipe.defaults["steps"], pipe.defaults["guidance_scale"]

@@ -15,15 +15,15 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from clipgen.bench.timing import clocked, machine
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from clipgen.clip.score import Scorer
-    from clipgen.pipeline import Pipeline
-    from clipgen.result import Result
+    from clipgen.pipeline.pipeline import Pipeline
+    from clipgen.pipeline.result import Result
 
 OFF, BEST = "off", "best of 2"
 ARMS: dict[str, dict[str, Any]] = {
@@ -59,8 +59,8 @@ class Row:
 def prompts(count: int) -> list[str]:
     """Returns captions of the first scenes from FIRST_SCENE on, of the kind that the denoiser of storybook learns."""
     from clipgen.train.tiers import TIERS
-    from clipgen.train.world.grammar import caption
-    from clipgen.train.world.scene import sample_scene
+    from clipgen.world.grammar import caption
+    from clipgen.world.scene import sample_scene
 
     seeds = range(FIRST_SCENE, FIRST_SCENE + count)
     return [caption(sample_scene(seed, TIERS["cpu"].narrow), random.Random(seed)) for seed in seeds]

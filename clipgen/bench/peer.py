@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.denoise import generators_of, make_scheduler, start_noise
 from clipgen.families import Conditioning, Family
-from clipgen.prediction import check_prediction, inject, noise_level, recover_x0
-from clipgen.settings import Settings
+from clipgen.sampling.loop import generators_of, make_scheduler, start_noise
+from clipgen.sampling.prediction import check_prediction, inject, noise_level, recover_x0
+from clipgen.settings.settings import Settings
 
 STRENGTH = 100.0  # its clip_guidance_scale
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from clipgen.bench.timing import NOISE, Clock, Ratio, in_turn, machine, ratio
 from clipgen.errors import ClipgenError
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipgen.pipeline import Pipeline
+    from clipgen.pipeline.pipeline import Pipeline
 
 PROMPT = "a fox in snow"
 OFF, AGAIN, PEER = "off", "off, again", "community, 4 cutouts"
@@ -153,7 +153,7 @@ def table(speed: Speed) -> list[tuple[str, ...]]:
 
 def main() -> None:
     """Parses the command line and prints the report."""
-    from clipgen.pipeline import Pipeline
+    from clipgen.pipeline.pipeline import Pipeline
 
     parser = argparse.ArgumentParser(prog="python -m clipgen.bench.speed", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each arm is timed")

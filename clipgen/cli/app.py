@@ -11,7 +11,7 @@ from typing import IO, Annotated
 import typer
 from typer._click.exceptions import UsageError
 
-from clipgen.cli import (
+from clipgen.cli.commands import (
     again,
     batch,
     bench,
@@ -35,7 +35,7 @@ from clipgen.cli import (
     vary,
 )
 from clipgen.cli.group import Command, Root
-from clipgen.cli.report import Report
+from clipgen.cli.output import Report
 from clipgen.errors import ClipgenError, SettingsError
 
 DRAW, JUDGE, LOOK_UP, SET_UP = "Draw", "Ask CLIP", "Look up", "Set up"

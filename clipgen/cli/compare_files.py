@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.cli.flags import Flags
-from clipgen.cli.plan import typed
-from clipgen.cli.report import Report
+from clipgen.cli.output import Report
+from clipgen.cli.resolve import typed
 from clipgen.errors import ImageFileError, SettingsError
-from clipgen.settings import FIELDS, Note
-from clipgen.words.verdict import LEAST, UNCLEAR, Opinion, opinion
+from clipgen.report.comparison import LEAST, UNCLEAR, Opinion, opinion
+from clipgen.settings.settings import FIELDS, Note
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from clipgen.schedulers import SCHEDULERS
-from clipgen.settings import CANDIDATES, DECODERS, GUARDS, METHODS
+from clipgen.sampling.schedulers import SCHEDULERS
+from clipgen.settings.checks import CANDIDATES, DECODERS, GUARDS, METHODS
 
 Choices = list[tuple[str, str]]
 IDS = 30
@@ -19,7 +19,7 @@ def schedulers() -> Choices:
 
 def presets() -> Choices:
     """Returns the presets with their one sentence."""
-    from clipgen.preset import list_presets
+    from clipgen.settings.preset import list_presets
 
     return [(preset.name, preset.about) for preset in list_presets()]
 

@@ -12,8 +12,9 @@ from typing import Any
 from clipgen.cli.show import MODES
 from clipgen.errors import OutputError, PresetError, SettingsError
 from clipgen.home import config_path
-from clipgen.preset import parse_toml
-from clipgen.settings import FIELDS, check_field, coerce, unknown_name
+from clipgen.settings.checks import unknown_name
+from clipgen.settings.preset import parse_toml
+from clipgen.settings.settings import FIELDS, check_field, coerce
 
 TABLES: Mapping[str, Mapping[str, type]] = {
     "output": {"path": str, "format": str, "quality": int, "show": str},

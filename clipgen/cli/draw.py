@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clipgen import inputs
 from clipgen.cli import files
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved
 from clipgen.cli.outcome import check_required, check_scores, summary
-from clipgen.cli.plan import print_plan
+from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar
-from clipgen.cli.report import Report
+from clipgen.cli.resolve import print_plan
 from clipgen.cli.runs import Run, single, with_twins
 from clipgen.cli.studio import Saved, Studio
 from clipgen.errors import ModelNotFound, SettingsError
+from clipgen.pipeline import inputs
 
 if TYPE_CHECKING:
     from clipgen.models import Found

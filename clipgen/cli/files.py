@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, cast
 from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import Options
 from clipgen.errors import OutputError, SettingsError
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from clipgen.image_file import Format
-    from clipgen.result import Result
+    from clipgen.pipeline.result import Result
 
 STDOUT = "-"
 OVERHEAD = 64 * 1024  # bytes of settings beside the pixels

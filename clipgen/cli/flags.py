@@ -15,7 +15,8 @@ from clipgen.cli import complete
 from clipgen.cli.numbers import percentage, whole
 from clipgen.cli.show import MODES
 from clipgen.errors import SettingsError
-from clipgen.settings import DECODERS, FIELDS, LIST_FIELDS, Settings, coerce
+from clipgen.settings.checks import DECODERS
+from clipgen.settings.settings import FIELDS, LIST_FIELDS, Settings, coerce
 
 PICTURE, LOOK, FILES, SCREEN, MACHINE = "Picture", "Look", "Files", "Terminal", "Machine"
 STEERING, FINE = "Steering by CLIP", "Fine tuning"

@@ -11,7 +11,8 @@ from typing import Any
 from clipgen.cli import config_file
 from clipgen.errors import SettingsError
 from clipgen.home import config_path
-from clipgen.settings import DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coerce, unknown_name
+from clipgen.settings.checks import unknown_name
+from clipgen.settings.settings import DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coerce
 
 ENVIRONMENT = "CLIPGEN_"
 NO_FIELDS = ("CLIPGEN_HOME",)
@@ -51,7 +52,7 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
     The preset is a field like any other, so one preset at most applies: the highest layer's. Its style wraps the
     prompts once, whichever layer they came from.
     """
-    from clipgen.preset import load_preset
+    from clipgen.settings.preset import load_preset
 
     expanded, preset = list(layers), None
     index = next((i for i, layer in enumerate(layers) if "preset" in layer.values), None)

@@ -19,10 +19,11 @@ from clipgen.cli import complete
 from clipgen.cli.draw import quiet_hub
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.outcome import ENVELOPE_BYTES
+from clipgen.cli.output import Report, error_line
 from clipgen.cli.progress import Bar
-from clipgen.cli.report import Report, error_line
 from clipgen.errors import ImageFileError
-from clipgen.settings import Note, shown
+from clipgen.settings.checks import shown
+from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
     from PIL.Image import Image

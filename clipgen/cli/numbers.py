@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from clipgen.errors import SettingsError
-from clipgen.settings import shown
+from clipgen.settings.checks import shown
 
 
 def whole(name: str, least: int, most: int | None = None) -> Callable[[str], int]:

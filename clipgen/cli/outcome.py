@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipgen.cli.report import Report
+from clipgen.cli.output import Report
 from clipgen.errors import BelowMinScore
-from clipgen.settings import Note
+from clipgen.settings.settings import Note
 
 ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
 

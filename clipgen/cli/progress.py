@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from clipgen.result import Step
+    from clipgen.pipeline.result import Step
 
 LEVELS = "▁▂▃▄▅▆▇█"
 SPARKS = 8  # characters of the sparkline

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from clipgen.errors import SettingsError
-from clipgen.settings import Note, coerce
+from clipgen.settings.settings import Note, coerce
 
 STDIN = "-"
 STDIN_BYTES = 1_000_000

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from clipgen.errors import SettingsError
-from clipgen.settings import MAX_SEED, Settings, seeded, unguided
+from clipgen.settings.checks import MAX_SEED
+from clipgen.settings.settings import Settings, seeded, unguided
 
 if TYPE_CHECKING:
-    from clipgen.result import Step
+    from clipgen.pipeline.result import Step
 
 UNGUIDED = "-unguided"
 

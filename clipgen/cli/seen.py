@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clipgen.cli.report import Report
-from clipgen.settings import Note
-from clipgen.words.score import chips, diversity_line
+from clipgen.cli.output import Report
+from clipgen.report.score_text import chips, diversity_line
+from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from clipgen.clip.questions import Check
-    from clipgen.result import Result
+    from clipgen.pipeline.result import Result
 
 ALL = "all"  # of --require: what the prompt itself asks for
 NOTHING = Note("not-checked", "require", "Without a CLIP nothing can be held against --require.")

@@ -15,19 +15,19 @@ from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.outcome import Written
-from clipgen.cli.plan import absolute_model, absolute_source
+from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar, Estimate
-from clipgen.cli.report import Report
+from clipgen.cli.resolve import absolute_model, absolute_source
 from clipgen.cli.runs import Beside, Run
 from clipgen.cli.seen import Seen
 from clipgen.errors import ClipgenError
-from clipgen.settings import INFORMING, Note, Settings
-from clipgen.words.score import likeness_line, score_line
+from clipgen.report.score_text import likeness_line, score_line
+from clipgen.settings.settings import INFORMING, Note, Settings
 
 if TYPE_CHECKING:
     from clipgen.clip.questions import Check
-    from clipgen.pipeline import Pipeline
-    from clipgen.result import Result, Step
+    from clipgen.pipeline.pipeline import Pipeline
+    from clipgen.pipeline.result import Result, Step
 
 STEPS_A_SECOND = 10  # step events
 PREVIEWS_A_SECOND = 4
@@ -112,7 +112,7 @@ class Studio:
 
         Pictures of one batch come together: after the first of them the others are finished too.
         """
-        from clipgen.result import Step
+        from clipgen.pipeline.result import Step
 
         if isinstance(event, Step):
             self._step(self._beside.hear(event, run), run, first + event.image)
@@ -241,6 +241,6 @@ def _rank(result: Result) -> tuple[float, float]:
 
 def from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) -> Pipeline:
     """Loads a model that has been found on this machine before."""
-    from clipgen.pipeline import Pipeline
+    from clipgen.pipeline.pipeline import Pipeline
 
     return Pipeline.from_pretrained(model, options.device, options.dtype, offline=True, wanted=wanted)

@@ -8,7 +8,7 @@ from typing import Any
 
 from clipgen.errors import ModelError
 from clipgen.models import Pair, Part, encoder_of
-from clipgen.schedulers import SCHEDULERS
+from clipgen.sampling.schedulers import SCHEDULERS
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OTHER_SCHEDULERS = {"LMSDiscreteScheduler": "euler"}

@@ -40,7 +40,7 @@ class OnLatents:
     ) -> None:
         import torch
 
-        from clipgen.prediction import check_prediction
+        from clipgen.sampling.prediction import check_prediction
 
         self.denoiser = denoiser
         self.vae = vae.to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from clipgen.families import folder
 from clipgen.families.latents import OnLatents, factor_of
 from clipgen.families.towers import Embedded, Seen, clip_tower, last_layer
 from clipgen.models import Layout, Sides
-from clipgen.models.captioner import HEADS
+from clipgen.models.load_captioner import HEADS
 
 if TYPE_CHECKING:
     from torch import Tensor

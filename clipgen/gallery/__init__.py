@@ -2,9 +2,9 @@
 
 from clipgen.gallery.ask import Ranked, caption, classify, diversity, load_clip, rank, score, search, similarity
 from clipgen.gallery.heat import Explanation, explain, explain_picture
+from clipgen.gallery.image_paths import find_pictures
 from clipgen.gallery.index import Index, index_of
 from clipgen.gallery.look import captioned, look, opened
-from clipgen.gallery.paths import find_pictures
 from clipgen.gallery.search import Found, nearest, sought, terms_of
 
 __all__ = [

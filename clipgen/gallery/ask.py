@@ -17,14 +17,14 @@ from clipgen.clip.score import Score, Scorer, read_captions
 from clipgen.decode import to_image
 from clipgen.device import memory_told, pick_device
 from clipgen.errors import SettingsError
+from clipgen.gallery.image_paths import find_pictures
 from clipgen.gallery.index import index_of
 from clipgen.gallery.look import captioned, look
-from clipgen.gallery.paths import find_pictures
 from clipgen.gallery.search import Found, nearest, sought, terms_of
 from clipgen.image_file import open_picture
 from clipgen.models import load_encoder
-from clipgen.models.captioner import load_captioner
 from clipgen.models.find import find_clip
+from clipgen.models.load_captioner import load_captioner
 
 Picture = str | Path | Image.Image | Tensor
 STORYBOOK = "storybook"

@@ -17,9 +17,9 @@ from clipgen.errors import SettingsError
 from clipgen.families.attention import WordAttention, listening, reads_words
 from clipgen.families.towers import Tower
 from clipgen.gallery.look import look, pixels_of
-from clipgen.pipeline import Pipeline
-from clipgen.plan import plan
-from clipgen.settings import Settings
+from clipgen.pipeline.pipeline import Pipeline
+from clipgen.pipeline.plan import plan
+from clipgen.settings.settings import Settings
 
 Source = Literal["cross-attention", "patch similarity"]
 MAP_SIDE = 16  # places along a side of a map in JSON

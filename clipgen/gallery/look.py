@@ -11,8 +11,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from clipgen.captioning.base import Writer
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import Writer
 from clipgen.errors import ImageFileError
 from clipgen.image_file import open_picture
 

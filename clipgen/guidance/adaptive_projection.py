@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clipgen.denoise import Point
-from clipgen.prediction import inject
+from clipgen.sampling.loop import Point
+from clipgen.sampling.prediction import inject
 
 LONGEST, MOMENTUM = 15.0, -0.5  # of the difference of two x0: norm of a picture's at most, weight of those before
 TINY = 1e-12

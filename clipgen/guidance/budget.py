@@ -9,7 +9,8 @@ from clipgen.guidance.flops import Facts
 from clipgen.guidance.optimise import MOST_STEPS
 from clipgen.guidance.pick import FEWEST_STEPS, HALVED_AT, halving_steps, rows_alive
 from clipgen.guidance.steer import draws_noise, weighing_steps
-from clipgen.settings import CANDIDATES, LOCAL, Note, Settings
+from clipgen.settings.checks import CANDIDATES, LOCAL
+from clipgen.settings.settings import Note, Settings
 
 PARTICLES, ITERATIONS = (range(least, most + 1) for least, most in (LOCAL.particles, LOCAL.iterations))
 ROUNDING = 1e-9

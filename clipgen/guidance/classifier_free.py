@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from clipgen.denoise import Point, Prediction, PredictNoise
 from clipgen.families import Conditioning
+from clipgen.sampling.loop import Point, Prediction, PredictNoise
 
 # (latents [N, C, h, w], timestep, conditioning [N, ...]) -> output [N, C, h, w]
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.clip.views import views
-from clipgen.denoise import Correction, Moment, Point, Prediction, PredictNoise, moment_of
 from clipgen.guidance.guide import Guide
-from clipgen.settings import Note
+from clipgen.sampling.loop import Correction, Moment, Point, Prediction, PredictNoise, moment_of
+from clipgen.settings.settings import Note
 
 BURNT_SLOPE = 0.05  # of the soft clamp: pixels out of [0, 1] keep that much of their gradient
 UNGUIDED_PART = 0.1  # of x0: the trust region's radius where there is no classifier-free guidance to measure it by

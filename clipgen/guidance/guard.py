@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clipgen.decode import to_image
 from clipgen.families import Family
-from clipgen.settings import Note
+from clipgen.settings.settings import Note
 
 Change = Callable[[Tensor], Tensor]  # pixels [B, 3, H, W] in [0, 1] -> the same picture, changed a little
 KEPT = 0.7  # share of the gain below which a picture counts as over-optimised

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.decode import read_pixels
 from clipgen.errors import SettingsError
-from clipgen.settings import Settings, split_target
-from clipgen.source import read_pixels
+from clipgen.settings.checks import split_target
+from clipgen.settings.settings import Settings
 
 LoadEncoder = Callable[[str], ClipEncoder]
 Decode = Callable[[Tensor], Tensor]  # latents [B, C, h, w] -> pixels [B, 3, H, W]

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.latent_head import LatentHead
-from clipgen.denoise import Moment
 from clipgen.errors import SettingsError
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, angle_loss
 from clipgen.guidance.guide import Encoders, Guide
-from clipgen.settings import Settings
+from clipgen.sampling.loop import Moment
+from clipgen.settings.settings import Settings
 
 
 class LatentGradient(ClipGradient):

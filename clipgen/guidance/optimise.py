@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from clipgen.denoise import State, denoise, denoise_with_graph
 from clipgen.errors import SettingsError
 from clipgen.guidance.clip_gradient import soft_clamp
 from clipgen.guidance.guide import Decode, Guide
+from clipgen.sampling.loop import State, denoise, denoise_with_graph
 
 MOST_STEPS = 4  # gradients through more of them cost too much and say too little
 RATE, MOMENTUM, LONGEST = 5.0, 0.9, 0.1  # of the ascent: step size, Nesterov's momentum, norm of a gradient

@@ -11,8 +11,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from clipgen.denoise import Moment
 from clipgen.guidance.guide import Reward
+from clipgen.sampling.loop import Moment
 
 HALVED_AT = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # parts of the run
 FEWEST_STEPS = 8  # below, x0 says too little until the end, and no candidate is dropped before

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from clipgen.clips import Clips
 from clipgen.families import Conditioning, Family
 from clipgen.guidance.backward import is_quantised
 from clipgen.guidance.flops import Facts, facts_of
 from clipgen.guidance.guide import encoders_of
 from clipgen.guidance.latent_gradient import latent_head_for
-from clipgen.settings import Settings
+from clipgen.models.clip_cache import Clips
+from clipgen.settings.settings import Settings
 
 PRICED_BY = "a picture"  # any prompt: what a budget buys does not depend on it
 

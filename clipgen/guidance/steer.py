@@ -11,10 +11,10 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from clipgen.denoise import Moment
 from clipgen.errors import SettingsError
 from clipgen.guidance.guide import Reward
-from clipgen.schedulers import SCHEDULERS, scheduler_for
+from clipgen.sampling.loop import Moment
+from clipgen.sampling.schedulers import SCHEDULERS, scheduler_for
 
 WEIGHED_AT = (0.2, 0.4, 0.6, 0.8)  # parts of the run
 STRENGTH = 2.0  # weight of a reward that lies one deviation above the others, in e-folds

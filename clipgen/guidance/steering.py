@@ -12,7 +12,6 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.latent_head import LatentHead
 from clipgen.clip.score import Score
-from clipgen.denoise import Point, PredictNoise, State
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, corrected
 from clipgen.guidance.guard import overoptimised, survival, vae_round_trip
@@ -22,8 +21,9 @@ from clipgen.guidance.latent_gradient import LatentGradient, latent_head_for
 from clipgen.guidance.optimise import Optimise, check_few_steps
 from clipgen.guidance.pick import Pick, candidate_seeds, winner
 from clipgen.guidance.steer import Steer, check_draws_noise
-from clipgen.heed import Stopped, heeding, never
-from clipgen.settings import Note, Settings
+from clipgen.sampling.cancellation import Stopped, heeding, never
+from clipgen.sampling.loop import Point, PredictNoise, State
+from clipgen.settings.settings import Note, Settings
 
 FILLED = "with_defaults fills what the model decides"
 

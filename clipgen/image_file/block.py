@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipgen.schedulers import SCHEDULERS
+from clipgen.sampling.schedulers import SCHEDULERS
 
 HASH_DIGITS = 10
 

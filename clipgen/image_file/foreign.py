@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clipgen.settings import FORBIDDEN, LOCAL, Note
+from clipgen.settings.checks import FORBIDDEN, LOCAL
+from clipgen.settings.settings import Note
 
 _LONGEST = 20_000  # characters that are looked at
 _NETWORK = re.compile(r"<[a-zA-Z]{2,12}:[^<>\n]{1,200}>")

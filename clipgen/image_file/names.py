@@ -12,7 +12,8 @@ from string import Template
 from clipgen.errors import OutputError, SettingsError
 from clipgen.image_file.paths import shown_path, without_folders
 from clipgen.image_file.write import SUFFIXES, Format
-from clipgen.settings import Settings, shown
+from clipgen.settings.checks import shown
+from clipgen.settings.settings import Settings
 
 DEFAULT_FOLDER, DEFAULT_NAME = "outputs/$date", "$slug-$seed"
 NAMES = ("date", "time", "n", "seed", "slug", "model", "preset", "steps", "scheduler", "guidance_scale", "percent")

@@ -13,7 +13,8 @@ from clipgen.image_file.chunks import read_chunks
 from clipgen.image_file.paths import shown_path
 from clipgen.image_file.restored import Found, Restored, has_prompt, restore
 from clipgen.image_file.strict_json import MAX_TEXT, parse_object
-from clipgen.settings import Note, shown
+from clipgen.settings.checks import shown
+from clipgen.settings.settings import Note
 
 Reader = Callable[[], Found | None]
 SIDECARS = (".json", ".txt")

@@ -11,7 +11,8 @@ from clipgen.image_file.record import SCHEMA
 from clipgen.image_file.restored import Found, text_of
 from clipgen.image_file.strict_json import parse_object
 from clipgen.image_file.xmp import read_record
-from clipgen.settings import FIELDS, Note, shown
+from clipgen.settings.checks import shown
+from clipgen.settings.settings import FIELDS, Note
 
 SCHEMAS = "clipgen/"
 _MODEL = ("name", "hash", "family")

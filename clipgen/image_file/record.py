@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from clipgen.image_file.paths import without_folders
-from clipgen.settings import Note, Settings, split_target
+from clipgen.settings.checks import split_target
+from clipgen.settings.settings import Note, Settings
 
 SCHEMA = "clipgen/1"
 _NOTHING: Mapping[str, str] = MappingProxyType({})

@@ -8,8 +8,9 @@ from typing import Any
 
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.image_file.foreign import to_clipgen
-from clipgen.schedulers import find_scheduler
-from clipgen.settings import TEXT_FIELDS, Note, Settings, check_field, coerce, shown
+from clipgen.sampling.schedulers import find_scheduler
+from clipgen.settings.checks import shown
+from clipgen.settings.settings import TEXT_FIELDS, Note, Settings, check_field, coerce
 
 OTHER_NOISE = Note("other-noise", None, "Another app's noise differs; expect another picture.")
 _TOGETHER = {

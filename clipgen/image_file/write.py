@@ -10,7 +10,7 @@ from clipgen.image_file.block import parameters_block
 from clipgen.image_file.exif import build_exif
 from clipgen.image_file.record import to_json
 from clipgen.image_file.xmp import build_xmp
-from clipgen.settings import Note
+from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
     from PIL.Image import Image

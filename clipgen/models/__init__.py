@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from clipgen.models.encoder import load_encoder
 from clipgen.models.find import Found, ModelId, find_clip, find_model, list_models, parse_id
 from clipgen.models.header import read_json
 from clipgen.models.layout import Checked, Layout, Network, Pair, Part, Sheet, encoder_of
 from clipgen.models.load import Filling, load, untold
+from clipgen.models.load_clip import load_encoder
 from clipgen.models.preflight import check_scheduler, preflight, verify
 from clipgen.models.sides import Sides
 

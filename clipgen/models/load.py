@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
 from clipgen.models.layout import POSITIONS, Checked, Network, Part, with_tied
-from clipgen.models.tokenizer import read_tokenizer
+from clipgen.models.read_tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     import torch

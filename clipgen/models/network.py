@@ -111,11 +111,11 @@ def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
         import transformers
         from diffusers.pipelines import stable_diffusion
 
-        from clipgen.clip import captioner, coca
+        from clipgen.captioning import clipcap, coca
 
     known: dict[str, Any] = {
         "diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion,
-        "clipgen.clip.captioner": captioner, "clipgen.clip.coca": coca,
+        "clipgen.captioning.clipcap": clipcap, "clipgen.captioning.coca": coca,
     }  # fmt: skip
     network: Any = getattr(known[library], name)
     if hasattr(network, "config_class"):

@@ -14,7 +14,7 @@ from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import Checked, Layout, Pair, encoder_of
 from clipgen.models.network import make_network, read_files
 from clipgen.models.sides import Sides
-from clipgen.settings import MODEL_FIELDS, check_field
+from clipgen.settings.settings import MODEL_FIELDS, check_field
 
 MAX_TIMESTEPS = 10_000
 MAX_SUMS = 2**20  # bytes
@@ -48,7 +48,7 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
     """Raises ModelError unless a scheduler's config says what a family's denoiser can predict."""
-    from clipgen.prediction import check_prediction
+    from clipgen.sampling.prediction import check_prediction
 
     prediction = check_prediction(config)
     if prediction not in layout.predictions:

@@ -10,8 +10,8 @@ import random
 from itertools import count
 from pathlib import Path
 
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.scene import Mix, sample_scene
+from clipgen.world.grammar import caption
+from clipgen.world.scene import Mix, sample_scene
 
 CAPTIONS = Path(__file__).parents[1] / "clip" / "captions" / "storybook.txt"
 HOW_MANY = 1000

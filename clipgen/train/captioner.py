@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, GPT2Config
 
-from clipgen.clip.captioner import Captioner, CaptionerConfig
-from clipgen.clip.coca import Coca, CocaConfig
+from clipgen.captioning.base import LONGEST
+from clipgen.captioning.clipcap import Captioner, CaptionerConfig
+from clipgen.captioning.coca import Coca, CocaConfig
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.writer import LONGEST
 from clipgen.train.data import Pictures, Renders, Seen, held_back
 from clipgen.train.loop import Budget
-from clipgen.train.world.grammar import plain_caption
+from clipgen.world.grammar import plain_caption
 
 BUDGET = Budget(1, 64, 1e-3, warmup=200, average=0.995, weight_decay=0.01)
 HELD_BACK = 256  # pictures that are measured and never trained on

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipgen.image_file import slug
-from clipgen.pipeline import Pipeline
-from clipgen.result import Result
-from clipgen.settings import Settings
-from clipgen.train.world.sheet import contact_sheet
+from clipgen.pipeline.pipeline import Pipeline
+from clipgen.pipeline.result import Result
+from clipgen.settings.settings import Settings
+from clipgen.world.contact_sheet import contact_sheet
 
 PROMPTS = (
     "a fox in snow",

@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, CLIPModel, CLIPTokenizer, SiglipModel
 
-from clipgen.clip.coca import Coca
-from clipgen.models.captioner import FOLDERS
+from clipgen.captioning.coca import Coca
+from clipgen.models.load_captioner import FOLDERS
 from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders, held_back
 from clipgen.train.gathered import gathered
@@ -39,8 +39,8 @@ from clipgen.train.hard_batches import HardBatches, Row
 from clipgen.train.labels import HASTE, ROLES, Side, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import hard_pair
 from clipgen.train.patches import PatchLabels
-from clipgen.train.world.grammar import indefinite, plain_caption
-from clipgen.train.world.scene import Scene
+from clipgen.world.grammar import indefinite, plain_caption
+from clipgen.world.scene import Scene
 
 HELD_BACK, MEASURED = 2048, 512  # pictures never trained on, the last ones of the renders, and of those the measured
 WEIGHTS = {  # of the terms of the loss; of the contrast's has writing what CoCa gives it

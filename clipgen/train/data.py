@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from clipgen.train.world.concepts import vocabulary_hash
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.render import render
-from clipgen.train.world.scene import Mix, Scene, sample_scene
+from clipgen.world.concepts import vocabulary_hash
+from clipgen.world.grammar import caption
+from clipgen.world.render import render
+from clipgen.world.scene import Mix, Scene, sample_scene
 
 Bytes = npt.NDArray[np.uint8]
 

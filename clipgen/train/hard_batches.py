@@ -16,8 +16,8 @@ from torch import Tensor
 
 from clipgen.train.data import Renders, to_unit
 from clipgen.train.negatives import hard_pair
-from clipgen.train.world.render import render
-from clipgen.train.world.scene import COLOURLESS, Scene
+from clipgen.world.render import render
+from clipgen.world.scene import COLOURLESS, Scene
 
 TWIN_EDITS = ("swap", "swap", "swap", "count")
 TWINS = 4  # one picture of so many is a twin

@@ -7,9 +7,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import ABOVE, BESIDE, Scene, Thing
+from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
+from clipgen.world.parse import parse
+from clipgen.world.scene import ABOVE, BESIDE, Scene, Thing
 
 HASTE = 4.0  # so much faster than encoders learns what reads labels off them, which begins anew with every run
 OF_THINGS, OF_SURROUNDINGS = ("thing", "colour", "count"), ("place", "style")

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.holdout import held_out
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import Scene, Thing, cells, recounted
-from clipgen.train.world.truth import is_true
+from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
+from clipgen.world.grammar import caption
+from clipgen.world.holdout import held_out
+from clipgen.world.parse import parse
+from clipgen.world.scene import Scene, Thing, cells, recounted
+from clipgen.world.truth import is_true
 
 T = TypeVar("T")
 Told = tuple[Scene, str]  # a scene and a caption of it

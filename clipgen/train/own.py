@@ -12,9 +12,9 @@ from typing import Any
 from diffusers import AutoencoderTiny
 from transformers import CLIPModel, CLIPTokenizer
 
-from clipgen.clip.captioner import Captioner
-from clipgen.clip.coca import Coca
-from clipgen.models.captioner import FOLDERS
+from clipgen.captioning.clipcap import Captioner
+from clipgen.captioning.coca import Coca
+from clipgen.models.load_captioner import FOLDERS
 from clipgen.train.captioned import Captioned, captioned
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipgen.train.labels import HASTE, label_index
-from clipgen.train.world.concepts import COLOURS, concepts
-from clipgen.train.world.scene import Scene, Thing
+from clipgen.world.concepts import COLOURS, concepts
+from clipgen.world.scene import Scene, Thing
 
 SPREAD = 0.42  # of a thing's height to each side of its middle: what lies farther out may be ground
 HUES, MOST = ("", *COLOURS), 4

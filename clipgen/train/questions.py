@@ -17,9 +17,9 @@ from clipgen.clip.score import Scorer, read_captions
 from clipgen.models import load_encoder
 from clipgen.models.find import BUNDLED
 from clipgen.train.calibration import PLAIN
-from clipgen.train.world.grammar import plain_caption
-from clipgen.train.world.render import render
-from clipgen.train.world.scene import Scene, sample_scene
+from clipgen.world.grammar import plain_caption
+from clipgen.world.render import render
+from clipgen.world.scene import Scene, sample_scene
 
 FIRST_SEED = 1_800_000_000  # scenes far from those that anything trains on
 FALSE = 3  # phrases of other scenes asked about each picture

@@ -17,14 +17,15 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
-from clipgen.clip.captioner import Captioner
-from clipgen.clip.coca import Coca
+from clipgen.captioning.clipcap import Captioner
+from clipgen.captioning.coca import Coca
 from clipgen.clip.encoder import HALF
 from clipgen.errors import ClipgenError
 from clipgen.models.find import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.clip import COCA, ClipPart
+from clipgen.train.clip_configs import build_clip, build_judge
 from clipgen.train.curves import draw_curves
 from clipgen.train.data import Renders, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
@@ -33,10 +34,9 @@ from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.storybook import Parts, assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.towers import build_clip, build_judge
 from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
 from clipgen.train.vae import VaePart, build_vae, latent_scale
-from clipgen.train.world.concepts import vocabulary_hash
+from clipgen.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
 FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # no two sets of renders share a scene

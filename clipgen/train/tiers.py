@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from clipgen.train.loop import Budget
-from clipgen.train.world.scene import Mix
+from clipgen.world.scene import Mix
 
 STAGES = ("clip", "judge", "vae", "latent_head", "unet")
 

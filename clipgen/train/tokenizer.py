@@ -11,9 +11,9 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTokenizer
 
-from clipgen.train.world.concepts import concepts
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.scene import sample_scene
+from clipgen.world.concepts import concepts
+from clipgen.world.grammar import caption
+from clipgen.world.scene import sample_scene
 
 LENGTH = 32
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"

@@ -22,11 +22,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from clipgen.train.clip_configs import WORD_SPREAD, text_config
 from clipgen.train.data import Pictures, Renders, held_back
-from clipgen.train.towers import WORD_SPREAD, text_config
 from clipgen.train.vae import to_image
-from clipgen.train.world.scene import Scene
-from clipgen.train.world.sheet import contact_sheet
+from clipgen.world.contact_sheet import contact_sheet
+from clipgen.world.scene import Scene
 
 EMPTY_SHARE = 0.1
 FRESH_SHARE = 0.25

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from clipgen.train.data import Pictures, held_back, to_unit
-from clipgen.train.world.sheet import contact_sheet
+from clipgen.world.contact_sheet import contact_sheet
 
 WIDTH = 48
 CROP = 64

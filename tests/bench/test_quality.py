@@ -25,12 +25,12 @@ from clipgen.bench.quality.retrieval import ranks
 from clipgen.bench.quality.zero_shot import code_points, naming
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.models.find import BUNDLED
-from clipgen.train.world import drawings
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import Mix
-from clipgen.train.world.truth import is_true
-from clipgen.train.world.unseen import unseen
+from clipgen.world import drawings
+from clipgen.world.grammar import caption
+from clipgen.world.parse import parse
+from clipgen.world.scene import Mix
+from clipgen.world.truth import is_true
+from clipgen.world.unseen import unseen
 
 MIX = Mix(tier=2)
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from clipgen.cli import complete
-from clipgen.settings import CANDIDATES, DECODERS, GUARDS, METHODS, check_field
+from clipgen.settings.checks import CANDIDATES, DECODERS, GUARDS, METHODS
+from clipgen.settings.settings import check_field
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from clipgen.cli.app import command
 from clipgen.cli.flags import Options
 from clipgen.cli.help import WIDEST, spelling
-from clipgen.settings import FIELDS
+from clipgen.settings.settings import FIELDS
 
 from .conftest import Run
 

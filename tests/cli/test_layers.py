@@ -14,7 +14,7 @@ from clipgen.errors import PresetError, SettingsError
 from clipgen.home import config_path, presets_dir
 from clipgen.image_file import make_record
 from clipgen.image_file.record import to_json
-from clipgen.settings import FIELDS, Settings
+from clipgen.settings.settings import FIELDS, Settings
 
 from .conftest import Run
 

@@ -6,7 +6,7 @@ import pytest
 
 from clipgen.cli.progress import Estimate, clip_line, clock, pace, sparkline
 from clipgen.clip.score import Score
-from clipgen.words.score import percent, score_line, word
+from clipgen.report.score_text import percent, score_line, word
 
 
 @pytest.mark.parametrize(

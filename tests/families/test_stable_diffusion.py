@@ -12,7 +12,7 @@ from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS, load_family
 from clipgen.families.folder import own_scheduler
 from clipgen.models import Found, load, preflight
-from clipgen.schedulers import SCHEDULERS
+from clipgen.sampling.schedulers import SCHEDULERS
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ from parity import DRAWN, SEEDS, apart, ours, refused, spoiled
 from PIL import Image
 
 from clipgen import Pipeline, Settings, SettingsError
+from clipgen.decode import read_pixels
 from clipgen.families.stable_unclip import noise_seed
-from clipgen.source import read_pixels
 
 
 @pytest.fixture(scope="module")

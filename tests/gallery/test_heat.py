@@ -11,8 +11,8 @@ from PIL import Image
 
 from clipgen import Pipeline, Settings, SettingsError, explain, explain_picture
 from clipgen.families.attention import WordAttention, listening
+from clipgen.gallery.explain_sheet import heat_picture, sheet
 from clipgen.gallery.heat import words_read
-from clipgen.gallery.sheet import heat_picture, sheet
 
 from .conftest import CAR, FOX, STEPS
 

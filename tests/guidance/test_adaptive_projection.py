@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgen.denoise import Point
 from clipgen.guidance.adaptive_projection import LONGEST, MOMENTUM, AdaptiveProjection, across, shortened
-from clipgen.prediction import NoiseLevel
+from clipgen.sampling.loop import Point
+from clipgen.sampling.prediction import NoiseLevel
 
 
 def point(index: int = 0, rows: tuple[int, ...] | None = None, prediction: str = "epsilon", batch: int = 2) -> Point:

@@ -6,7 +6,7 @@ import pytest
 
 from clipgen.guidance.budget import Choice, choice_of, choose, price, resolve
 from clipgen.guidance.flops import KL_DECODER, SD15_UNET, TINY_DECODER, Cost, Facts
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 LATENTS = 64 * 64
 B32 = Cost(8.8e9, 8.9e9)

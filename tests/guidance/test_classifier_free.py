@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgen.denoise import Point, moment_of
 from clipgen.guidance.classifier_free import classifier_free, rescaled
-from clipgen.prediction import NoiseLevel
+from clipgen.sampling.loop import Point, moment_of
+from clipgen.sampling.prediction import NoiseLevel
 
 NOISE = torch.Generator().manual_seed(0)
 LATENTS = torch.randn(2, 4, 8, 8, generator=NOISE)

@@ -12,18 +12,10 @@ import torch.nn.functional as F
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.views import views
-from clipgen.denoise import Moment, Prediction, denoise, generators_of, make_scheduler, start_noise
 from clipgen.guidance.classifier_free import classifier_free
-from clipgen.guidance.clip_gradient import (
-    ClipGradient,
-    angle_loss,
-    corrected,
-    rms,
-    soft_clamp,
-    trusted,
-    without_growth,
-)
+from clipgen.guidance.clip_gradient import ClipGradient, angle_loss, corrected, rms, soft_clamp, trusted, without_growth
 from clipgen.guidance.guide import Guide
+from clipgen.sampling.loop import Moment, Prediction, denoise, generators_of, make_scheduler, start_noise
 
 CPU = torch.device("cpu")
 SEEDS = (11, 12, 13, 14)

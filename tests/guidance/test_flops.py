@@ -23,7 +23,7 @@ from clipgen.guidance.flops import (
     facts_of,
     view_cost,
 )
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 
 SIZE = (64, 64)
 

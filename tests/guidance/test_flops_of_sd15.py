@@ -10,13 +10,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.denoise import Point
 from clipgen.families import Conditioning
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.clip_gradient import ClipGradient, corrected
 from clipgen.guidance.flops import SD15_UNET
 from clipgen.guidance.guide import Guide
-from clipgen.prediction import NoiseLevel
+from clipgen.sampling.loop import Point
+from clipgen.sampling.prediction import NoiseLevel
 
 META = torch.device("meta")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipgen.denoise import Point, Prediction, denoise_with_graph, generators_of, make_scheduler, start_noise
 from clipgen.errors import SettingsError
 from clipgen.guidance.optimise import Ascent, ascend, check_few_steps, clipped, normalised
+from clipgen.sampling.loop import Point, Prediction, denoise_with_graph, generators_of, make_scheduler, start_noise
 
 WANTED = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
 

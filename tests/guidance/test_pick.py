@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgen.denoise import Moment
 from clipgen.guidance.pick import (
     HALVED_AT,
     Pick,
@@ -14,6 +13,7 @@ from clipgen.guidance.pick import (
     rows_alive,
     winner,
 )
+from clipgen.sampling.loop import Moment
 
 
 def moment(rows: int, step: int, steps: int = 20) -> Moment:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clipgen.denoise import Moment
 from clipgen.errors import SettingsError
 from clipgen.guidance.steer import (
     Steer,
@@ -14,6 +13,7 @@ from clipgen.guidance.steer import (
     systematic,
     weighing_steps,
 )
+from clipgen.sampling.loop import Moment
 
 
 def moment(rewards: list[float], step: int, steps: int = 10) -> Moment:

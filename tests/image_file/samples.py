@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clipgen.image_file import make_record
-from clipgen.schedulers import SCHEDULERS
-from clipgen.settings import Settings
+from clipgen.sampling.schedulers import SCHEDULERS
+from clipgen.settings.settings import Settings
 
 HASH = "0f3a9c1d2e" + "0" * 54
 MODEL = {"name": "storybook", "hash": HASH, "family": "stable_diffusion"}

@@ -11,7 +11,7 @@ import pytest
 
 from clipgen.errors import OutputError, SettingsError
 from clipgen.image_file import format_of, output_path, save_bytes, slug
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 from image_file.samples import FOX
 
 MOMENT = datetime(2026, 11, 23, 7, 5, 9)

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from clipgen.errors import ImageFileError
 from clipgen.image_file import Restored, encode_image, read_chunks, read_settings, settings_from_text
-from clipgen.settings import Settings
+from clipgen.settings.settings import Settings
 from image_file.samples import FOX, MODEL, picture, png, record_of, with_comment, with_exif, with_tags
 
 MAKE, MODEL_TAG, SOFTWARE, MAKER_NOTE, COMMENT = 0x010F, 0x0110, 0x0131, 0x927C, 0x9286

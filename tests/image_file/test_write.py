@@ -28,7 +28,7 @@ from clipgen.image_file import (
 )
 from clipgen.image_file.exif import build_exif
 from clipgen.image_file.record import to_json
-from clipgen.settings import Note, Settings
+from clipgen.settings.settings import Note, Settings
 from image_file.samples import CLIP, FOX, MODEL, picture, random_settings, record_of
 
 FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")

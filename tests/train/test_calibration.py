@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipgen.train.calibration import CAPTIONS, HOW_MANY, LONGEST, calibration_captions
-from clipgen.train.world.grammar import STYLE_PHRASES
+from clipgen.world.grammar import STYLE_PHRASES
 
 STORED = CAPTIONS.read_text("utf-8").splitlines()
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from transformers import CLIPModel, CLIPTokenizer
 
-from clipgen.clip.captioner import Captioner
-from clipgen.clip.coca import Coca
+from clipgen.captioning.clipcap import Captioner
+from clipgen.captioning.coca import Coca
 from clipgen.errors import ModelError, ModelNotFound
-from clipgen.models.captioner import load_captioner
 from clipgen.models.find import BUNDLED
+from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioned import Captioned
 from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _after_the_end_ignored, build_captioner, build_coca
 from clipgen.train.loop import fit

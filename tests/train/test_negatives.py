@@ -11,11 +11,11 @@ from clipgen.train.data import rendered
 from clipgen.train.hard_batches import TWINS, HardBatches
 from clipgen.train.labels import OPPOSITES, ROLES, label_index, labels_of, labels_told, sides_of, sides_told
 from clipgen.train.negatives import edited, hard_pair
-from clipgen.train.world.grammar import plain_caption
-from clipgen.train.world.holdout import held_out
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import OPPOSITE, Mix, cells, sample_scene
-from clipgen.train.world.truth import is_true
+from clipgen.world.grammar import plain_caption
+from clipgen.world.holdout import held_out
+from clipgen.world.parse import parse
+from clipgen.world.scene import OPPOSITE, Mix, cells, sample_scene
+from clipgen.world.truth import is_true
 
 TWO = Mix(tier=2, kinds=(0, 1, 0))
 NAMES = TWO.names

@@ -14,7 +14,7 @@ from clipgen.clip.score import read_captions, stored_features
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.families import LAYOUTS
 from clipgen.models import find_model, load_encoder, preflight
-from clipgen.models.captioner import load_captioner
+from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioned import captioned, find_pairs
 from clipgen.train.own import OwnTraining
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from clipgen.train.patches import PatchLabels, _owners
-from clipgen.train.world.scene import Mix, Thing, sample_scene
+from clipgen.world.scene import Mix, Thing, sample_scene
 
 SIDE = 8
 

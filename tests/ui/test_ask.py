@@ -15,7 +15,7 @@ from clipgen.ui.workshop import Answer, House, Picture, Workshop
 from PIL import Image
 
 from clipgen.errors import ClipgenError
-from clipgen.settings import SERVED
+from clipgen.settings.checks import SERVED
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from clipgen.errors import SettingsError
-from clipgen.preset import load_preset, preset_names
-from clipgen.settings import DEFAULTS, FIELDS, Settings
+from clipgen.settings.preset import load_preset, preset_names
+from clipgen.settings.settings import DEFAULTS, FIELDS, Settings
 
 HERE = ("storybook",)
 

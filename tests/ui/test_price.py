@@ -11,7 +11,8 @@ from clipgen.ui import form, price
 from clipgen.ui.shelf import Shelf
 from clipgen.ui.workshop import House, Picture, Workshop
 
-from clipgen.settings import SERVED, Settings
+from clipgen.settings.checks import SERVED
+from clipgen.settings.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 from clipgen.ui.sizes import sizes
 
 from clipgen.models.sides import Sides
-from clipgen.settings import LOCAL, SERVED, Limits, Settings
+from clipgen.settings.checks import LOCAL, SERVED, Limits
+from clipgen.settings.settings import Settings
 
 
 @pytest.mark.parametrize("own", [(128, 128), (512, 512), (1024, 1024), (768, 1024), (64, 64)])

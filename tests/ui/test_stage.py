@@ -10,7 +10,7 @@ from clipgen.ui import stage
 from clipgen.ui.curve import Fit, curve
 from clipgen.ui.stage import Card
 
-from clipgen.settings import Note, Settings
+from clipgen.settings.settings import Note, Settings
 
 EVIL = "<img src=x onerror=alert(1)>\"'<script>alert(2)</script>&amp;"
 CLIP = {

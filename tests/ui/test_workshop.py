@@ -18,12 +18,13 @@ from clipgen.ui.watch import card_of
 from clipgen.ui.workshop import House, Loading, Picture, Stopped, Waiting, Workshop
 
 from clipgen import history
-from clipgen.contest import DUEL
+from clipgen.compare import DUEL
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.image_file import digest_of, read_settings
-from clipgen.preset import load_preset
-from clipgen.result import Step
-from clipgen.settings import LOCAL, SERVED, Settings
+from clipgen.pipeline.result import Step
+from clipgen.settings.checks import LOCAL, SERVED
+from clipgen.settings.preset import load_preset
+from clipgen.settings.settings import Settings
 
 FOX = {"prompt": "a fox", "steps": 2}
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from clipgen.bench.quality.figures import Figure, share
-from clipgen.clip.writer import Writer
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.parse import Said, parse
-from clipgen.train.world.render import render
-from clipgen.train.world.scene import Mix, Scene
-from clipgen.train.world.truth import is_true, relations, thing_is_true
-from clipgen.train.world.unseen import Split, unseen
+from clipgen.captioning.base import Writer
+from clipgen.world.grammar import caption
+from clipgen.world.parse import Said, parse
+from clipgen.world.render import render
+from clipgen.world.scene import Mix, Scene
+from clipgen.world.truth import is_true, relations, thing_is_true
+from clipgen.world.unseen import Split, unseen
 
 FLOORS = {"thing F1": 0.85, "attribute F1": 0.75, "relation": 0.65, "exact": 0.35}
 SIDE = 128

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any, TypeVar
 
-from clipgen.train.world.concepts import COLOURS, PLACES, STYLES, concepts
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import Mix, Scene, Thing
-from clipgen.train.world.truth import is_true
+from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
+from clipgen.world.grammar import caption
+from clipgen.world.parse import parse
+from clipgen.world.scene import Mix, Scene, Thing
+from clipgen.world.truth import is_true
 
 T = TypeVar("T")
 SIDES = frozenset({"left of", "right of", "above", "below"})

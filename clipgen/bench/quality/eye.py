@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.gallery.look import look
-from clipgen.train.world.render import render
-from clipgen.train.world.scene import Scene
+from clipgen.world.render import render
+from clipgen.world.scene import Scene
 
 LARGEST = 256  # pixels; the drawings hold no more
 

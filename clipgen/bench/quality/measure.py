@@ -17,12 +17,12 @@ from clipgen.bench.quality.quadruples import quadruples
 from clipgen.bench.quality.retrieval import retrieval
 from clipgen.bench.quality.zero_shot import drawings, zero_shot
 from clipgen.bench.timing import machine
+from clipgen.captioning.base import Writer
 from clipgen.clip.score import Scorer
-from clipgen.clip.writer import Writer
 from clipgen.train.tiers import TIERS
-from clipgen.train.world.concepts import vocabulary_hash
-from clipgen.train.world.drawings import find_font
-from clipgen.train.world.unseen import FIRST_SEEDS, Split
+from clipgen.world.concepts import vocabulary_hash
+from clipgen.world.drawings import find_font
+from clipgen.world.unseen import FIRST_SEEDS, Split
 
 PARTS = {
     "zero-shot naming": zero_shot,

@@ -10,8 +10,8 @@ from itertools import islice
 from clipgen.bench.quality.edits import EDITS, Edit, pair_of
 from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure, share
-from clipgen.train.world.scene import Mix, Scene
-from clipgen.train.world.unseen import Split, unseen
+from clipgen.world.scene import Mix, Scene
+from clipgen.world.unseen import Split, unseen
 
 PART = "one factor"
 

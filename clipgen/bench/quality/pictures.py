@@ -20,14 +20,14 @@ from torch import Tensor
 from clipgen.bench.quality.edits import wrong_captions
 from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure, share
-from clipgen.settings import Settings
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.scene import Mix
-from clipgen.train.world.unseen import Split, unseen
+from clipgen.settings.settings import Settings
+from clipgen.world.grammar import caption
+from clipgen.world.scene import Mix
+from clipgen.world.unseen import Split, unseen
 
 if TYPE_CHECKING:
     from clipgen.clip.score import Scorer
-    from clipgen.pipeline import Pipeline
+    from clipgen.pipeline.pipeline import Pipeline
 
 PART = "pictures"
 ONE, TWO = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

@@ -12,11 +12,11 @@ import torch
 from clipgen.bench.quality.edits import TRIES, swapped_colours, swapped_things
 from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure, share
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import Mix, Scene
-from clipgen.train.world.truth import is_true
-from clipgen.train.world.unseen import Split, broken, split_of, unseen
+from clipgen.world.grammar import caption
+from clipgen.world.parse import parse
+from clipgen.world.scene import Mix, Scene
+from clipgen.world.truth import is_true
+from clipgen.world.unseen import Split, broken, split_of, unseen
 
 PART = "same words"
 CHANCES = {"text": 0.25, "image": 0.25, "group": 1 / 6}

@@ -13,11 +13,11 @@ from torch import Tensor
 from clipgen.bench.quality.edits import wrong_captions
 from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure, share
-from clipgen.train.world.grammar import caption
-from clipgen.train.world.parse import parse
-from clipgen.train.world.scene import Mix, Scene
-from clipgen.train.world.truth import is_true
-from clipgen.train.world.unseen import Split, unseen
+from clipgen.world.grammar import caption
+from clipgen.world.parse import parse
+from clipgen.world.scene import Mix, Scene
+from clipgen.world.truth import is_true
+from clipgen.world.unseen import Split, unseen
 
 FLOORS = {1: 0.60, 5: 0.90, 10: None}
 HARD_FLOOR = 0.40

@@ -18,10 +18,10 @@ from clipgen.clip.classify import label_features
 from clipgen.errors import SettingsError
 from clipgen.gallery import find_pictures
 from clipgen.image_file import open_picture
-from clipgen.train.world.concepts import COLOURS, PLACES, concepts
-from clipgen.train.world.grammar import PLACE_PHRASES, indefinite
-from clipgen.train.world.scene import Mix, Scene
-from clipgen.train.world.unseen import Split, broken, unseen
+from clipgen.world.concepts import COLOURS, PLACES, concepts
+from clipgen.world.grammar import PLACE_PHRASES, indefinite
+from clipgen.world.scene import Mix, Scene
+from clipgen.world.unseen import Split, broken, unseen
 
 TEMPLATES = ("{}", "a picture of {}", "an illustration of {}", "a drawing of {}", "a scene with {}")
 TOP = 5

@@ -1,0 +1,1 @@
+"""One command per file; everything heavy is imported inside the command."""

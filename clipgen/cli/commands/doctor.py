@@ -1,0 +1,190 @@
+"""`clipgen doctor`: looks at everything a picture needs and says how to mend what is wrong."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipgen.cli import config_file, layers, show
+from clipgen.cli.output import Report
+from clipgen.errors import ClipgenError
+from clipgen.home import config_dir, config_path, data_dir
+
+MINIMUM_FREE = 1_000_000_000  # bytes on the disk
+TORCHVISION_OFFSET = 15  # torchvision 0.28 belongs to torch 2.13
+MARKS = {True: "ok", False: "PROBLEM"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor: what was looked at, what it is, and the fix where it is a problem."""
+
+    topic: str
+    text: str
+    fix: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to mend."""
+        return self.fix is None
+
+
+def doctor(
+    report_: Annotated[
+        bool, typer.Option("--report", metavar="", help="Without home folder and user name, to paste in public.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:
+    """Check this machine, and say how to mend what is wrong.
+
+    torch and driver, device, memory, models, disk, terminal, configuration; exit 1 if something is wrong
+
+    clipgen doctor --report > doctor.txt
+    """
+    with Report(json=json) as report:
+        hide = _anonymous if report_ else str
+        findings = [Finding(f.topic, hide(f.text), f.fix and hide(f.fix)) for check in CHECKS for f in check()]
+        rows = [(MARKS[f.ok], f.topic, f.text) for f in findings]
+        report.data = {"checks": [{"ok": f.ok, "topic": f.topic, "text": f.text, "fix": f.fix} for f in findings]}
+        report.table(("", "", ""), rows)
+        problems = [finding for finding in findings if not finding.ok]
+        for problem in problems:
+            report.result(f"fix\t{problem.topic}\t{problem.fix}")
+        if problems:
+            raise ClipgenError(f"{len(problems)} of {len(findings)} checks found a problem.")
+
+
+def _anonymous(text: str) -> str:
+    """Returns a text without the home folder and the user's name."""
+    import getpass
+
+    text = text.replace(str(Path.home()), "~")
+    return re.sub(rf"\b{re.escape(getpass.getuser())}\b", "USER", text)
+
+
+def versions() -> Iterator[Finding]:
+    """Yields the versions that a bug report needs."""
+    from importlib.metadata import version
+
+    names = ("clipgen", "torch", "diffusers", "transformers")
+    found = ", ".join(f"{name} {version(name)}" for name in names)
+    yield Finding("versions", f"{found}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+
+
+def torchvision() -> Iterator[Finding]:
+    """Yields whether an installed torchvision fits torch; a misfit breaks transformers and diffusers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        vision = version("torchvision")
+    except PackageNotFoundError:
+        return
+    torch = version("torch")
+    if _fits(vision, torch):
+        yield Finding("torchvision", f"{vision} fits torch {torch}")
+    else:
+        fix = "pip uninstall torchvision (clipgen does not need it)"
+        yield Finding("torchvision", f"{vision} does not fit torch {torch} and breaks loading models", fix)
+
+
+def _fits(vision: str, torch: str) -> bool:
+    """Tells whether torchvision 0.N+build belongs to torch 2.(N - 15)+build."""
+    (_, vision_minor, *_), (_, torch_minor, *_) = vision.split("."), torch.split(".")
+    builds = [version.partition("+")[2] for version in (vision, torch)]
+    return int(vision_minor) == int(torch_minor) + TORCHVISION_OFFSET and builds[0] == builds[1]
+
+
+def device() -> Iterator[Finding]:
+    """Yields torch's build against the driver, the device that `auto` means, and its free memory."""
+    import torch
+
+    from clipgen.device import free_memory, pick_device
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    if driver and not torch.version.cuda:
+        yield Finding(
+            "torch", f"{torch.__version__}, {build}, but there is an NVIDIA driver", "install a CUDA build: pytorch.org"
+        )
+    elif driver and not torch.cuda.is_available():
+        fix = "update the NVIDIA driver, or install a torch for an older CUDA: pytorch.org"
+        yield Finding("torch", f"{torch.__version__}, {build}, does not run on this driver", fix)
+    else:
+        yield Finding("torch", f"{torch.__version__}, {build}")
+    chosen = pick_device("auto")
+    free = free_memory(chosen)
+    memory = "" if free is None else f", {free / 1e9:.1f} GB of memory free"
+    yield Finding("device", f"{chosen}{memory}, {os.cpu_count()} processors")
+
+
+def models() -> Iterator[Finding]:
+    """Yields whether the bundled model is whole, byte for byte, and where fetched ones are kept."""
+    from huggingface_hub import constants
+
+    from clipgen.models import find_model, list_models, verify
+
+    try:
+        count = verify(find_model("storybook"))
+        yield Finding("storybook", f"{count} files as they were shipped")
+    except ClipgenError as error:
+        yield Finding("storybook", str(error), "pip install --force-reinstall --no-deps clipgen")
+    fetched = sum(model.kind == "hub" for model in list_models())
+    offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
+    yield Finding("hub cache", f"{fetched} models in {constants.HF_HUB_CACHE}{offline}")
+
+
+def disk() -> Iterator[Finding]:
+    """Yields free space and write access of this folder and clipgen's own."""
+    for topic, folder in (("pictures", Path.cwd()), ("history", data_dir())):
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        free = shutil.disk_usage(there).free
+        text = f"{folder}, {free / 1e9:.1f} GB free"
+        if not os.access(there, os.W_OK):
+            yield Finding(topic, f"{folder} cannot be written", f"choose a folder with write access instead of {there}")
+        elif free < MINIMUM_FREE:
+            yield Finding(topic, text, "make room on this disk")
+        else:
+            yield Finding(topic, text)
+
+
+def terminal() -> Iterator[Finding]:
+    """Yields how pictures would be shown here."""
+    both = sys.stdout.isatty() and sys.stderr.isatty()
+    mode = show.choose("auto", os.environ, terminal=both, ask_da1=show.ask_terminal)
+    why = "" if both else " (stdout or stderr is no terminal)"
+    yield Finding("terminal", f"TERM {os.environ.get('TERM', 'unset')}, pictures: {mode}{why}")
+
+
+def configuration() -> Iterator[Finding]:
+    """Yields the files and variables that change defaults, or what is wrong with them."""
+    try:
+        environment, notes = layers.environment()
+        found = layers.files(Path.cwd())
+        config_file.read_user()
+    except ClipgenError as error:
+        yield Finding("config", str(error), f"correct it, or see: clipgen config path ({config_path()})")
+        return
+    names = [f"CLIPGEN_{name.upper()}" for name in environment.values] + [layer.name for layer in found]
+    yield Finding("config", ", ".join(names) or f"nothing set; {config_dir()}")
+    for note in notes:
+        yield Finding("config", note.message, "unset it, or spell it as the flag with _ for -")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    versions,
+    torchvision,
+    device,
+    models,
+    disk,
+    terminal,
+    configuration,
+)

@@ -1,0 +1,54 @@
+"""`clipgen rank`: pictures sorted by how well they fit one text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipgen.cli.commands.score import facts, match
+from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Images, Json, Model, Offline, Verbose, Walk, warn_cut
+from clipgen.cli.numbers import whole
+from clipgen.cli.output import Report
+from clipgen.settings.settings import check_field
+
+if TYPE_CHECKING:
+    from clipgen.clip.score import Score
+
+
+def rank(
+    images: Images,
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", metavar="TEXT", help="What they should show.", rich_help_panel=PICTURES)
+    ],
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", metavar="N", help="Only the N best.", rich_help_panel=PICTURES, parser=whole("top", 1),
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = STORYBOOK,
+    device: Device = "auto",
+    offline: Offline = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Sort pictures by a text, the best first.
+
+    clipgen rank outputs/ -p "a fox in snow" --top 5
+    """
+    with Report(json=json, verbose=verbose) as report, Walk(report, ("match", "picture")) as walk:
+        check_field("prompt", prompt)
+        found: list[tuple[Score, Path]] = []
+        try:
+            for path, features, scorer in walk.seen(images, Clip(model, device, offline)):
+                if not found:
+                    warn_cut(report, scorer, [prompt])
+                found += [(scorer.score_features(features[None], [prompt])[0], path)]
+        finally:
+            best = sorted(found, key=lambda pair: pair[0].rank, reverse=True)[:top]
+            for place, (score, path) in enumerate(best, 1):
+                walk.row(match(score)[0], path)
+                walk.tell(rank=place, path=str(path), clip=facts(score))

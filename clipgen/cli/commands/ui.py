@@ -1,0 +1,128 @@
+"""`clipgen ui`: the browser page, on this machine or, with a password, for others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipgen.cli import complete
+from clipgen.cli.config_file import read_user
+from clipgen.cli.draw import find
+from clipgen.cli.numbers import whole
+from clipgen.cli.output import Report
+from clipgen.cli.resolve import absolute_model
+from clipgen.errors import OutputError, SettingsError
+
+PAGE, NETWORK, MACHINE = "Page", "Other machines", "Machine"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def ui(
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", help="7860.", rich_help_panel=PAGE, parser=whole("port", 1, 65535)),
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open/--no-open", metavar="", help="Open the browser.", rich_help_panel=PAGE)
+    ] = True,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="storybook.", rich_help_panel=PAGE, autocompletion=complete.models
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="PATH", help="Folder or $template.", rich_help_panel=PAGE)
+    ] = None,
+    no_history: Annotated[
+        bool,
+        typer.Option("--no-history", metavar="", help="Keep pictures out of the history.", rich_help_panel=PAGE),
+    ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="ADDRESS", help="0.0.0.0 for all machines.", rich_help_panel=NETWORK),
+    ] = None,
+    auth_file: Annotated[
+        Path | None,
+        typer.Option("--auth-file", metavar="FILE", help="A line NAME:PASSWORD each.", rich_help_panel=NETWORK),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", metavar="", help="Listen without passwords.", rich_help_panel=NETWORK)
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name it answers to.", rich_help_panel=NETWORK),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="NAME", help="auto, float32, float16.", rich_help_panel=MACHINE)
+    ] = "auto",
+) -> None:
+    """Open the page in your browser.
+
+    prompts, live pictures, comparison, gallery, and the settings inside any picture
+
+    clipgen ui
+    clipgen ui --listen 0.0.0.0 --auth-file users.txt
+    """
+    with Report() as report:
+        strangers = listen is not None and listen not in LOOPBACK
+        users = read_users(auth_file) if auth_file else None
+        if strangers and not users and not insecure:
+            raise SettingsError(
+                "--listen needs --auth-file FILE, or --insecure if really everybody may draw", field="listen"
+            )
+        name = absolute_model(model or read_user().settings.get("model", "storybook"))
+        find(name, offline=True)
+        tables = read_user().tables
+        house = {
+            "device": device,
+            "dtype": dtype,
+            "keep": not strangers,
+            "output": output or tables.get("output.path"),
+            "history": not strangers and not no_history and tables.get("history.on", True),
+            "strangers": strangers,
+        }
+        door = {
+            "address": listen or "127.0.0.1",
+            "port": port or 7860,
+            "hosts": tuple(allow_host or ()),
+            "users": users,
+        }
+        _serve(name, house, door, open_, report)
+
+
+def _serve(model: str, house: dict[str, Any], door: dict[str, Any], browser: bool, report: Report) -> None:
+    """Opens the page and stays until Ctrl-C; raises OutputError for a port that is taken."""
+    from clipgen.models import list_models
+    from clipgen.settings.checks import LOCAL, SERVED
+    from clipgen.ui.app import Door, House, serve
+
+    models = tuple(dict.fromkeys([model, *(found.name for found in list_models())]))
+    limits = SERVED if house["strangers"] else LOCAL
+    try:
+        served = serve(House(models, limits, **house), Door(**door), browser and sys.stdout.isatty())
+    except OSError as error:
+        raise OutputError(
+            f"Port {door['port']} cannot be used ({error}). Choose another: --port 7861", field="port"
+        ) from error
+    report.result(served.address)
+    report.say("Ctrl-C ends it.", "dim")
+    served.stay()
+
+
+def read_users(path: Path) -> tuple[tuple[str, str], ...]:
+    """Returns the names and passwords of a file, a line NAME:PASSWORD each; raises SettingsError."""
+    try:
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"--auth-file '{path}' cannot be read: {error}", field="auth_file") from error
+    pairs = [tuple(part.strip() for part in line.split(":", 1)) for line in lines]
+    if not pairs or any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise SettingsError(f"--auth-file '{path}' must hold a line NAME:PASSWORD each", field="auth_file")
+    return tuple((name, password) for name, password in pairs)

@@ -1,0 +1,39 @@
+"""`clipgen vary`: draws variations of a picture, by what CLIP sees in it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clipgen.cli import draw
+from clipgen.cli.flags import WHICH, Flags, takes_flags
+from clipgen.cli.output import Report
+from clipgen.cli.resolve import check_flags, plan
+
+
+@takes_flags(without=("vary", "prompt_template"))
+def vary(
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Pictures; IMAGE:0.5 is half the picture, half the prompt.",
+            rich_help_panel=WHICH,
+            show_default=False,
+        ),
+    ],
+    *,
+    flags: Flags,
+) -> None:
+    """Draw variations of pictures; each path goes to stdout.
+
+    clipgen vary fox.png -n 4                      four of what CLIP sees in it
+    clipgen vary fox.png:0.5 -p "an owl at night"  half the picture, half the prompt
+    clipgen vary fox.png -n 8 --keep 2             the two most alike
+    """
+    options = flags.options
+    with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
+        check_flags(flags)
+        runs = plan(flags, flags.prompts, [], report, pictures)
+        draw.draw_plan(runs, options, report)

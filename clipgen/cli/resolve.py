@@ -1,0 +1,155 @@
+"""From a command line to the runs it asks for: every prompt with every seed, through all layers, checked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipgen.cli import config_file, layers
+from clipgen.cli.flags import Flags
+from clipgen.cli.layers import Layer, Resolved
+from clipgen.cli.output import Report
+from clipgen.cli.prompts import parse_seeds, parse_size
+from clipgen.errors import SettingsError
+from clipgen.settings.checks import split_target
+from clipgen.settings.settings import DEFAULTS, FIELDS, MODEL_FIELDS, coerce
+
+LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
+
+
+def plan(
+    flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report: Report, pictures: Sequence[str] = ()
+) -> list[Resolved]:
+    """Returns one run for each picture to vary, prompt and seed; without either the layers below must bring one.
+
+    `restored` are the layers of a picture, between the flags and the environment. Raises SettingsError, PresetError.
+    """
+    below = [*restored, *surroundings(report)]
+    seeds = [{"seed": seed} for seed in parse_seeds(flags.fields["seed"])] if "seed" in flags.fields else [{}]
+    return [
+        layers.resolve([*flag_layers(flags, {**picture, **words, **seed}), *below])
+        for picture in ([{"vary": coerce("vary", each)} for each in pictures] or [{}])
+        for words in ([{"prompt": prompt} for prompt in prompts] or [{}])
+        for seed in seeds
+    ]
+
+
+def check_flags(flags: Flags) -> None:
+    """Raises SettingsError or PresetError for a flag, before any file is opened."""
+    from clipgen.settings.preset import load_preset
+
+    parse_seeds(flags.fields.get("seed", "random"))
+    if preset := typed(flags).get("preset"):
+        load_preset(preset)
+
+
+def typed(flags: Flags) -> dict[str, Any]:
+    """Returns the values of the flags, all but prompts and seeds; raises SettingsError."""
+    return {**flags.values(), **_size(flags)}
+
+
+def flag_layers(flags: Flags, words: Mapping[str, Any]) -> list[Layer]:
+    """Returns the layers of what was typed, `words` (prompt, seed) too; raises SettingsError.
+
+    A CLIP scale without a guidance or a budget means guidance by CLIP's gradient.
+    """
+    values = {**typed(flags), **words}
+    pulls = values.get("clip_guidance_scale") and "budget" not in values
+    return [Layer("flags", values), *([Layer("--clip-guidance-scale", {"guidance": "clip"})] if pulls else [])]
+
+
+def surroundings(report: Report) -> list[Layer]:
+    """Returns the layers that nobody typed: the environment, clipgen.toml, config.toml; raises SettingsError."""
+    environment, notes = layers.environment()
+    for note in notes:
+        report.warn(note)
+    return [environment, *layers.files(Path.cwd())]
+
+
+def _size(flags: Flags) -> dict[str, int]:
+    if flags.options.size is None:
+        return {}
+    if both := [name for name in ("width", "height") if name in flags.fields]:
+        raise SettingsError(f"--size and --{both[0]} exclude each other", field="size")
+    return parse_size(flags.options.size)
+
+
+def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[Layer, int | None]:
+    """Returns the layer of a picture, a record or a TOML file, and the picture's history id; raises ClipgenError.
+
+    A picture that this machine drew gets its model's full path back from the history. What it varies must be found,
+    byte for byte, unless another one is `typed`.
+    """
+    from clipgen import history
+    from clipgen.image_file import read_settings
+    from clipgen.pipeline import inputs
+
+    name = f"from {path.name}"
+    if path.suffix.lower() == ".toml":
+        return Layer(name, config_file.read_project(path)), None
+    restored = read_settings(path)
+    for note in restored.warnings:
+        report.warn(note)
+    values = restored.settings.to_dict()
+    if restored.record is None:
+        return Layer(name, {key: value for key, value in values.items() if value != DEFAULTS.get(key)}), None
+    entry = history.find_file(path)
+    if values["vary"] is not None and "vary" not in typed:
+        digest = restored.record["inputs"].get("vary")
+        values["vary"] = inputs.find_source(values["vary"], digest, path, entry.settings.vary if entry else None)
+    own = Layer(name, {**values, **({"model": entry.settings.model} if entry else {})}, replay=True)
+    return own, entry.id if entry else None
+
+
+def absolute_model(model: str) -> str:
+    """Returns a local model's whole path, which finds it again from any folder; other ids as they are."""
+    return os.path.abspath(os.path.expanduser(model)) if LOCAL.match(model) else model
+
+
+def absolute_source(target: str | None) -> str | None:
+    """Returns a picture to vary with its whole path, which finds it again from any folder."""
+    if target is None:
+        return None
+    picture, weight = split_target(target)
+    return f"{os.path.abspath(os.path.expanduser(picture))}:{weight:g}"
+
+
+def print_plan(runs: Sequence[Resolved], report: Report) -> None:
+    """Prints every value of every run and the layer it comes from; loads nothing."""
+    shown = []
+    for run in runs:
+        run.settings()
+        model = run.values.get("model", DEFAULTS["model"])
+        full = layers.with_model(run, own_defaults(model), model)
+        shown.append({name: {"value": full.values[name], "from": origin(name, full)} for name in FIELDS})
+    report.data = {"runs": shown}
+    for number, rows in enumerate(shown):
+        if number:
+            report.result("")
+        cells = {
+            name: "random" if name == "seed" and row["value"] is None else row["value"] for name, row in rows.items()
+        }
+        report.table(("field", "value", "from"), [(name, cells[name], row["from"]) for name, row in rows.items()])
+
+
+def own_defaults(model: str) -> dict[str, Any]:
+    """Returns what a model's clipgen.json recommends, {} where it says nothing; raises ModelNotFound, ModelError."""
+    from clipgen.models import find_model
+    from clipgen.models.header import read_json
+
+    path = find_model(model, offline=True).path / "clipgen.json"
+    own: dict[str, Any] = read_json(path)["settings"] if path.is_file() else {}
+    return own
+
+
+def origin(name: str, run: Resolved) -> str:
+    """Returns the place of a value as people know it: the flag, the variable, the file."""
+    layer = run.origins[name]
+    if run.values[name] is None and name in MODEL_FIELDS:
+        return "model"
+    if layer == "flags":
+        return f"--{'no-' * (run.values[name] is False)}{name.replace('_', '-')}"
+    return f"{layers.ENVIRONMENT}{name.upper()}" if layer == "environment" else layer

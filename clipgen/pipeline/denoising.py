@@ -1,0 +1,68 @@
+"""A batch goes into the loop: its prediction under classifier-free guidance, its scheduler, and its seeds' noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipgen.device import Ladder
+from clipgen.families import Conditioning, Family, for_rows
+from clipgen.guidance.adaptive_projection import AdaptiveProjection
+from clipgen.guidance.classifier_free import classifier_free
+from clipgen.guidance.steering import Steering
+from clipgen.pipeline.plan import Batch
+from clipgen.sampling.loop import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
+
+
+def predicting(
+    batch: Batch, family: Family, ladder: Ladder, told: tuple[Conditioning, Conditioning], steering: Steering
+) -> PredictNoise:
+    """Returns the prediction that the prompts give; a batch that does not fit into memory goes in pieces.
+
+    `told` is what the denoiser is told of the prompts, and of the negative prompts, a row a picture.
+    """
+    shared, rows = batch.pictures[0], len(steering.seeds)
+
+    def predict(latents: Tensor, timestep: Tensor, told: Conditioning) -> Tensor:
+        def piece(latents: Tensor, *rows: Tensor) -> Tensor:
+            return family.predict(latents, timestep, dict(zip(told, rows, strict=True)))
+
+        return ladder.run("denoising", batch.size, piece, latents, *told.values())
+
+    return classifier_free(
+        predict,
+        *(for_rows(each, rows) for each in told),
+        scale=1.0 if family.distilled else batch.guidance_scale,
+        start=shared.cfg_start,
+        stop=shared.cfg_stop,
+        rescale=shared.guidance_rescale,
+        mix=AdaptiveProjection(batch.guidance_scale) if shared.apg else None,
+        with_graph=steering.wants_graph,
+    )
+
+
+def states_of(
+    batch: Batch, family: Family, device: torch.device, predict: PredictNoise, steering: Steering
+) -> Iterator[State]:
+    """Returns the loop of a batch, from noise that its seeds draw; guidance may climb from there and loop again."""
+
+    def drawn() -> tuple[list[torch.Generator], Tensor]:
+        generators = generators_of(steering.seeds)
+        return generators, start_noise(generators, family.latent_shape(*batch.size))
+
+    def run(loop: Callable[..., Iterator[State]], noise: Tensor) -> Iterator[State]:
+        generators, _ = drawn()
+        return loop(predict, _scheduler(batch, family, device), noise, generators, batch.eta, steering.selection)
+
+    _, noise = drawn()
+    return run(denoise, noise) if steering.ascent is None else steering.ascent(noise, run)
+
+
+def _scheduler(batch: Batch, family: Family, device: torch.device) -> Any:
+    """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
+    tokens, sigmas = family.tokens(*batch.size), family.sigmas(batch.steps)
+    config = family.scheduler_config
+    return make_scheduler(batch.scheduler, config, batch.steps, device, tokens=tokens, sigmas=sigmas)

@@ -1,0 +1,1 @@
+"""The sampling loop, prediction types, schedulers and cancellation; nothing here knows a model family or CLIP."""

@@ -1,0 +1,281 @@
+"""What each Settings field may hold, and which of them fit together: the checks behind `settings`."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipgen.errors import SettingsError
+from clipgen.sampling.schedulers import SCHEDULERS, find_scheduler
+
+MAX_SEED = 2**63 - 1
+MAX_DRAWN_SEED = 2**32 - 1  # a seed nobody chose stays below this, so that other apps can take it
+FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # controls but newline and tab; surrogates
+PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # of guidance/, alone or together
+DECODERS = ("auto", "tiny", "pooled", "linear", "latent", "full")
+GUARDS = ("off", "survival", "two-key")
+CANDIDATES = (2, 4, 8, 16)
+MAX_TARGETS = 8
+NO_UNION = {
+    "pick+steer": "both choose which pictures live on",
+    "clip+steer": "a gradient would have to enter the weights of the particles",
+}
+COPIES = {"pick": "candidates", "steer": "particles", "optimise": "iterations"}  # what multiplies a method's work
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one door accepts: (least, most) of each number, and the most characters, pixels and work.
+
+    `pixels` bounds width x height, `work` bounds width x height x steps x images x what guidance multiplies them by;
+    None = no limit. `files` tells whether a field may name a file of this machine.
+    """
+
+    characters: int = 2_000
+    seed: tuple[int, int] = (0, MAX_SEED)
+    images: tuple[int, int] = (1, 1_000)
+    steps: tuple[int, int] = (1, 150)
+    side: tuple[int, int] = (64, 2048)
+    pixels: int = 4_194_304
+    work: int | None = None
+    guidance_scale: tuple[float, float] = (0, 50)
+    part: tuple[float, float] = (0, 1)
+    budget: tuple[float, float] = (1, 64)
+    cutouts: tuple[int, int] = (1, 64)
+    guidance_every: tuple[int, int] = (1, 4)
+    particles: tuple[int, int] = (2, 16)
+    iterations: tuple[int, int] = (1, 200)
+    target: tuple[float, float] = (-2, 2)
+    files: bool = True
+
+
+LOCAL = Limits()
+SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400, cutouts=(1, 16), files=False)
+
+
+def shown(value: object) -> str:
+    """Returns any value as one short printable line for an error message."""
+    if not isinstance(value, str | int | float | None):
+        return f"a {type(value).__name__}"
+    if isinstance(value, int) and value.bit_length() > 256:  # str() refuses integers over 4,300 digits
+        return f"a number of {value.bit_length():,} bits"
+    text = (value if isinstance(value, str) else str(value))[:60]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Returns the line for an unknown key: what is wrong, and the nearest known name, else all of them."""
+    near = difflib.get_close_matches(shown(name), known := tuple(known), n=1)
+    return f"Unknown {kind} '{shown(name)}'. " + (f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.")
+
+
+Check = Callable[[str, Any, Limits], Any]  # (field name, raw value, limits) -> the value in its own type
+
+
+def _refused(name: str, rule: str, value: object, allowed: tuple[str, ...] | None = None) -> SettingsError:
+    return SettingsError(f"{name} must be {rule}, got '{shown(value)}'", field=name, allowed=allowed)
+
+
+def check_text(name: str, value: Any, limits: Limits) -> str:
+    """Returns a text with its line ends as newlines, at most as long as the door allows."""
+    if not isinstance(value, str):
+        raise _refused(name, "text", value)
+    if (length := len(value) - value.count("\r\n")) > limits.characters:  # before a copy is made
+        raise SettingsError(f"{name} must be at most {limits.characters:,} characters, got {length:,}", field=name)
+    text = value.replace("\r\n", "\n")
+    if bad := FORBIDDEN.search(text):
+        raise _refused(name, f"valid UTF-8 without control characters (character {bad.start() + 1})", bad[0])
+    return text
+
+
+def check_filled(name: str, value: Any, limits: Limits) -> str:
+    """Returns a text that is not blank."""
+    if not (text := check_text(name, value, limits)).strip():
+        raise SettingsError(f"{name} must not be empty", field=name)
+    return text
+
+
+def check_line(name: str, value: Any, limits: Limits = LOCAL) -> str:
+    """Returns a text of one line without spaces around it; raises SettingsError."""
+    text = check_filled(name, value, limits)
+    if "\n" in text or "\t" in text or text != text.strip():
+        raise _refused(name, "one line without spaces around it", value)
+    return text
+
+
+def check_preset(name: str, value: Any, limits: Limits) -> str:
+    """Returns what may be a preset's name."""
+    if not isinstance(value, str) or not PRESET_NAME.fullmatch(value):
+        raise _refused(name, "a preset name (a-z, 0-9, - and _, at most 64)", value)
+    return value
+
+
+def check_scheduler(name: str, value: Any, limits: Limits) -> str:
+    """Returns our name of a scheduler, whichever app's it was given by."""
+    return find_scheduler(check_line(name, value, limits)).name
+
+
+def one_of(*choices: str) -> Check:
+    """Returns the check of a field that is one of a few words."""
+
+    def check(name: str, value: Any, limits: Limits) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _refused(name, " or ".join(choices), value, choices)
+        return value
+
+    return check
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    """True for an int and for an integral float below 2^53, beyond which a float has lost digits."""
+    return isinstance(value, numbers.Integral) or (abs(value) < 2**53 and value == int(value))
+
+
+def whole(limit: str, rule: str = "{} to {}", multiple: int = 1) -> Check:
+    """Returns the check of a whole number between the two of `limits.<limit>`; `rule` says so in words."""
+
+    def check(name: str, value: Any, limits: Limits) -> int:
+        low, high = getattr(limits, limit)
+        if not (_is_number(value) and low <= value <= high and _is_whole(value) and int(value) % multiple == 0):
+            raise _refused(name, rule.format(low, high), value)
+        return int(value)
+
+    return check
+
+
+def real(limit: str) -> Check:
+    """Returns the check of a number between the two of `limits.<limit>`."""
+
+    def check(name: str, value: Any, limits: Limits) -> float:
+        low, high = getattr(limits, limit)
+        if not (_is_number(value) and low <= value <= high):
+            raise _refused(name, f"{low:g} to {high:g}", value)
+        return float(value) + 0.0  # -0.0 becomes 0.0
+
+    return check
+
+
+def check_switch(name: str, value: Any, limits: Limits) -> bool:
+    """Returns true or false."""
+    if not isinstance(value, bool):
+        raise _refused(name, "true or false", value)
+    return value
+
+
+def check_guidance(name: str, value: Any, limits: Limits) -> str:
+    """Checks one method or a union of two, whose names come out sorted."""
+    joined = "+".join(sorted(part.strip() for part in value.split("+"))) if isinstance(value, str) else value
+    if not isinstance(joined, str) or joined not in METHODS:
+        why = NO_UNION.get(joined) if isinstance(joined, str) else None
+        if isinstance(joined, str) and "optimise" in joined.split("+"):
+            why = "optimise owns the whole loop"
+        raise _refused(name, ", ".join(METHODS) + (f" ({why})" if why else ""), value, METHODS)
+    return joined
+
+
+def check_budget(name: str, value: Any, limits: Limits) -> float:
+    """Checks how many times the unguided price guidance may cost; people write 1.5 or 1.5x."""
+    number = number_of(value.removesuffix("x")) if isinstance(value, str) else value
+    return float(real("budget")(name, number, limits))
+
+
+def check_candidates(name: str, value: Any, limits: Limits) -> int:
+    """Returns how many candidates halving begins with."""
+    if not (_is_number(value) and value in CANDIDATES):
+        raise _refused(name, "2, 4, 8 or 16", value)
+    return int(value)
+
+
+def split_target(target: str) -> tuple[str, float]:
+    """Returns what a target names and its weight: `snow:-0.5` -> ("snow", -0.5); without a weight it is 1."""
+    words, colon, weight = target.rpartition(":")
+    number = number_of(weight.strip()) if colon else None
+    return (words.strip(), float(number)) if isinstance(number, int | float) else (target.strip(), 1.0)
+
+
+def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+    """Checks a list of `words:weight`; each comes out as one line with its weight."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or len(targets := tuple(value)) > MAX_TARGETS:
+        raise _refused(name, f"a list of at most {MAX_TARGETS} texts", value)
+    checked = []
+    for target in targets:
+        words, weight = split_target(check_line(name, target, limits))
+        if not words:
+            raise SettingsError(f"{name} must name something before its weight, got '{shown(target)}'", field=name)
+        checked.append(f"{words}:{real('target')(name, weight, limits):g}")
+    return tuple(checked)
+
+
+def check_source(name: str, value: Any, limits: Limits) -> str:
+    """Checks one `picture:weight`, its weight from 0 to 1; it comes out with its weight, 1 where none is given."""
+    if not limits.files:
+        raise SettingsError(f"{name} opens a file, which only the terminal and Python do", field=name)
+    picture, weight = split_target(check_line(name, value, limits))
+    if not picture:
+        raise SettingsError(f"{name} must name a picture before its weight, got '{shown(value)}'", field=name)
+    return f"{picture}:{real('part')(name, weight, limits):g}"
+
+
+def check_lines(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+    """Checks a list of texts of one line each."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or len(lines := tuple(value)) > MAX_TARGETS:
+        raise _refused(name, f"a list of at most {MAX_TARGETS} texts", value)
+    return tuple(check_line(name, line, limits) for line in lines)
+
+
+check_side = whole("side", "{} to {} and a multiple of 8", multiple=8)
+check_part = real("part")
+
+
+def number_of(text: str) -> int | float | str:
+    """Returns the number that the text spells, or the text itself for the check to refuse and quote."""
+    for parse in (int, float):
+        try:
+            return parse(text)
+        except ValueError:
+            continue
+    return text
+
+
+def check_together(values: Mapping[str, Any], limits: Limits) -> None:
+    """Holds checked fields against each other; raises SettingsError."""
+    start, stop, steps, scheduler = (values[name] for name in ("cfg_start", "cfg_stop", "steps", "scheduler"))
+    if start >= stop:
+        raise SettingsError(f"cfg_start must be below cfg_stop ({stop:g}), got '{start:g}'", field="cfg_start")
+    if values["guidance_start"] >= values["guidance_stop"]:
+        raise _refused("guidance_start", f"below guidance_stop ({values['guidance_stop']:g})", values["guidance_start"])
+    if steps and scheduler and steps > (most := SCHEDULERS[scheduler].max_steps):
+        raise _refused("steps", f"1 to {most} with scheduler {scheduler}", steps)
+    _check_methods(values["guidance"], values["guard"], values["budget"])
+    _check_size(values, limits)
+
+
+def _check_methods(guidance: str, guard: str, budget: float | None) -> None:
+    if budget is not None and guidance != "off":
+        raise _refused("budget", "left out where guidance is chosen by name", f"{budget:g}")
+    if guidance == "optimise" and guard != "survival":
+        raise _refused("guard", "survival with guidance optimise", guard)
+    if guard == "two-key" and guidance in ("pick", "steer"):
+        raise _refused("guard", f"off or survival with guidance {guidance}, which has no gradient to veto", guard)
+
+
+def _check_size(values: Mapping[str, Any], limits: Limits) -> None:
+    pixels = (values["width"] or 0) * (values["height"] or 0)
+    copies = {name: values[name] for method, name in COPIES.items() if method in values["guidance"].split("+")}
+    copies |= {"budget": values["budget"]} if values["budget"] else {}
+    work = pixels * (values["steps"] or 0) * values["images"] * next(iter(copies.values()), 1)
+    for what, amount, most in (
+        ("width x height", pixels, limits.pixels),
+        (" x ".join(("width x height x steps x images", *copies)), work, limits.work),
+    ):
+        if most is not None and amount > most:
+            raise SettingsError(f"{what} must be at most {most:,}, got '{amount:,.0f}'", field="width")

@@ -1,0 +1,189 @@
+"""Presets: a TOML file of Settings fields and a style that wraps the prompt, found by name."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from clipgen import home
+from clipgen.errors import PresetError, SettingsError
+from clipgen.settings.checks import PRESET_NAME, check_line, shown, unknown_name
+from clipgen.settings.settings import FIELDS, Settings, check_field
+
+MAX_BYTES = 64 * 1024
+MAX_LINE = 4_096
+SECTIONS = ("schema", "title", "about", "settings", "style")
+SETTINGS = tuple(name for name in FIELDS if name not in ("preset", "seed", "prompt_template"))
+SLOTS = {"prompt": "{prompt}", "negative_prompt": "{negative_prompt}"}
+LOCAL_PATH = re.compile(r"[./~\\]|[A-Za-z]:")
+Source = Literal["bundled", "user"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One named look: Settings fields, and a style text for the prompt and the negative prompt with one slot each.
+
+    `overrides` = a user's preset that takes the place of a bundled one of that name.
+    """
+
+    name: str
+    title: str
+    about: str
+    settings: dict[str, Any]
+    style_prompt: str | None
+    style_negative_prompt: str | None
+    source: Source
+    path: Path
+    overrides: bool = False
+
+    def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `values` over the preset's settings, the prompts in its style, `preset` set to its name.
+
+        A prompt that already ends (and begins) as the style makes it stays as it is.
+        """
+        merged = {**self.settings, **values, "preset": self.name}
+        for field, style in (("prompt", self.style_prompt), ("negative_prompt", self.style_negative_prompt)):
+            if style is not None and (field != "prompt" or merged.get("prompt")):
+                merged[field] = _styled(style, SLOTS[field], merged.get(field, ""))
+        return merged
+
+
+def _styled(style: str, slot: str, text: str) -> str:
+    before, after = style.split(slot)
+    alone = (before + after).strip(" ,")
+    if text.strip() in ("", alone):
+        return alone
+    return text if text.startswith(before) and text.endswith(after) else before + text + after
+
+
+def preset_names() -> list[str]:
+    """Returns the name of every preset, bundled or the user's, sorted; opens none of the files."""
+    return sorted({*_bundled(), *_users()})
+
+
+def list_presets() -> list[Preset]:
+    """Reads every preset, sorted by name; raises PresetError for the first that is malformed."""
+    return [load_preset(name) for name in preset_names()]
+
+
+def load_preset(name: str) -> Preset:
+    """Finds and reads a preset, the user's before a bundled one; raises PresetError, naming those there are."""
+    users, bundled = _users(), _bundled()
+    if name in users:
+        return read_preset(users[name], "user", overrides=name in bundled)
+    if name in bundled:
+        return read_preset(bundled[name], "bundled")
+    known = preset_names()
+    raise PresetError(f"Unknown preset '{shown(name)}'. Presets: {', '.join(known)}.", field="preset", allowed=known)
+
+
+def read_preset(path: Path, source: Source = "user", *, overrides: bool = False) -> Preset:
+    """Reads and checks one preset file; raises PresetError naming the file, the key and the nearest valid key."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from error
+    return parse_preset(data, path, source, overrides=overrides)
+
+
+def parse_preset(data: bytes, path: Path, source: Source = "user", *, overrides: bool = False) -> Preset:
+    """Checks the bytes of a preset file, named by `path`; raises PresetError."""
+    if path.suffix != ".toml" or not PRESET_NAME.fullmatch(path.stem):
+        raise _refused(path, "the name must be a-z, 0-9, - and _, at most 64, then .toml")
+    table = parse_toml(data, path)
+    _known_keys(path, "key", table, SECTIONS)
+    if repr(schema := table.get("schema")) != "1":
+        raise _refused(path, f"schema must be 1, got '{shown(schema)}'")
+    style = _style(path, _section(path, table, "style"))
+    return Preset(
+        name=path.stem,
+        title=_words(path, table, "title"),
+        about=_words(path, table, "about"),
+        settings=_settings(path, _section(path, table, "settings")),
+        style_prompt=style.get("prompt"),
+        style_negative_prompt=style.get("negative_prompt"),
+        source=source,
+        path=path,
+        overrides=overrides,
+    )
+
+
+def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
+    """Parses TOML of at most 64 KB and 4,096 characters a line; raises PresetError naming the file."""
+    if len(data) > MAX_BYTES:
+        raise _refused(path, f"larger than {MAX_BYTES // 1024} KB")
+    try:
+        text = data.decode("utf-8-sig")
+        if any(len(line) > MAX_LINE for line in text.split("\n")):
+            raise _refused(path, f"a line is longer than {MAX_LINE:,} characters")
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise _refused(path, "nested too deeply") from error
+    except ValueError as error:  # not UTF-8, not TOML, an integer of thousands of digits
+        raise _refused(path, f"not valid TOML: {' '.join(str(error).split())}") from error
+
+
+def _users() -> dict[str, Path]:
+    return _files(home.presets_dir())
+
+
+def _bundled() -> dict[str, Path]:
+    return _files(Path(str(files("clipgen.presets"))))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in folder.glob("*.toml") if PRESET_NAME.fullmatch(path.stem)}
+
+
+def _refused(path: Path, what: str) -> PresetError:
+    return PresetError(f"{shown(path.name)}: {what}", field="preset")
+
+
+def _known_keys(path: Path, kind: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            raise _refused(path, unknown_name(kind, key, known))
+
+
+def _section(path: Path, table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise _refused(path, f"[{name}] must be a section, got '{shown(section)}'")
+    return section
+
+
+def _words(path: Path, table: Mapping[str, Any], name: str) -> str:
+    try:
+        return check_line(name, table.get(name, ""))
+    except SettingsError as error:
+        raise _refused(path, str(error)) from error
+
+
+def _settings(path: Path, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the [settings] in their own types, held against each other too."""
+    _known_keys(path, "[settings] key", section, SETTINGS)
+    try:
+        checked = Settings.from_dict({"prompt": "a", **section}).to_dict()
+    except SettingsError as error:
+        raise _refused(path, f"[settings] {error}") from error
+    if LOCAL_PATH.match(checked["model"]):
+        raise _refused(path, f"[settings] model must be a bundled name or a hub id, got '{shown(checked['model'])}'")
+    return {name: checked[name] for name in section}
+
+
+def _style(path: Path, section: Mapping[str, Any]) -> dict[str, str]:
+    _known_keys(path, "[style] key", section, tuple(SLOTS))
+    try:
+        style: dict[str, str] = {name: check_field("prompt", text) for name, text in section.items()}
+    except SettingsError as error:
+        raise _refused(path, f"[style] {error}") from error
+    for name, text in style.items():
+        if text.count(SLOTS[name]) != 1:
+            raise _refused(path, f"[style] {name} must hold {SLOTS[name]} once, got '{shown(text)}'")
+    return style

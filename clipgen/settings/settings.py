@@ -1,0 +1,218 @@
+"""Settings: every knob of one generation, its default and its limits; the only home of defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from clipgen.errors import SettingsError
+from clipgen.settings.checks import (
+    DECODERS,
+    GUARDS,
+    LOCAL,
+    MAX_DRAWN_SEED,
+    Check,
+    Limits,
+    check_budget,
+    check_candidates,
+    check_filled,
+    check_guidance,
+    check_line,
+    check_lines,
+    check_part,
+    check_preset,
+    check_scheduler,
+    check_side,
+    check_source,
+    check_switch,
+    check_targets,
+    check_text,
+    check_together,
+    number_of,
+    one_of,
+    real,
+    shown,
+    split_target,
+    unknown_name,
+    whole,
+)
+
+INFORMING = frozenset({"budget", "read-as"})  # codes of notes that warn of nothing
+
+
+@dataclass(frozen=True)
+class Note:
+    """One warning for people: a kebab-case code, the Settings field it is about, one line."""
+
+    code: str
+    field: str | None
+    message: str
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Returns code, field and message, as the record and the JSON events carry them."""
+        return dataclasses.asdict(self)
+
+
+def _knob(text: str, check: Check, default: Any = dataclasses.MISSING) -> Any:
+    """Returns a dataclass field with its line of help and its check; a default of None makes None a valid value."""
+    return dataclasses.field(default=default, metadata={"help": text, "check": check})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a picture; checked when made, so a Settings in hand is a valid one.
+
+    None in MODEL_FIELDS means the model's own. Raises SettingsError.
+    """
+
+    prompt: str = _knob("What to draw.", check_filled)
+    negative_prompt: str = _knob("What to keep out of the picture.", check_text, "")
+    prompt_syntax: Literal["a1111", "plain"] = _knob(
+        "a1111 reads (word:1.2) and {a|b}, plain takes every character.", one_of("a1111", "plain"), "a1111"
+    )
+    long_prompt: Literal["cut", "error"] = _knob(
+        "Past the model's token limit: cut with a warning, or an error.", one_of("cut", "error"), "cut"
+    )
+    prompt_template: str | None = _knob("The prompt as typed, before {a|b} choices were drawn.", check_filled, None)
+    model: str = _knob("A bundled name, a hub id org/name, or a ./folder.", check_line, "storybook")
+    preset: str | None = _knob("A named look; `clipgen presets list` shows them.", check_preset, None)
+    seed: int | None = _knob("0 to 2^63-1, or random.", whole("seed", "random or {} to {}"), None)
+    images: int = _knob("How many pictures; picture k uses seed + k.", whole("images"), 1)
+    steps: int | None = _knob("Denoising steps, 1 to 150; more is slower and finer.", whole("steps"), None)
+    width: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
+    height: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
+    scheduler: str | None = _knob("The sampler; names of A1111, ComfyUI and InvokeAI work too.", check_scheduler, None)
+    guidance_scale: float | None = _knob("How strictly the prompt is followed, 0 to 50.", real("guidance_scale"), None)
+    eta: float | None = _knob("Fresh noise in each step of the ddim scheduler, 0 to 1.", check_part, None)
+    cfg_start: float = _knob("Part of the run, 0 to 1, at which guidance_scale sets in.", check_part, 0.0)
+    cfg_stop: float = _knob("Part of the run, 0 to 1, at which guidance_scale ends.", check_part, 1.0)
+    guidance_rescale: float = _knob("Tames overexposure from a high guidance_scale, 0 to 1.", check_part, 0.0)
+    apg: bool = _knob("Guides without more contrast, by adaptive projection.", check_switch, False)
+    guidance: str = _knob("How CLIP steers: off, clip, pick, steer, optimise, clip+pick.", check_guidance, "off")
+    budget: float | None = _knob("Most it may cost, 1.5 = 1.5 times as much; chooses guidance.", check_budget, None)
+    clip_guidance_scale: float = _knob("How strongly CLIP's gradient pulls, 0 to 1.", check_part, 0.25)
+    cutouts: int | None = _knob("Views that CLIP gets in a guided step, 1 to 64.", whole("cutouts"), None)
+    guidance_start: float = _knob("Part of the run, 0 to 1, at which CLIP guidance sets in.", check_part, 0.1)
+    guidance_stop: float = _knob("Part of the run, 0 to 1, at which CLIP guidance ends.", check_part, 0.7)
+    guidance_every: int | None = _knob("Guides every N-th step, 1 to 4.", whole("guidance_every"), None)
+    through_unet: bool = _knob("Sends CLIP's gradient through the denoiser: slower, truer.", check_switch, False)
+    guide_decoder: str | None = _knob("What shows CLIP the latents.", one_of(*DECODERS), None)
+    candidates: int = _knob("Pictures that pick starts with: 2, 4, 8 or 16.", check_candidates, 8)
+    particles: int = _knob("Pictures that steer keeps, 2 to 16.", whole("particles"), 4)
+    iterations: int = _knob("Rounds of optimise, 1 to 200.", whole("iterations"), 25)
+    guard: str = _knob("Against fooling CLIP: off, survival or two-key.", one_of(*GUARDS), "survival")
+    guide: tuple[str, ...] = _knob("Also pulls towards a text, away if the weight is negative.", check_targets, ())
+    like: tuple[str, ...] = _knob("Also pulls towards what a picture shows.", check_targets, ())
+    clip_models: tuple[str, ...] = _knob("CLIP or SigLIP models that guide; the model's own.", check_lines, ())
+    vary: str | None = _knob(
+        "A picture to draw variations of; its weight, 0 to 1, against the prompt's.", check_source, None
+    )
+
+    def __post_init__(self) -> None:
+        for name, value in _checked(self, LOCAL).items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def guided(self) -> bool:
+        """Whether CLIP steers: by a method that is named, or by whatever a budget buys."""
+        return self.guidance != "off" or self.budget is not None
+
+    @property
+    def title(self) -> str:
+        """What a picture is called: its prompt, or what it is a variation of."""
+        if self.prompt.strip() or self.vary is None:
+            return self.prompt
+        picture = re.split(r"[/\\]", split_target(self.vary)[0])[-1]
+        return f"variation of {picture.rpartition('.')[0] or picture}"
+
+    def replace(self, **changes: Any) -> Settings:
+        """Returns a copy with some fields changed. Raises SettingsError, for an unknown field too."""
+        return Settings.from_dict({**self.to_dict(), **changes})
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Settings:
+        """Returns a copy with the None of MODEL_FIELDS filled from `defaults`, whose other keys are left alone.
+
+        How CLIP steers is filled only where it does.
+        """
+        asked = (name for name in MODEL_FIELDS if self.guided or name not in STEERING_FIELDS)
+        return self.replace(**{name: defaults.get(name) for name in asked if getattr(self, name) is None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns every field, JSON-safe, in the order of FIELDS."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Makes Settings from a mapping; raises SettingsError, naming the nearest field for an unknown key."""
+        for key in values:
+            if key not in FIELDS:
+                raise SettingsError(unknown_name("setting", key, FIELDS), field=shown(key), allowed=FIELDS)
+        return cls(**{"prompt": "", **values})
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+FIELDS: tuple[str, ...] = tuple(_FIELDS)
+DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
+STEERING_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of a model that knows no better
+STEERING_FIELDS = tuple(STEERING_DEFAULTS)
+MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *STEERING_FIELDS)
+TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
+LIST_FIELDS = ("guide", "like", "clip_models")
+SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def seeded(settings: Settings) -> Settings:
+    """Returns settings with a seed, drawn if nobody chose one."""
+    return settings if settings.seed is not None else settings.replace(seed=secrets.randbelow(MAX_DRAWN_SEED + 1))
+
+
+def unguided(settings: Settings) -> Settings:
+    """Returns the settings of the twin: the same noise, without CLIP."""
+    return settings.replace(guidance="off", budget=None)
+
+
+def validate(settings: Settings, limits: Limits) -> None:
+    """Checks settings against one door's limits; raises SettingsError with one line that names the first fault."""
+    _checked(settings, limits)
+
+
+def check_field(name: str, value: Any, limits: Limits = LOCAL) -> Any:
+    """Returns one field's value in its own type (20.0 steps become 20); raises SettingsError."""
+    field = _FIELDS[name]
+    return None if value is None and field.default is None else field.metadata["check"](name, value, limits)
+
+
+def coerce(name: str, text: str) -> Any:
+    """Parses and checks the text form of a field, as a flag, the environment or `--change` gives it.
+
+    An empty text or `none`, for the seed also `random`, is None where that is a value; a list has an item a line.
+    Raises SettingsError.
+    """
+    if name in LIST_FIELDS:
+        return check_field(name, text.splitlines())
+    if isinstance(_FIELDS[name].default, bool):
+        return check_field(name, SWITCHES.get(text.lower(), text))
+    if _FIELDS[name].default is None and text.lower() in ("", "none", "random" if name == "seed" else "none"):
+        return None
+    return check_field(name, text if name in TEXT_FIELDS else number_of(text))
+
+
+def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
+    """Returns every field in its own type, the fields held against each other too.
+
+    Where a picture says what to draw, words may be missing.
+    """
+    may_be_blank = settings.vary is not None
+    words = (
+        check_text("prompt", settings.prompt, limits)
+        if may_be_blank
+        else check_field("prompt", settings.prompt, limits)
+    )
+    values = {name: check_field(name, getattr(settings, name), limits) for name in FIELDS if name != "prompt"}
+    values = {"prompt": words, **values}
+    check_together(values, limits)
+    return values

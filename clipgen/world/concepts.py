@@ -1,0 +1,70 @@
+"""The vocabulary of the world: its concepts, read from concepts.tsv, and its colours, places, styles and relations."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+PLACES = (
+    "snow", "forest", "beach", "night sky", "desert", "meadow", "sunset",
+    "under the sea", "outer space", "rain", "mountains", "city street", "room", "table",
+)  # fmt: skip
+STYLES = ("picture book", "pixel art", "pencil sketch", "watercolour", "black and white", "neon")
+TIMES = ("day", "night", "sunset")
+SIZES = ("big", "small")
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing of the world: its name, its drawings (emoji or ours), how it is called and where it stands.
+
+    `hue` is the colour of a drawing with one dominant hue (it can be dyed), empty otherwise. `tier` 1 is what people
+    ask for most, 2 completes the small vocabulary, 3 the large one.
+    """
+
+    name: str
+    drawings: tuple[str, ...]
+    plural: str
+    synonyms: tuple[str, ...]
+    tier: int
+    stance: str
+    hue: str
+
+
+def _table() -> str:
+    return files("clipgen.world").joinpath("concepts.tsv").read_text("utf-8")
+
+
+def _split_drawings(text: str) -> tuple[str, ...]:
+    """Splits a run of emoji and bracketed names into drawings; joined sequences stay whole."""
+    return tuple(re.findall(r"\([^)]*\)|.\ufe0f?(?:\u200d.\ufe0f?)*", text))
+
+
+def _plural(name: str) -> str:
+    if name.endswith(("s", "x", "ch", "sh")):
+        return name + "es"
+    if name.endswith("y") and name[-2] not in "aeiou":
+        return name[:-1] + "ies"
+    return name + "s"
+
+
+@cache
+def concepts() -> dict[str, Concept]:
+    """Returns every concept by its name, in the order of the table."""
+    found: dict[str, Concept] = {}
+    for line in _table().splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        name, drawings, plural, synonyms, tier, stance, hue = line.split("|")
+        others = tuple(word for word in synonyms.split(",") if word)
+        found[name] = Concept(name, _split_drawings(drawings), plural or _plural(name), others, int(tier), stance, hue)
+    return found
+
+
+def vocabulary_hash() -> str:
+    """Returns the SHA-256 of the table of names; every report carries it."""
+    return hashlib.sha256(_table().encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""The drawings of the concepts: glyphs of the Noto Color Emoji font (SIL OFL 1.1) or ours, dyed on request."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from clipgen.errors import ClipgenError
+from clipgen.world.painted import PAINTED
+
+Array = npt.NDArray[np.float32]
+BITMAP_SIZE = 109  # the only size that the font holds
+FONT_PLACES = (
+    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
+    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",
+    "/usr/share/fonts/noto/NotoColorEmoji.ttf",
+    "~/Library/Fonts/NotoColorEmoji.ttf",
+    "/Library/Fonts/NotoColorEmoji.ttf",
+)
+HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.14, "green": 0.33, "blue": 0.6, "purple": 0.77, "pink": 0.91}
+
+
+def find_font() -> Path:
+    """Returns the font file: $CLIPGEN_EMOJI_FONT or one of the usual places. Raises ClipgenError if there is none."""
+    for place in filter(None, (os.environ.get("CLIPGEN_EMOJI_FONT"), *FONT_PLACES)):
+        path = Path(place).expanduser()
+        if path.is_file():
+            return path
+    raise ClipgenError(
+        "Noto Color Emoji font not found. Install it (Debian: fonts-noto-color-emoji, Fedora: "
+        "google-noto-color-emoji-fonts, macOS: brew install --cask font-noto-color-emoji) or set CLIPGEN_EMOJI_FONT."
+    )
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(find_font()), BITMAP_SIZE)
+
+
+@cache
+def glyph(emoji: str) -> Image.Image:
+    """Returns the drawing of an emoji or one of ours as RGBA, cropped to what is visible (at most 136 x 128)."""
+    if emoji in PAINTED:
+        return PAINTED[emoji]()
+    canvas = Image.new("RGBA", (180, 160))
+    ImageDraw.Draw(canvas).text((8, 8), emoji, font=_font(), embedded_color=True)
+    return canvas.crop(canvas.getbbox())
+
+
+def dominant_hue(emoji: str) -> str:
+    """Names the hue that more than 60 % of a drawing's coloured pixels share, or returns an empty string.
+
+    Coloured pixels must cover at least a third of the drawing.
+    """
+    hue, saturation, _, alpha = _hsva(glyph(emoji))
+    visible, coloured = alpha > 0.5, (alpha > 0.5) & (saturation > 0.35)
+    if coloured.sum() < visible.sum() / 3:
+        return ""
+    distance = {name: np.abs((hue[coloured] - h + 0.5) % 1.0 - 0.5) for name, h in HUES.items()}
+    nearest = np.stack(list(distance.values())).argmin(0)
+    share = np.bincount(nearest, minlength=len(HUES)) / len(nearest)
+    return list(HUES)[int(share.argmax())] if share.max() > 0.6 else ""
+
+
+@lru_cache(maxsize=4096)
+def dyed(emoji: str, colour: str) -> Image.Image:
+    """Returns the drawing in another colour: its dominant hue turned to that of `colour`, shading kept."""
+    image = glyph(emoji)
+    hue, saturation, value, alpha = _hsva(image)
+    centre = _mean_hue(hue[(alpha > 0.5) & (saturation > 0.35)])
+    near = np.clip(1.6 - np.abs((hue - centre + 0.5) % 1.0 - 0.5) / 0.1, 0, 1) * np.clip(saturation / 0.3, 0, 1)
+    if colour in HUES:
+        new = (np.full_like(hue, HUES[colour]), np.clip(saturation * 1.1, 0, 1), np.clip(value * 1.05, 0, 1))
+        if colour == "pink":
+            new = (new[0], saturation * 0.5, np.clip(value * 0.4 + 0.6, 0, 1))
+    elif colour == "brown":
+        new = (np.full_like(hue, 0.07), np.clip(saturation, 0.55, 0.75), value * 0.58)
+    elif colour == "black":
+        new = (hue, saturation * 0.1, value * 0.3)
+    else:
+        new = (hue, saturation * 0.06, np.clip(value * 0.25 + 0.74, 0, 1))
+    rgb = np.asarray(image, np.float32)[..., :3] / 255
+    mixed = rgb + near[..., None] * (_rgb(*new) - rgb)
+    return Image.fromarray((np.dstack([mixed, alpha]) * 255).round().astype(np.uint8), "RGBA")
+
+
+def _mean_hue(hues: Array) -> float:
+    angle = np.angle(np.exp(2j * np.pi * hues).mean())
+    return float(angle / (2 * np.pi)) % 1.0
+
+
+def _hsva(image: Image.Image) -> tuple[Array, Array, Array, Array]:
+    """Splits RGBA into hue, saturation, value and alpha, each [H, W] in [0, 1]."""
+    rgba = np.asarray(image, np.float32) / np.float32(255)
+    hsv = np.asarray(image.convert("RGB").convert("HSV"), np.float32) / np.float32(255)
+    return hsv[..., 0], hsv[..., 1], hsv[..., 2], rgba[..., 3]
+
+
+def _rgb(hue: Array, saturation: Array, value: Array) -> Array:
+    """Turns HSV planes in [0, 1] into RGB [H, W, 3] in [0, 1]."""
+    stacked = np.dstack([hue % 1.0, saturation, value])
+    image = Image.fromarray((stacked * 255).round().astype(np.uint8), "HSV")
+    return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
+
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """Returns a soft RGB paint of a colour name, for plain backgrounds."""
+    paints = {"brown": (0.07, 0.5, 0.55), "black": (0.0, 0.0, 0.09), "white": (0.1, 0.015, 0.98)}
+    hue, saturation, value = paints.get(colour) or (HUES[colour], 0.38 if colour == "pink" else 0.5, 0.9)
+    r, g, b = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(r * 255), round(g * 255), round(b * 255)

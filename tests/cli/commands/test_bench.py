@@ -1,0 +1,36 @@
+"""`clipgen bench quality`: its refusals, and its one JSON object."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipgen.errors import ClipgenError
+from clipgen.world.drawings import find_font
+
+from ..conftest import Run
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["--split", "train"], 2, "Unknown split 'train'. Works: dev, test."),
+        (["--count", "3"], 2, "count must be"),
+        (["--model", "nothing"], 2, "Unknown model 'nothing'."),
+    ],
+)
+def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
+    ran = run("bench", "quality", *words)
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err
+
+
+def test_a_measurement_is_one_object(run: Run) -> None:
+    try:
+        find_font()
+    except ClipgenError:
+        pytest.skip("the Noto Color Emoji font is not installed")
+    data = run("bench", "quality", "--count", "8", "--json").data
+    assert data["protocol"]["model"] == "storybook/clip"
+    assert {"part", "name", "value", "count", "error", "chance", "floor", "ceiling", "reached"} == set(
+        data["figures"][0]
+    )

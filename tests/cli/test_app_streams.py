@@ -1,0 +1,92 @@
+"""Processes of their own: what stdout holds, which exit codes occur, closed pipes, stdin left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from clipgen.cli.app import main
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-m", "clipgen", *words], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def clipgen(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "clipgen", *words], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_a_stdout_that_closes_in_the_middle_is_quiet(
+    tiny_epsilon: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reader goes away after the first path, as `| head -1` does; reading stdin would be an error here."""
+    read_end, write_end = os.pipe()
+    first: list[bytes] = []
+
+    def read_once() -> None:
+        first.append(os.read(read_end, 4096))
+        os.close(read_end)
+
+    reader = threading.Thread(target=read_once)
+    reader.start()
+    with open(write_end, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert main(["a fox", "-s", "1-40", "-m", str(tiny_epsilon), "--steps", "1"]) == 0
+    reader.join()
+    assert Path(first[0].decode().splitlines()[0]).is_file()
+    err = capsys.readouterr().err
+    assert "seed 1 " in err
+    assert not any(word in err for word in ("Loading", "Traceback", "Broken", "\x1b"))
+    assert len(list(Path().rglob("*.png"))) < 40
+
+
+@pytest.mark.parametrize("words", [["generate", "--help"], ["presets"], ["presets", "--json"]])
+def test_closed_before_the_first_byte(words: list[str]) -> None:
+    with start(*words) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_utf8_whatever_the_locale() -> None:
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = clipgen("generate", "--help", env=environ)
+    assert ran.returncode == 0
+    assert "╭" in ran.stdout
+
+
+def test_invalid_utf8_is_one_line() -> None:
+    ran = subprocess.run([sys.executable, "-m", "clipgen", b"a f\xffx"], capture_output=True)
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert ran.stderr.startswith(b"clipgen: prompt must be valid UTF-8")
+    assert ran.stderr.count(b"\n") == 1
+
+
+def test_an_error_inside_is_no_success(tmp_path: Path) -> None:
+    """A fault of our own: the traceback, exit 1, and with --json the envelope all the same."""
+    Path("sitecustomize.py").write_text("import clipgen.cli.commands.doctor as d\nd.CHECKS = (lambda: [1 / 0],)\n")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = clipgen("doctor", "--json", env=environ)
+    assert ran.returncode == 1
+    assert json.loads(ran.stdout)["error"]["code"] == "internal-error"
+    assert "ZeroDivisionError" in ran.stderr
+
+
+@pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE", "--offline"])
+def test_offline_is_exit_3(setting: str) -> None:
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1" if setting == "HF_HUB_OFFLINE" else "0"}
+    flags = ["--offline"] if setting == "--offline" else []
+    ran = clipgen("a fox", "-m", "org/name", *flags, env=environ)
+    assert ran.returncode == 3
+    assert ran.stderr == "clipgen: Model 'org/name' is not on this machine, and clipgen is offline.\n"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clipgen.errors import SettingsError
+from clipgen.pipeline.plan import plan
+from clipgen.settings.checks import MAX_SEED
+from clipgen.settings.settings import Settings
+
+CPU = torch.device("cpu")
+DEFAULTS = {"steps": 30, "width": 128, "height": 128, "scheduler": "ddim", "guidance_scale": 4.0, "eta": 0.0}
+
+
+def batches(**settings):
+    return plan(Settings(**{"prompt": "a fox", "seed": 5, **settings}), "storybook", DEFAULTS, CPU)
+
+
+def test_the_model_fills_what_is_left_open():
+    (batch,) = batches(steps=10)
+    assert (batch.steps, batch.size, batch.scheduler, batch.guidance_scale, batch.eta) == (
+        10,
+        (128, 128),
+        "ddim",
+        4.0,
+        0.0,
+    )
+    (picture,) = batch.pictures
+    assert picture == Settings(prompt="a fox", seed=5, **{**DEFAULTS, "steps": 10})
+
+
+def test_pictures_count_up_from_the_seed_and_around():
+    (batch,) = batches(seed=MAX_SEED, images=3)
+    assert batch.seeds == [MAX_SEED, 0, 1]
+    assert {picture.images for picture in batch.pictures} == {1}
+
+
+def test_a_seed_is_drawn_below_two_to_the_32():
+    seeds = {batches(seed=None)[0].seeds[0] for _ in range(8)}
+    assert len(seeds) > 1
+    assert max(seeds) < 2**32
+
+
+def test_batches_are_as_large_as_pays():
+    assert [(batch.first, len(batch.pictures)) for batch in batches(images=19)] == [(0, 8), (8, 8), (16, 3)]
+    assert [len(batch.pictures) for batch in batches(images=3, width=512, height=512)] == [1, 1, 1]
+
+
+def test_clip_is_asked_about_the_prompt_without_syntax():
+    assert batches(prompt="a (fox:1.3) in [snow]")[0].texts == ["a fox in snow"]
+    assert batches(prompt="a (fox:1.3)", prompt_syntax="plain")[0].texts == ["a (fox:1.3)"]
+
+
+def test_a_template_is_kept_beside_what_was_drawn_from_it():
+    (picture,) = batches(prompt="a {red|blue} fox")[0].pictures
+    assert picture.prompt in ("a red fox", "a blue fox")
+    assert picture.prompt_template == "a {red|blue} fox"
+    (again,) = plan(picture, "storybook", DEFAULTS, CPU)[0].pictures
+    assert again == picture
+
+
+def test_what_the_defaults_make_impossible_is_refused():
+    with pytest.raises(SettingsError, match="width must be"):
+        plan(Settings(prompt="a fox"), "x", {**DEFAULTS, "width": 32}, CPU)

@@ -1,0 +1,233 @@
+"""Tokenizer, CLIP pairs and the storybook folder: every part is a standard class that loads back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from clipgen.models.load_clip import load_encoder
+from clipgen.train.captioner import build_coca
+from clipgen.train.clip import Anchored, ClipPart
+from clipgen.train.clip_configs import build_clip, build_judge
+from clipgen.train.data import Renders, Seen, rendered
+from clipgen.train.latent_head import LatentHeadPart, build_latent_head
+from clipgen.train.storybook import Parts, assemble
+from clipgen.train.tokenizer import corpus, train_tokenizer
+from clipgen.train.unet import (
+    HELD_BACK,
+    Denoiser,
+    _first_in_front,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    emphasis,
+)
+from clipgen.train.vae import build_vae
+from clipgen.world.scene import Mix, sample_scene
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return train_tokenizer(corpus(3_000), size=4_096)
+
+
+def test_words_of_the_world_are_single_tokens(tokenizer: CLIPTokenizer) -> None:
+    assert tokenizer.tokenize("a picture of a fox in snow") == [
+        f"{word}</w>" for word in ("a", "picture", "of", "a", "fox", "in", "snow")
+    ]
+    assert len(tokenizer) <= 4_096
+    assert tokenizer.model_max_length == 32
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40))
+def test_no_text_meets_an_unknown_token(tokenizer: CLIPTokenizer, text: str) -> None:
+    ids = tokenizer(text).input_ids
+    assert ids[0] == tokenizer.bos_token_id
+    assert all(0 <= i < len(tokenizer) for i in ids)
+    assert tokenizer.eos_token_id not in tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_ids_survive_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["a fox in snow", "café 日本 🦊", "zwölf foxes"]
+    assert CLIPTokenizer.from_pretrained(tmp_path)(texts).input_ids == tokenizer(texts).input_ids
+
+
+def test_the_text_encoder_keeps_words_apart(tokenizer: CLIPTokenizer) -> None:
+    torch.manual_seed(0)
+    ids = tokenizer(
+        [f"a {word} in snow" for word in ("cat", "sun", "car", "heart", "owl", "horse")], return_tensors="pt"
+    )
+    with torch.no_grad():
+        words = torch.nn.functional.normalize(
+            build_text_encoder(tokenizer)(ids.input_ids).last_hidden_state[:, 2], dim=1
+        )
+    assert (words @ words.T - torch.eye(6)).max() < 0.7
+
+
+@pytest.mark.parametrize("build", [build_clip, build_judge])
+def test_a_patch_knows_its_column_and_row_from_the_start(
+    build: Callable[[CLIPTokenizer], Any], tokenizer: CLIPTokenizer
+) -> None:
+    weight = build(tokenizer, 32).vision_model.embeddings.position_embedding.weight.detach()[-64:]
+    places = torch.stack([torch.arange(64) % 8, torch.arange(64) // 8], dim=1) / 3.5 - 1
+    read = weight @ torch.linalg.pinv(weight, rtol=0.05) @ places
+    assert (read - places).square().mean() < 0.1 * places.square().mean()
+    assert weight.std() > 0.2
+
+
+@pytest.fixture(scope="module")
+def renders(tmp_path_factory: pytest.TempPathFactory) -> Renders:
+    """192 small pictures of one thing each, of which 24 are never trained on."""
+    return rendered(tmp_path_factory.mktemp("renders"), 192, mix=Mix(tier=1, kinds=(1, 0, 0)), size=32)
+
+
+@pytest.mark.parametrize("build", [build_clip, build_judge])
+def test_the_clips_learn_to_tell_captions_apart(
+    build: Callable[[CLIPTokenizer], Any], tokenizer: CLIPTokenizer, renders: Renders, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    part = ClipPart(build(tokenizer, 32), tokenizer, renders, 16)
+    part.to(torch.device("cpu"))
+    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
+    for step in range(12):
+        loss, _ = part.loss(step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    measured = {name.removeprefix("val_") for name in part.show(tmp_path)}
+    assert measured == {"r@1", "top1", "patches", "hard", "count"}  # nothing to swap
+    part.model.save_pretrained(tmp_path / "model")
+    again = Anchored.from_pretrained(tmp_path / "model")
+    pictures = renders.images(np.arange(2))
+    with torch.no_grad():
+        assert torch.allclose(again.images(pictures)[0], part.model.images(pictures)[0], atol=1e-5)
+
+
+def test_the_clip_learns_to_write_too_and_its_writer_lies_beside_it(
+    tokenizer: CLIPTokenizer, renders: Renders, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    clip = build_clip(tokenizer, 32)
+    part = ClipPart(clip, tokenizer, renders, 16, writer=build_coca(tokenizer, clip.config.vision_config.hidden_size))
+    part.to(torch.device("cpu"))
+    optimizer, figures = torch.optim.AdamW(part.model.parameters(), 1e-3), list[dict[str, float]]()
+    for step in range(12):
+        loss, told = part.loss(step)
+        loss.backward()
+        assert step or clip.vision_model.embeddings.patch_embedding.weight.grad.abs().max() > 0
+        optimizer.step()
+        optimizer.zero_grad()
+        figures.append(told)
+    assert figures[-1]["writing"] < 0.9 * figures[0]["writing"]
+    assert {"val_writing", "val_whole"} < set(part.show(tmp_path))
+    part.model.save_pretrained(tmp_path / "clip" / "model")
+    again = Anchored.from_pretrained(tmp_path / "clip" / "model")
+    build_judge(tokenizer, 32).save_pretrained(tmp_path / "clip" / "judge")
+    assert Anchored.from_pretrained(tmp_path / "clip" / "judge").writer is None
+    with torch.no_grad():
+        _, states = part.model.images(renders.images(np.arange(2)))
+        assert again.writer.write(states, tokenizer) == part.model.writer.write(states, tokenizer)
+
+
+def test_what_is_seen_of_a_picture_is_looked_at_once() -> None:
+    asked: list[int] = []
+
+    def look(indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        asked.extend(indices.tolist())
+        return torch.from_numpy(indices).float()[:, None].requires_grad_() * 2
+
+    seen = Seen(look)
+    for indices in ([3, 1, 3], [1, 0, 3]):
+        found = seen.of(np.array(indices))
+        assert torch.equal(found[:, 0], 2 * torch.tensor(indices))
+        assert not found.requires_grad
+    assert asked == [3, 1, 0]
+
+
+def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    renders = rendered(tmp_path / "renders", 64, mix=Mix(tier=1, kinds=(1, 0, 0)), size=64)
+    clip = build_clip(tokenizer, 64)
+    head = build_latent_head(clip, 8)
+    assert torch.equal(head.visual_projection.weight, clip.visual_projection.weight)
+    head = build_latent_head(
+        build_clip(tokenizer, 64), 8
+    )  # of another CLIP: untrained, each sees nearly the same in all
+    part = LatentHeadPart(head, clip, tokenizer, build_vae(), renders, 16)
+    part.to(torch.device("cpu"))
+    optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
+    for step in range(10):
+        loss, _ = part.loss(step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert part.head.features(torch.randn(2, 8, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
+
+
+def test_denoiser_and_text_encoder_are_saved_together(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    model = Denoiser(build_unet(256, (16, 32, 32), 16), build_text_encoder(tokenizer)).eval()
+    model.save_pretrained(tmp_path / "unet")
+    again = Denoiser.from_pretrained(tmp_path / "unet").eval()
+    ids, latents = torch.zeros(1, 32, dtype=torch.long), torch.zeros(1, 8, 16, 16)
+    with torch.no_grad():
+        first, second = (m(latents, torch.tensor([500]), m.states(ids)) for m in (model, again))
+    assert torch.equal(first, second)
+
+
+def test_errors_weigh_more_where_a_thing_stands() -> None:
+    scene = sample_scene(5, Mix(tier=1, kinds=(1, 0, 0), several=0))
+    weights = emphasis([scene, scene], 16)
+    ((x, foot, height),) = scene.things[0].boxes
+    assert weights.shape == (2, 1, 16, 16)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[0, 0, int(16 * (foot - height / 2)), int(16 * x)] == 3 * weights[0, 0, 0, 0]
+
+
+def test_latents_of_the_first_things_come_first(tmp_path: Path) -> None:
+    renders = rendered(tmp_path, HELD_BACK + 60, mix=Mix(tier=2, kinds=(1, 0, 0)), size=32)
+    first = {thing.concept for i in range(20) for thing in renders.scene(i).things}
+    order = _first_in_front(renders, np.arange(60), first)
+    known = [all(thing.concept in first for thing in renders.scene(int(i)).things) for i in order]
+    assert sorted(order) == list(range(60))
+    assert sum(known[:10]) == 6  # FIRST_LEAD to one
+    assert sum(known) < 60
+
+
+def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    unet = build_unet(256, (16, 32, 32), 16)
+    clip = build_clip(tokenizer)
+    parts = Parts(
+        clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 8),
+        text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
+        unet=unet, scheduler=build_scheduler(), side=128,
+    )  # fmt: skip
+    assemble(tmp_path, parts)
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (128, 128)
+    assert "_name_or_path" not in "".join(path.read_text() for path in tmp_path.glob("*/config.json"))
+    listed = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
+    assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= listed
+    pixels = torch.rand(2, 3, 128, 128)
+    for name in ("clip", "judge"):
+        encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))
+        assert encoder.text_features(["a fox in snow"]).shape == (1, encoder.model.config.text_config.hidden_size)
+        assert torch.allclose(encoder.see(pixels), pixels * 2 - 1, atol=1e-6)  # what training shows the towers

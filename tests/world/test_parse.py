@@ -1,0 +1,71 @@
+"""The way back from captions to what they say, what of it is true, and what unseen scenes are."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import islice
+
+import pytest
+
+from clipgen.captioning.difference import difference
+from clipgen.world.grammar import caption
+from clipgen.world.parse import Said, SaidThing, parse
+from clipgen.world.scene import Mix, cells, sample_scene
+from clipgen.world.truth import is_true
+from clipgen.world.unseen import SPLITS, broken, split_of, unseen
+
+
+def test_every_caption_is_read_back_and_true() -> None:
+    for seed in range(400):
+        scene = sample_scene(7_000_000 + seed, Mix(tier=3))
+        text = caption(scene, random.Random(seed))
+        said = parse(text)
+        shown = Counter((t.concept, t.count, t.colour, t.size) for t in scene.things)
+        assert Counter((t.concept, t.count, t.colour, t.size) for t in said.things) == shown, text
+        assert is_true(said, scene), text
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("An orange", Said((SaidThing("orange"),))),
+        ("two orange foxes", Said((SaidThing("fox", 2, "orange"),))),
+        ("a kitten at night", Said((SaidThing("cat"),), place="night sky")),
+        ("a cat in snow at night", Said((SaidThing("cat"),), place="snow", time="night")),
+        ("a dog under the sea, neon", Said((SaidThing("dog"),), place="under the sea", style="neon")),
+        ("a dog under a car", Said((SaidThing("dog"), SaidThing("car")), relation=("dog", "below", "car"))),
+        ("fox, red background", Said((SaidThing("fox"),), place="red")),
+        ("a fox zooming", Said((SaidThing("fox"),), unknown=("zooming",))),
+        ("", Said(())),
+    ],
+)
+def test_what_a_caption_says(text: str, said: Said) -> None:
+    assert parse(text) == said
+
+
+@pytest.mark.parametrize(
+    "prompt, text, missing, hallucinated",
+    [
+        ("a fox in snow", "a fox in the snow", (), ()),
+        ("a bunny", "a rabbit on a beach, watercolour", (), ()),
+        ("two foxes in snow", "a fox in a forest", ("two foxes", "in snow"), ("fox", "in a forest")),
+        ("a red car and an owl", "a blue car", ("red car", "owl"), ("blue car",)),
+        ("a fox left of an owl", "an owl to the left of a fox", ("fox left of owl",), ("owl left of fox",)),
+        ("a fluffy fox", "a fox", ("fluffy",), ()),
+        ("a misty harbour, boats", "a boat on a river", ("misty", "harbour"), ("river",)),
+    ],
+)
+def test_a_caption_against_a_prompt(
+    prompt: str, text: str, missing: tuple[str, ...], hallucinated: tuple[str, ...]
+) -> None:
+    found = difference(prompt, text)
+    assert (found.missing, found.hallucinated) == (missing, hallucinated)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_unseen_scenes_are_of_one_split_and_always_the_same(split: str) -> None:
+    scenes = list(islice(unseen(Mix(tier=2), split), 20))  # type: ignore[arg-type]
+    assert scenes == list(islice(unseen(Mix(tier=2), split), 20))  # type: ignore[arg-type]
+    assert all({split_of(cell) for cell in broken(scene)} == {split} for scene in scenes)
+    assert all(set(broken(scene)) <= set(cells(scene)) for scene in scenes)
