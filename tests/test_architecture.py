@@ -145,7 +145,8 @@ def foreign(module: str, *, top_only: bool = False) -> set[str]:
 
 
 def declared() -> set[str]:
-    lines = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["train"]]
     return {re.split(r"[<>=!~; ]", line)[0] for line in lines}
 
 

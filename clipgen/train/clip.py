@@ -153,7 +153,8 @@ class ClipPart:
         """Returns the loss of one batch, the contrastive part that of all processes together, and its terms."""
         rows = self.batches.draw(self.batch)
         scenes = [row.scene for row in rows]
-        images, states = self.model.images(degraded(torch.stack([row.picture for row in rows]).to(self.device)))
+        pixels = torch.stack([row.picture for row in rows]).to(self.device)
+        images, states = self.model.images(degraded(resized(pixels, self.model.clip)))
         true, false, spare = self._words(rows)
         scale = self.model.clip.logit_scale.exp().clamp(max=100)
         logits = scale * gathered(images) @ torch.cat([gathered(true), gathered(false)]).T  # all processes' rows
@@ -206,7 +207,7 @@ class ClipPart:
         """Measures retrieval, hard negatives and zero-shot naming on the pictures held back."""
         rng, indices = random.Random(0), np.arange(self.known, len(self.renders))[-MEASURED:]
         scenes = [self.renders.scene(int(i)) for i in indices]
-        images, states = self.model.images(self.renders.images(indices).to(self.device))
+        images, states = self.model.images(resized(self.renders.images(indices).to(self.device), self.model.clip))
         pairs = [hard_pair(scene, rng, self.names) for scene in scenes]
         true = self.model.texts(self._ids([pair[0] for pair in pairs]))
         found = ((images @ true.T).argmax(1) == torch.arange(len(scenes), device=self.device)).float().mean()
@@ -246,6 +247,11 @@ class ClipPart:
         found = self.tokenizer(texts, padding=padding, truncation=True, return_tensors="pt")
         ids: Tensor = found["input_ids"].to(self.device)
         return ids
+
+
+def resized(images: Tensor, clip: CLIPModel | SiglipModel) -> Tensor:
+    """Returns images [B, 3, H, W] at the size of an image encoder, averaging over the pixels that fall together."""
+    return F.interpolate(images, size=clip.config.vision_config.image_size, mode="area")
 
 
 def degraded(pictures: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from clipgen.world.concepts import vocabulary_hash
+from clipgen.world.concepts import drawn_hash
 from clipgen.world.grammar import caption
 from clipgen.world.render import render
 from clipgen.world.scene import Mix, Scene, sample_scene
@@ -94,29 +93,32 @@ def to_unit(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _picture(seed: int, mix: Mix, size: int) -> Bytes:
-    return np.asarray(render(sample_scene(seed, mix), size))
+def _picture(seed: int, mix: Mix, size: int) -> bytes:
+    return render(sample_scene(seed, mix), size).tobytes()
 
 
 def rendered(
     folder: Path, count: int, *, mix: Mix, size: int = 128, first_seed: int = 0, processes: int = 1
 ) -> Renders:
-    """Opens the renders of a folder, drawing them first when they are not there or of another world."""
-    facts = {
-        "count": count, "size": size, "first_seed": first_seed, "mix": asdict(mix), "vocabulary": vocabulary_hash(),
-    }  # fmt: skip
-    facts = json.loads(json.dumps(facts))
+    """Opens the first `count` renders of a folder, rendering first those that are missing.
+
+    renders.u8 holds whole images one after another, so an interrupted rendering goes on where it stopped and a larger
+    `count` only adds images. Images of another world (size, mix, seed, vocabulary) are rendered again.
+    """
+    world = {"size": size, "first_seed": first_seed, "mix": asdict(mix), "concepts": drawn_hash(mix.names)}
+    world = json.loads(json.dumps(world))
+    folder.mkdir(parents=True, exist_ok=True)
     described, stored = folder / "renders.json", folder / "renders.u8"
-    shape = (count, size, size, 3)
-    if not described.exists() or json.loads(described.read_text()) != facts:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial_file = stored.with_suffix(f".{os.getpid()}.part")
-        pictures = np.memmap(partial_file, np.uint8, "w+", shape=shape)
-        with multiprocessing.Pool(processes) as pool:
-            draw = partial(_picture, mix=mix, size=size)
-            for index, picture in enumerate(pool.imap(draw, range(first_seed, first_seed + count), chunksize=64)):
-                pictures[index] = picture
-        pictures.flush()
-        partial_file.rename(stored)
-        described.write_text(json.dumps(facts))
-    return Renders(np.memmap(stored, np.uint8, "r", shape=shape), first_seed, mix)
+    if not described.exists() or json.loads(described.read_text()) != world:
+        stored.unlink(missing_ok=True)
+        described.write_text(json.dumps(world))
+    image_bytes = size * size * 3
+    done = stored.stat().st_size // image_bytes if stored.exists() else 0
+    if done < count:
+        with stored.open("ab") as file:
+            file.truncate(done * image_bytes)  # the last image may be cut off
+            with multiprocessing.get_context("spawn").Pool(processes) as pool:
+                seeds = range(first_seed + done, first_seed + count)
+                for image in pool.imap(partial(_picture, mix=mix, size=size), seeds, chunksize=32):
+                    file.write(image)
+    return Renders(np.memmap(stored, np.uint8, "r", shape=(count, size, size, 3)), first_seed, mix)

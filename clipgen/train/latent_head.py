@@ -13,26 +13,26 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from clipgen.clip.latent_head import LatentHead
-from clipgen.train.clip import Anchored
+from clipgen.train.clip import Anchored, resized
 from clipgen.train.data import Renders, Seen, held_back
-from clipgen.train.unet import LatentStore, build_scheduler
+from clipgen.train.latents import LatentStore
+from clipgen.train.unet import build_scheduler
 
 FRESH = 12  # new pictures a batch, as long as there are such
 HELD_BACK = 512  # pictures that are measured and never trained on
 HALF_NOISE = 0.5  # the noise level at which the guess is measured
-PIXELS = 8  # of a latent's side
 SHARED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
 
 
-def build_latent_head(clip: CLIPModel, channels: int) -> CLIPVisionModelWithProjection:
-    """Builds a head for latents [B, channels, side/8, side/8] as CLIP's own picture tower, all but its first layer.
+def build_latent_head(clip: CLIPModel, channels: int, side: int) -> CLIPVisionModelWithProjection:
+    """Builds a head for latents [B, channels, side, side] as CLIP's own picture tower, all but its first layer.
 
     Patches of latents lie where the tower's patches of pixels lie, so only what stands for a patch is learnt anew.
     """
     tower = clip.config.vision_config
     config = CLIPVisionConfig(
         **{name: getattr(tower, name) for name in SHARED}, projection_dim=clip.config.projection_dim,
-        num_channels=channels + 1, image_size=tower.image_size // PIXELS, patch_size=tower.patch_size // PIXELS,
+        num_channels=channels + 1, image_size=side, patch_size=side * tower.patch_size // tower.image_size,
     )  # fmt: skip
     head = CLIPVisionModelWithProjection(config)
     known = {name: value for name, value in clip.state_dict().items() if name.startswith("vision_model.")}
@@ -53,9 +53,7 @@ class LatentHeadPart:
         self.renders, self.batch = renders, batch
         kept = held_back(renders, HELD_BACK)
         self.measured = np.arange(len(renders) - kept, len(renders))
-        self.store = LatentStore(
-            vae, renders, vae.config.scaling_factor, np.random.default_rng(seed), fresh=FRESH, held_back=kept
-        )
+        self.store = LatentStore(vae, renders, np.random.default_rng(seed), held_back=kept, fresh=FRESH)
         self.seen = Seen(self._look)
         self.alphas = build_scheduler().alphas_cumprod
 
@@ -83,7 +81,7 @@ class LatentHeadPart:
 
     def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Returns CLIP's unit vectors [B, D] of some renders."""
-        return self.clip.images(self.renders.images(indices).to(self.alphas.device))[0]
+        return self.clip.images(resized(self.renders.images(indices).to(self.alphas.device), self.clip.clip))[0]
 
     def show(self, folder: Path) -> dict[str, float]:
         """Measures on renders held back: R@1 of their captions by clean latents and by CLIP, cosine at half noise."""

@@ -59,7 +59,7 @@ def edited(scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequen
         return _with(scene, index, recounted(rng, thing, _other(rng, (1, 2, 3, 4), thing.count), len(scene.things)))
     shown = {thing.concept for thing in scene.things}
     concept = concepts()[rng.choice([name for name in names if name not in shown])]
-    drawing, colour = rng.choice(concept.drawings), thing.colour if concept.hue else ""
+    drawing, colour = rng.choice(concept.drawings), thing.colour if concept.hue(thing.art) else ""
     return _with(scene, index, replace(thing, concept=concept.name, drawing=drawing, colour=colour))
 
 
@@ -76,7 +76,7 @@ def _swapped(scene: Scene, rng: random.Random) -> Scene | None:
     if len(scene.things) < 2:
         return None
     a, b, *rest = scene.things
-    differ_in_colour = a.colour != b.colour and all(concepts()[t.concept].hue for t in (a, b))
+    differ_in_colour = a.colour != b.colour and all(concepts()[t.concept].hue(t.art) for t in (a, b))
     if scene.relation not in ("", "next to") and not (differ_in_colour and rng.random() < 0.5):
         a, b = _named(a, b), _named(b, a)
     elif differ_in_colour:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderTiny
-from transformers import CLIPModel, CLIPTokenizer
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from clipgen.captioning.clipcap import Captioner
 from clipgen.captioning.coca import Coca
@@ -24,7 +24,7 @@ from clipgen.train.pairs import PairPart
 from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.recipe import shipped, tier_of
 from clipgen.train.storybook import put_back
-from clipgen.train.unet import Denoiser, UnetPart
+from clipgen.train.unet import UnetPart
 from clipgen.train.vae import VaePart
 
 GENTLE = 0.3  # of the recipe's learning rate: the weights in the box are worth keeping
@@ -115,10 +115,13 @@ class OwnTraining:
         return VaePart(vae, self.data, self.budgets["vae"].batch, seed_of(self.accelerator))
 
     def _unet(self) -> UnetPart:
-        model, vae = Denoiser.from_pretrained(self.base / "unet").float(), self._autoencoder().requires_grad_(False)
+        unet = UNet2DConditionModel.from_pretrained(self.base / "unet").float()
+        text_encoder = CLIPTextModel.from_pretrained(self.base / "text_encoder").float()
+        vae = self._autoencoder().requires_grad_(False)
         batch = min(self.budgets["unet"].batch, len(self.data))
         captions = list(dict.fromkeys(lines[0] for lines in self.data.captions))[:SHOWN]
-        return UnetPart(model, vae, self._tokenizer(), self.data, batch, seed_of(self.accelerator), prompts=captions)
+        seed = seed_of(self.accelerator)
+        return UnetPart(unet, text_encoder, vae, self._tokenizer(), self.data, batch, seed, prompts=captions)
 
     def _tokenizer(self) -> CLIPTokenizer:
         return CLIPTokenizer.from_pretrained(self.base / "tokenizer")

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
+from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
 from clipgen.captioning.clipcap import Captioner
 from clipgen.captioning.coca import Coca
@@ -34,8 +34,8 @@ from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.storybook import Parts, assemble, put_back
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import Denoiser, UnetPart, build_scheduler, build_text_encoder, build_unet
-from clipgen.train.vae import VaePart, build_vae, latent_scale
+from clipgen.train.unet import UnetPart, build_scheduler, build_unet, text_encoder_of
+from clipgen.train.vae import FOLD, VaePart, build_vae, latent_scale
 from clipgen.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -82,9 +82,9 @@ class Recipe:
         folder = self.out / "storybook"
         parts = Parts(
             clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"),
-            latent_head=self._trained(CLIPVisionModelWithProjection, "latent_head"), text_encoder=self._text_encoder(),
-            tokenizer=self.tokenizer(), vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"),
-            scheduler=build_scheduler(), side=self.tier.side,
+            latent_head=self._trained(CLIPVisionModelWithProjection, "latent_head"), tokenizer=self.tokenizer(),
+            vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"), scheduler=build_scheduler(),
+            side=self.tier.side,
         )  # fmt: skip
         assemble(folder, parts)
         put_back(self._writer(), COCA, folder)
@@ -110,13 +110,13 @@ class Recipe:
 
     def _clip(self) -> ClipPart:
         tokenizer = self.tokenizer()
-        clip = build_clip(tokenizer, self.tier.side)
+        clip = build_clip(tokenizer)
         writer, batch = build_coca(tokenizer, clip.config.vision_config.hidden_size), self.tier.budgets["clip"].batch
         return ClipPart(clip, tokenizer, self.renders("wide"), batch, self._seed(), writer)
 
     def _judge(self) -> ClipPart:
         tokenizer = self.tokenizer()
-        judge = build_judge(tokenizer, self.tier.side)
+        judge = build_judge(tokenizer)
         return ClipPart(judge, tokenizer, self.renders("judge"), self.tier.budgets["judge"].batch, self._seed())
 
     def _vae(self) -> VaePart:
@@ -128,16 +128,16 @@ class Recipe:
 
     def _latent_head(self) -> LatentHeadPart:
         clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae()
-        head = build_latent_head(clip, vae.config.latent_channels)
+        head = build_latent_head(clip, vae.config.latent_channels, self.tier.side // FOLD)
         batch = self.tier.budgets["latent_head"].batch
         return LatentHeadPart(head, clip, self.tokenizer(), vae, self.renders("wide"), batch, self._seed())
 
     def _unet(self) -> UnetPart:
-        text_encoder, batch = self._text_encoder(), self.tier.budgets["unet"].batch
-        unet = build_unet(text_encoder.config.hidden_size, self.tier.unet_channels, self.tier.side // 8)
-        model = Denoiser(unet, text_encoder)
-        renders = self.renders("narrow")
-        return UnetPart(model, self._scaled_vae(), self.tokenizer(), renders, batch, self._seed(), self.tier.first)
+        clip, vae, batch = self._trained(CLIPModel, "clip"), self._scaled_vae(), self.tier.budgets["unet"].batch
+        width, side = clip.config.text_config.hidden_size, self.tier.side // FOLD
+        unet = build_unet(width, self.tier.unet_channels, side, vae.config.latent_channels)
+        tokenizer, renders = self.tokenizer(), self.renders("narrow")
+        return UnetPart(unet, text_encoder_of(clip), vae, tokenizer, renders, batch, self._seed(), clip=clip)
 
     def _captioner(self) -> CaptionerPart:
         clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
@@ -156,11 +156,6 @@ class Recipe:
     def _budget(self, name: str, minutes: float) -> Budget:
         """Returns the budget of a stage."""
         return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
-
-    def _text_encoder(self) -> CLIPTextModel:
-        """Returns the denoiser's text encoder, untrained where it has not been trained yet."""
-        folder = self.out / "unet" / "text_encoder"
-        return CLIPTextModel.from_pretrained(folder) if folder.exists() else build_text_encoder(self.tokenizer())
 
     def _scaled_vae(self) -> AutoencoderTiny:
         """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""

@@ -14,7 +14,6 @@ from torch import nn
 from transformers import (
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
     SiglipImageProcessorPil,
@@ -23,6 +22,7 @@ from transformers import (
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer, read_captions
+from clipgen.train.unet import text_encoder_of
 
 Part = TypeVar("Part", bound=nn.Module)
 DEFAULTS = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim", "eta": 0.0, "cutouts": 1, "guidance_every": 2}
@@ -35,7 +35,6 @@ class Parts:
     clip: CLIPModel
     judge: SiglipModel
     latent_head: CLIPVisionModelWithProjection
-    text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     vae: AutoencoderTiny
     unet: UNet2DConditionModel
@@ -46,8 +45,9 @@ class Parts:
 def assemble(folder: Path, parts: Parts) -> None:
     """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
     tokenizer, side = parts.tokenizer, parts.side
+    text_encoder = _half(text_encoder_of(parts.clip))
     pipeline = StableDiffusionPipeline(
-        vae=_half(parts.vae), text_encoder=_half(parts.text_encoder), tokenizer=tokenizer, unet=_half(parts.unet),
+        vae=_half(parts.vae), text_encoder=text_encoder, tokenizer=tokenizer, unet=_half(parts.unet),
         scheduler=parts.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)
@@ -69,7 +69,7 @@ def assemble(folder: Path, parts: Parts) -> None:
 def put_back(model: nn.Module, part: str, folder: Path) -> None:
     """Writes one part, trained further, into a storybook folder as the others lie there: fp16, with its checksums.
 
-    A denoiser brings its text encoder along, a CLIP the vectors of the calibration captions.
+    A CLIP brings along the features of the calibration captions.
     """
     _half(model).save_pretrained(folder / part)  # type: ignore[operator]
     if part == "clip":
@@ -85,11 +85,18 @@ def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
 
 
 def _finish(folder: Path) -> None:
-    """Takes out of the configs what nobody reads, and writes the checksums."""
+    """Makes plain diffusers load the folder without a warning or a dtype, and writes the checksums."""
     _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
     for config in folder.glob("*/config.json"):
         _drop(config, "_name_or_path")  # where it lay on the machine that trained it
+    _in_float32(folder / "text_encoder" / "config.json")
     write_checksums(folder)
+
+
+def _in_float32(config: Path) -> None:
+    """Lets transformers load a text encoder in float32, as diffusers loads the other parts of a pipeline."""
+    values = json.loads(config.read_text()) | {"dtype": "float32"}
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _drop(config: Path, key: str) -> None:

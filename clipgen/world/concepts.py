@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -22,8 +23,8 @@ SIZES = ("big", "small")
 class Concept:
     """One thing of the world: its name, its drawings (emoji or ours), how it is called and where it stands.
 
-    `hue` is the colour of a drawing with one dominant hue (it can be dyed), empty otherwise. `tier` 1 is what people
-    ask for most, 2 completes the small vocabulary, 3 the large one.
+    `hues` are the dominant hues of its drawings in the sets noto and flat, empty if there is none. `tier` 1 is what
+    people ask for most, 2 completes the small vocabulary, 3 the large one.
     """
 
     name: str
@@ -32,7 +33,11 @@ class Concept:
     synonyms: tuple[str, ...]
     tier: int
     stance: str
-    hue: str
+    hues: tuple[str, str]
+
+    def hue(self, art: str) -> str:
+        """Returns the dominant hue of its drawings in a set, empty if they have none and cannot be recoloured."""
+        return self.hues[art != "noto"]
 
 
 def _table() -> str:
@@ -59,10 +64,18 @@ def concepts() -> dict[str, Concept]:
     for line in _table().splitlines():
         if line.startswith("#") or not line.strip():
             continue
-        name, drawings, plural, synonyms, tier, stance, hue = line.split("|")
-        others = tuple(word for word in synonyms.split(",") if word)
-        found[name] = Concept(name, _split_drawings(drawings), plural or _plural(name), others, int(tier), stance, hue)
+        name, drawings, plural, synonyms, tier, stance, *hues = line.split("|")
+        found[name] = Concept(
+            name, _split_drawings(drawings), plural or _plural(name), tuple(filter(None, synonyms.split(","))),
+            int(tier), stance, (hues[0], hues[1]),
+        )  # fmt: skip
     return found
+
+
+def drawn_hash(names: Iterable[str]) -> str:
+    """Returns the SHA-256 of all that decides how concepts are drawn; their synonyms and plurals are left out."""
+    facts = [(c.name, c.drawings, c.tier, c.stance, c.hues) for c in map(concepts().__getitem__, names)]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def vocabulary_hash() -> str:

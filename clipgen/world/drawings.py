@@ -1,64 +1,33 @@
-"""The drawings of the concepts: glyphs of the Noto Color Emoji font (SIL OFL 1.1) or ours, dyed on request."""
+"""The drawings of the concepts: emoji from the sets in art.py or our own, recoloured on request."""
 
 from __future__ import annotations
 
 import colorsys
-import os
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from clipgen.errors import ClipgenError
+from clipgen.world.art import drawing
 from clipgen.world.painted import PAINTED
 
 Array = npt.NDArray[np.float32]
-BITMAP_SIZE = 109  # the only size that the font holds
-FONT_PLACES = (
-    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
-    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",
-    "/usr/share/fonts/noto/NotoColorEmoji.ttf",
-    "~/Library/Fonts/NotoColorEmoji.ttf",
-    "/Library/Fonts/NotoColorEmoji.ttf",
-)
+HUE_BINS = 36
 HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.14, "green": 0.33, "blue": 0.6, "purple": 0.77, "pink": 0.91}
 
 
-def find_font() -> Path:
-    """Returns the font file: $CLIPGEN_EMOJI_FONT or one of the usual places. Raises ClipgenError if there is none."""
-    for place in filter(None, (os.environ.get("CLIPGEN_EMOJI_FONT"), *FONT_PLACES)):
-        path = Path(place).expanduser()
-        if path.is_file():
-            return path
-    raise ClipgenError(
-        "Noto Color Emoji font not found. Install it (Debian: fonts-noto-color-emoji, Fedora: "
-        "google-noto-color-emoji-fonts, macOS: brew install --cask font-noto-color-emoji) or set CLIPGEN_EMOJI_FONT."
-    )
+def glyph(emoji: str, art: str) -> Image.Image:
+    """Returns the drawing of an emoji in a set, or one of our own, as RGBA, cropped to its visible pixels."""
+    return PAINTED[emoji]() if emoji in PAINTED else drawing(emoji, art)
 
 
-@cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(find_font()), BITMAP_SIZE)
-
-
-@cache
-def glyph(emoji: str) -> Image.Image:
-    """Returns the drawing of an emoji or one of ours as RGBA, cropped to what is visible (at most 136 x 128)."""
-    if emoji in PAINTED:
-        return PAINTED[emoji]()
-    canvas = Image.new("RGBA", (180, 160))
-    ImageDraw.Draw(canvas).text((8, 8), emoji, font=_font(), embedded_color=True)
-    return canvas.crop(canvas.getbbox())
-
-
-def dominant_hue(emoji: str) -> str:
+def dominant_hue(emoji: str, art: str) -> str:
     """Names the hue that more than 60 % of a drawing's coloured pixels share, or returns an empty string.
 
     Coloured pixels must cover at least a third of the drawing.
     """
-    hue, saturation, _, alpha = _hsva(glyph(emoji))
+    hue, saturation, _, alpha = _hsva(glyph(emoji, art))
     visible, coloured = alpha > 0.5, (alpha > 0.5) & (saturation > 0.35)
     if coloured.sum() < visible.sum() / 3:
         return ""
@@ -69,11 +38,11 @@ def dominant_hue(emoji: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def dyed(emoji: str, colour: str) -> Image.Image:
+def dyed(emoji: str, colour: str, art: str) -> Image.Image:
     """Returns the drawing in another colour: its dominant hue turned to that of `colour`, shading kept."""
-    image = glyph(emoji)
+    image = glyph(emoji, art)
     hue, saturation, value, alpha = _hsva(image)
-    centre = _mean_hue(hue[(alpha > 0.5) & (saturation > 0.35)])
+    centre = _main_hue(hue[(alpha > 0.5) & (saturation > 0.35)])
     near = np.clip(1.6 - np.abs((hue - centre + 0.5) % 1.0 - 0.5) / 0.1, 0, 1) * np.clip(saturation / 0.3, 0, 1)
     if colour in HUES:
         new = (np.full_like(hue, HUES[colour]), np.clip(saturation * 1.1, 0, 1), np.clip(value * 1.05, 0, 1))
@@ -90,8 +59,13 @@ def dyed(emoji: str, colour: str) -> Image.Image:
     return Image.fromarray((np.dstack([mixed, alpha]) * 255).round().astype(np.uint8), "RGBA")
 
 
-def _mean_hue(hues: Array) -> float:
-    angle = np.angle(np.exp(2j * np.pi * hues).mean())
+def _main_hue(hues: Array) -> float:
+    """Returns the circular mean of the hues around the most frequent one."""
+    counts = np.histogram(hues, HUE_BINS, (0, 1))[0]
+    smooth = counts + np.roll(counts, 1) + np.roll(counts, -1)
+    peak = (smooth.argmax() + 0.5) / HUE_BINS
+    near = hues[np.abs((hues - peak + 0.5) % 1.0 - 0.5) < 2 / HUE_BINS]
+    angle = np.angle(np.exp(2j * np.pi * near).mean())
     return float(angle / (2 * np.pi)) % 1.0
 
 

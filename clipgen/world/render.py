@@ -19,12 +19,11 @@ OVERSAMPLING = 2
 def render(scene: Scene, size: int = 128) -> Image.Image:
     """Paints a scene as an RGB picture of `size` x `size` pixels; the same scene gives the same picture."""
     rng = random.Random(scene.seed ^ 0x5EED)
-    canvas = _background(scene, size * OVERSAMPLING, rng)
+    canvas = _background(scene, size * OVERSAMPLING, rng).resize((size, size), Image.Resampling.BOX)
     behind_first = sorted(((box, thing) for thing in scene.things for box in thing.boxes), key=lambda pair: pair[0][1])
     for box, thing in behind_first:
         _place(canvas, scene, thing, box, rng)
-    picture = canvas.resize((size, size), Image.Resampling.BOX)
-    return FILTERS[scene.style](picture)
+    return FILTERS[scene.style](canvas)
 
 
 def _background(scene: Scene, size: int, rng: random.Random) -> Image.Image:
@@ -42,7 +41,7 @@ def _place(
 ) -> None:
     """Pastes one drawing with its foot at the box's place, over a soft shadow where there is a ground."""
     x, foot, height = (v * canvas.width for v in box)
-    drawing = dyed(thing.drawing, thing.colour) if thing.colour else glyph(thing.drawing)
+    drawing = dyed(thing.drawing, thing.colour, thing.art) if thing.colour else glyph(thing.drawing, thing.art)
     scale = height / max(drawing.width, drawing.height)
     width, high = max(2, round(drawing.width * scale)), max(2, round(drawing.height * scale))
     drawing = drawing.resize((width, high), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)

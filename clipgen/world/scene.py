@@ -30,6 +30,7 @@ class Thing:
     size: str
     flip: bool
     boxes: tuple[tuple[float, float, float], ...]
+    art: str = "flat"
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -86,7 +87,8 @@ class Mix:
     """How often things happen in a world: the vocabulary (highest tier) and the shares of each kind of scene.
 
     `looseness` scales how much single things differ in place and size; `drawings` is how many drawings of a concept
-    occur at most: few poses of few drawings are learnt from a fraction of the pictures.
+    occur at most: few poses of few drawings are learnt from a fraction of the pictures. `arts` are the sets of drawings
+    (art.py).
     """
 
     tier: int = 3
@@ -100,6 +102,7 @@ class Mix:
     sized: float = 0.12
     looseness: float = 1.0
     drawings: int = 9
+    arts: tuple[str, ...] = ("flat",)
 
     @property
     def names(self) -> list[str]:
@@ -127,11 +130,11 @@ def _mirrored(scene: Scene) -> Scene:
         return scene
     relation = OPPOSITE.get(scene.relation, scene.relation)
     a, b = _with_boxes(a, b.boxes), _with_boxes(b, a.boxes)
-    return Scene(scene.seed, (a, b, *rest), scene.place, scene.time, scene.style, relation)
+    return replace(scene, things=(a, b, *rest), relation=relation)
 
 
 def _with_boxes(thing: Thing, boxes: tuple[tuple[float, float, float], ...]) -> Thing:
-    return Thing(thing.concept, thing.drawing, thing.count, thing.colour, thing.size, thing.flip, boxes)
+    return replace(thing, boxes=boxes)
 
 
 OPPOSITE = {
@@ -158,7 +161,9 @@ def _draw(rng: random.Random, seed: int, mix: Mix) -> Scene:
     place = rng.choice(COLOURS) if plain else _place(rng, chosen[0])
     time = rng.choice(TIMES[1:]) if place in TIMED_PLACES and rng.random() < mix.timed else "day"
     counts = [rng.choices((2, 3, 4), COUNTED)[0] if rng.random() < mix.several / kinds else 1 for _ in chosen]
-    relation, things = _layout(rng, chosen, counts, place, 0.0 if style in COLOURLESS else mix.coloured, mix)
+    art = rng.choice(mix.arts) if len(mix.arts) > 1 else mix.arts[0]
+    coloured = 0.0 if style in COLOURLESS else mix.coloured
+    relation, things = _layout(rng, chosen, counts, place, coloured, mix, art)
     return Scene(seed, tuple(things), place, time, style, relation)
 
 
@@ -168,7 +173,7 @@ def _place(rng: random.Random, first: Concept) -> str:
 
 
 def _layout(
-    rng: random.Random, chosen: list[Concept], counts: list[int], place: str, coloured: float, mix: Mix
+    rng: random.Random, chosen: list[Concept], counts: list[int], place: str, coloured: float, mix: Mix, art: str
 ) -> tuple[str, list[Thing]]:
     """Places every thing: one in the middle, two by a relation, three in a row."""
     sizes = [rng.choice(("big", "small")) if rng.random() < mix.sized else "" for _ in chosen]
@@ -183,9 +188,9 @@ def _layout(
         if place in FLOATING or (concept.stance == "sky" and relation not in OPPOSITE):
             lift = 0.14 + mix.looseness * rng.uniform(-0.08, 0.08) if len(chosen) == 1 else rng.uniform(0.0, 0.08)
         boxes = _inside(_boxes(rng, count, x, foot - lift, height, room))
-        colour = rng.choice(COLOURS) if concept.hue and rng.random() < coloured else ""
+        colour = rng.choice(COLOURS) if concept.hue(art) and rng.random() < coloured else ""
         drawing = rng.choice(concept.drawings[: mix.drawings])
-        things.append(Thing(concept.name, drawing, count, colour, size, rng.random() < 0.3 * mix.looseness, boxes))
+        things.append(Thing(concept.name, drawing, count, colour, size, rng.random() < 0.3 * mix.looseness, boxes, art))
     if relation == "on top of":
         things[0] = _standing_on(things[0], things[1])
     return relation, things

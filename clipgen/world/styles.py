@@ -9,8 +9,8 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
 
 def pixel_art(image: Image.Image) -> Image.Image:
-    """Shows the picture as 32 x 32 blocks of few colours."""
-    small = image.resize((32, 32), Image.Resampling.BOX)
+    """Shows the picture as blocks of 4 x 4 pixels of few colours."""
+    small = image.resize((image.width // 4, image.height // 4), Image.Resampling.BOX)
     small = ImageEnhance.Color(ImageOps.posterize(small, 4)).enhance(1.25)
     return small.resize(image.size, Image.Resampling.NEAREST)
 

@@ -38,7 +38,7 @@ def thing_is_true(said: SaidThing, thing: Thing) -> bool:
 
 def colour_of(thing: Thing) -> str:
     """Returns the colour of a thing: what it was dyed, else the one hue of its drawing; empty if it has many."""
-    return thing.colour or concepts()[thing.concept].hue
+    return thing.colour or concepts()[thing.concept].hue(thing.art)
 
 
 def relations(scene: Scene) -> Iterator[tuple[str, str, str]]:

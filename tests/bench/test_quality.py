@@ -26,6 +26,7 @@ from clipgen.bench.quality.zero_shot import code_points, naming
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.models.find import BUNDLED
 from clipgen.world import drawings
+from clipgen.world.art import find_package
 from clipgen.world.grammar import caption
 from clipgen.world.parse import parse
 from clipgen.world.scene import Mix
@@ -35,9 +36,9 @@ from clipgen.world.unseen import unseen
 MIX = Mix(tier=2)
 
 
-def _font_is_missing() -> bool:
+def _drawings_are_missing() -> bool:
     try:
-        drawings.find_font()
+        find_package("noto")
     except ClipgenError:
         return True
     return False
@@ -52,7 +53,7 @@ class Blind:
         return ["a fox in snow"] * len(pictures)
 
 
-@pytest.mark.skipif(_font_is_missing(), reason="the Noto Color Emoji font is not installed")
+@pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
 def test_storybook_is_above_chance_in_what_it_was_trained_for() -> None:
     told: list[str] = []
     facts, figures = bench.measure(load_clip(), [Blind()], 8, say=told.append)
@@ -68,10 +69,9 @@ def test_storybook_is_above_chance_in_what_it_was_trained_for() -> None:
     assert report["protocol"]["split"] == "dev"
 
 
-def test_without_the_font_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("CLIPGEN_EMOJI_FONT", raising=False)
-    monkeypatch.setattr(drawings, "FONT_PLACES", (str(tmp_path / "none.ttf"),))
-    with pytest.raises(ClipgenError, match="Noto Color Emoji font not found"):
+def test_without_the_drawings_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLIPGEN_DRAWINGS", str(tmp_path))
+    with pytest.raises(ClipgenError, match=r"Drawings 'noto' not found in '.*'\. To fetch them: .* npm pack @"):
         bench.measure(load_clip(), [], 8)
 
 
@@ -117,7 +117,7 @@ def test_known_answers() -> None:
     assert (code_points("🐻‍❄️"), code_points("🦊")) == ("1f43b-200d-2744", "1f98a")
 
 
-@pytest.mark.skipif(_font_is_missing(), reason="the Noto Color Emoji font is not installed")
+@pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
 def test_pictures_are_drawn_and_judged(tiny_v: Path) -> None:
     pipe = Pipeline.from_pretrained(str(tiny_v))
     pipe.defaults |= {"steps": 4}
@@ -134,11 +134,11 @@ def test_a_picture_passes_that_is_closest_to_its_own_text() -> None:
     assert passes(judge, judge.texts(["a car in snow", "a fox at night"]), texts, wrong) == [False, False]
 
 
-@pytest.mark.skipif(_font_is_missing(), reason="the Noto Color Emoji font is not installed")
+@pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
 def test_emoji_of_another_vendor_are_found_by_their_code_points(tmp_path: Path) -> None:
     for name in ("1F98A.png", "emoji_u1f431.png", "1f1e6.png", "notes.png"):
         picture = Image.new("RGBA", (140, 140), "white")
-        picture.alpha_composite(drawings.glyph("🦊" if "98" in name else "🐱"))
+        picture.alpha_composite(drawings.glyph("🦊" if "98" in name else "🐱", "noto").resize((136, 136)))
         picture.save(tmp_path / name)
     figures = zero_shot.drawings(Eye(load_clip().encoder), tmp_path, MIX)
     assert [(figure.name, figure.count) for figure in figures] == [("acc@1", 2), ("acc@5", 2), ("recall per class", 2)]

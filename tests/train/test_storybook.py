@@ -22,15 +22,7 @@ from clipgen.train.data import Renders, Seen, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.storybook import Parts, assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
-from clipgen.train.unet import (
-    HELD_BACK,
-    Denoiser,
-    _first_in_front,
-    build_scheduler,
-    build_text_encoder,
-    build_unet,
-    emphasis,
-)
+from clipgen.train.unet import UnetPart, build_scheduler, build_unet, emphasis, text_encoder_of
 from clipgen.train.vae import build_vae
 from clipgen.world.scene import Mix, sample_scene
 
@@ -63,16 +55,12 @@ def test_ids_survive_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     assert CLIPTokenizer.from_pretrained(tmp_path)(texts).input_ids == tokenizer(texts).input_ids
 
 
-def test_the_text_encoder_keeps_words_apart(tokenizer: CLIPTokenizer) -> None:
-    torch.manual_seed(0)
-    ids = tokenizer(
-        [f"a {word} in snow" for word in ("cat", "sun", "car", "heart", "owl", "horse")], return_tensors="pt"
-    )
+def test_the_text_encoder_of_the_denoiser_is_that_of_clip(tokenizer: CLIPTokenizer) -> None:
+    clip = build_clip(tokenizer)
+    ids = tokenizer(["a fox in snow"], return_tensors="pt").input_ids
     with torch.no_grad():
-        words = torch.nn.functional.normalize(
-            build_text_encoder(tokenizer)(ids.input_ids).last_hidden_state[:, 2], dim=1
-        )
-    assert (words @ words.T - torch.eye(6)).max() < 0.7
+        states = text_encoder_of(clip)(ids).last_hidden_state
+        assert torch.equal(states, clip.text_model(ids).last_hidden_state)
 
 
 @pytest.mark.parametrize("build", [build_clip, build_judge])
@@ -159,12 +147,12 @@ def test_what_is_seen_of_a_picture_is_looked_at_once() -> None:
 
 def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    renders = rendered(tmp_path / "renders", 64, mix=Mix(tier=1, kinds=(1, 0, 0)), size=64)
+    renders = rendered(tmp_path / "renders", 64, mix=Mix(tier=1, kinds=(1, 0, 0)), size=128)
     clip = build_clip(tokenizer, 64)
-    head = build_latent_head(clip, 8)
+    head = build_latent_head(clip, 16, 8)
     assert torch.equal(head.visual_projection.weight, clip.visual_projection.weight)
     head = build_latent_head(
-        build_clip(tokenizer, 64), 8
+        build_clip(tokenizer, 64), 16, 8
     )  # of another CLIP: untrained, each sees nearly the same in all
     part = LatentHeadPart(head, clip, tokenizer, build_vae(), renders, 16)
     part.to(torch.device("cpu"))
@@ -176,17 +164,7 @@ def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_pat
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    assert part.head.features(torch.randn(2, 8, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
-
-
-def test_denoiser_and_text_encoder_are_saved_together(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
-    model = Denoiser(build_unet(256, (16, 32, 32), 16), build_text_encoder(tokenizer)).eval()
-    model.save_pretrained(tmp_path / "unet")
-    again = Denoiser.from_pretrained(tmp_path / "unet").eval()
-    ids, latents = torch.zeros(1, 32, dtype=torch.long), torch.zeros(1, 8, 16, 16)
-    with torch.no_grad():
-        first, second = (m(latents, torch.tensor([500]), m.states(ids)) for m in (model, again))
-    assert torch.equal(first, second)
+    assert part.head.features(torch.randn(2, 16, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
 
 
 def test_errors_weigh_more_where_a_thing_stands() -> None:
@@ -198,31 +176,46 @@ def test_errors_weigh_more_where_a_thing_stands() -> None:
     assert weights[0, 0, int(16 * (foot - height / 2)), int(16 * x)] == 3 * weights[0, 0, 0, 0]
 
 
-def test_latents_of_the_first_things_come_first(tmp_path: Path) -> None:
-    renders = rendered(tmp_path, HELD_BACK + 60, mix=Mix(tier=2, kinds=(1, 0, 0)), size=32)
-    first = {thing.concept for i in range(20) for thing in renders.scene(i).things}
-    order = _first_in_front(renders, np.arange(60), first)
-    known = [all(thing.concept in first for thing in renders.scene(int(i)).things) for i in order]
-    assert sorted(order) == list(range(60))
-    assert sum(known[:10]) == 6  # FIRST_LEAD to one
-    assert sum(known) < 60
+def test_the_denoiser_learns_and_what_clip_does_not_name_is_shown_more_often(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    renders = rendered(tmp_path / "renders", 96, mix=Mix(tier=1, kinds=(1, 0, 0)), size=64)
+    clip, vae, unet = build_clip(tokenizer, 32), build_vae(), build_unet(256, (16, 32, 32), 4, 16)
+    part = UnetPart(unet, text_encoder_of(clip), vae, tokenizer, renders, 8, clip=clip, prompts=["a fox in snow"])
+    part.to(torch.device("cpu"))
+    optimizer, losses = torch.optim.AdamW(unet.parameters(), 2e-3), []
+    for step in range(12):
+        loss, _ = part.loss(step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert sum(losses[-3:]) < sum(losses[:3])
+    with torch.no_grad():
+        figures = part.show(tmp_path)
+    assert {"v_100", "v_900", "named", "named_average"} <= set(figures)
+    assert part.balance is not None
+    recognised, weights = part.balance.recognised, part.balance.weights
+    assert weights[recognised.argmin()] == weights.max()
+    assert weights.max() <= 4 * weights.min()
 
 
 def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     torch.manual_seed(0)
-    unet = build_unet(256, (16, 32, 32), 16)
+    unet = build_unet(256, (16, 32, 32), 16, 16)
     clip = build_clip(tokenizer)
     parts = Parts(
-        clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 8),
-        text_encoder=build_text_encoder(tokenizer), tokenizer=tokenizer, vae=build_vae(),
-        unet=unet, scheduler=build_scheduler(), side=128,
+        clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 16, 16),
+        tokenizer=tokenizer, vae=build_vae(),
+        unet=unet, scheduler=build_scheduler(), side=256,
     )  # fmt: skip
     assemble(tmp_path, parts)
-    pipe = StableDiffusionPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path)
     pipe.set_progress_bar_config(disable=True)
-    assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (128, 128)
+    assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (256, 256)
     assert "_name_or_path" not in "".join(path.read_text() for path in tmp_path.glob("*/config.json"))
     listed = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
     assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= listed

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from clipgen.errors import ClipgenError
+from clipgen.world.art import find_package
 from clipgen.world.concepts import COLOURS, PLACES, SIZES, STYLES, Concept, concepts
-from clipgen.world.drawings import HUES, dominant_hue, find_font, glyph
+from clipgen.world.drawings import HUES, dominant_hue, glyph
 
 ALL = list(concepts().values())
 LARGE = [concept for concept in ALL if concept.tier == 3]
@@ -29,15 +30,15 @@ COUNTED_OTHERWISE = {"chocolate": "chocolate bars", "lightning": "lightning bolt
 TAIL = re.compile(r" (?=(?:of|in|with|and|getting|raising) )")
 
 
-def has_font() -> bool:
+def has_drawings() -> bool:
     try:
-        find_font()
+        find_package("flat"), find_package("noto")
     except ClipgenError:
         return False
     return True
 
 
-needs_font = pytest.mark.skipif(not has_font(), reason="Noto Color Emoji is not installed")
+needs_drawings = pytest.mark.skipif(not has_drawings(), reason="The drawings are not installed")
 
 
 def plural_of(noun: str) -> str:
@@ -93,7 +94,7 @@ def test_plurals_are_english() -> None:
 
 def test_other_columns_hold_what_is_allowed() -> None:
     assert {concept.stance for concept in ALL} <= STANCES
-    assert {concept.hue for concept in ALL} <= {"", *HUES}
+    assert {hue for concept in ALL for hue in concept.hues} <= {"", *HUES}
     assert all(concept.drawings for concept in ALL)
 
 
@@ -117,15 +118,16 @@ def test_every_drawing_appears_once() -> None:
     assert not [drawing for drawing, times in drawings.items() if times > 1]
 
 
-@needs_font
-def test_every_drawing_is_one_glyph() -> None:
-    """An unknown emoji draws nothing, an unknown joined sequence draws its parts side by side."""
-    sizes = {d: glyph(d).size for concept in ALL for d in concept.drawings}
-    assert not {d: size for d, size in sizes.items() if not (20 <= max(size) <= 136 and min(size) >= 5)}
-    assert not [d for d in sizes if np.asarray(glyph(d))[..., 3].max() < 255]
+@needs_drawings
+@pytest.mark.parametrize("art", ["flat", "noto"])
+def test_every_concept_of_the_model_has_its_drawings(art: str) -> None:
+    images = {d: glyph(d, art) for concept in ALL if concept.tier <= 2 for d in concept.drawings}
+    assert not {d: image.size for d, image in images.items() if not (150 <= max(image.size) <= 340)}
+    assert not [d for d, image in images.items() if np.asarray(image)[..., 3].max() < 255]
 
 
-@needs_font
-def test_hues_are_those_of_the_drawings() -> None:
-    wrong = {c.name: c.hue for c in ALL if c.hue and {dominant_hue(d) for d in c.drawings} != {c.hue}}
-    assert not wrong
+@needs_drawings
+@pytest.mark.parametrize("art", ["flat", "noto"])
+def test_hues_are_those_of_the_drawings(art: str) -> None:
+    dyeable = [c for c in ALL if c.hue(art)]
+    assert not {c.name: c.hue(art) for c in dyeable if {dominant_hue(d, art) for d in c.drawings} != {c.hue(art)}}

@@ -10,6 +10,7 @@ import pytest
 
 from clipgen.errors import ClipgenError
 from clipgen.world import drawings
+from clipgen.world.art import find_package
 from clipgen.world.concepts import PLACES, STYLES, concepts
 from clipgen.world.grammar import NUMBERS, PLACE_PHRASES, STYLE_PHRASES, caption, captions, plain_caption
 from clipgen.world.scene import COLOURLESS, OPPOSITE, Mix, Scene, Thing, sample_scene
@@ -38,7 +39,7 @@ def test_a_thing_has_as_many_boxes_as_it_counts() -> None:
 def test_only_dyeable_things_are_dyed_and_only_where_colours_show() -> None:
     for scene in SCENES:
         for thing in scene.things:
-            assert not thing.colour or (concepts()[thing.concept].hue and scene.style not in COLOURLESS)
+            assert not thing.colour or (concepts()[thing.concept].hue(thing.art) and scene.style not in COLOURLESS)
 
 
 def test_relations_hold_in_the_layout() -> None:
@@ -77,18 +78,18 @@ def test_every_place_and_style_has_its_words() -> None:
     assert set(STYLE_PHRASES) == set(STYLES)
 
 
-def _font_is_missing() -> bool:
+def _drawings_are_missing() -> bool:
     try:
-        drawings.find_font()
+        find_package("flat")
     except ClipgenError:
         return True
     return False
 
 
-needs_font = pytest.mark.skipif(_font_is_missing(), reason="the Noto Color Emoji font is not installed")
+needs_drawings = pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
 
 
-@needs_font
+@needs_drawings
 @pytest.mark.parametrize("place", [*PLACES, "green"])
 def test_a_scene_is_painted_the_same_each_time(place: str) -> None:
     from clipgen.world.render import render
@@ -101,7 +102,7 @@ def test_a_scene_is_painted_the_same_each_time(place: str) -> None:
     assert first.std() > 10
 
 
-@needs_font
+@needs_drawings
 @pytest.mark.parametrize("style", STYLES[1:])
 def test_a_style_changes_the_whole_picture(style: str) -> None:
     from clipgen.world.render import render
@@ -111,10 +112,10 @@ def test_a_style_changes_the_whole_picture(style: str) -> None:
     assert np.abs(plain - styled).mean() > 3
 
 
-@needs_font
+@needs_drawings
 def test_dyeing_turns_the_dominant_hue() -> None:
     for colour in ("green", "blue", "purple"):
-        hue = np.asarray(drawings.dyed("🚗", colour).convert("RGB").convert("HSV"), float)
+        hue = np.asarray(drawings.dyed("🚗", colour, "flat").convert("RGB").convert("HSV"), float)
         coloured = hue[..., 0][(hue[..., 1] > 120) & (hue[..., 2] > 60)] / 255
         assert abs(np.median(coloured) - drawings.HUES[colour]) < 0.03
 

@@ -93,7 +93,7 @@ def swapped_colours(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
 
 def _added(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
     first = scene.things[0]
-    hue = concepts()[first.concept].hue
+    hue = concepts()[first.concept].hue(first.art)
     return None if first.colour or not hue else _with(scene, 0, colour=_other(rng, COLOURS, hue))
 
 

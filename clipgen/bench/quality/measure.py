@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from clipgen.bench.timing import machine
 from clipgen.captioning.base import Writer
 from clipgen.clip.score import Scorer
 from clipgen.train.tiers import TIERS
+from clipgen.world.art import find_package
 from clipgen.world.concepts import vocabulary_hash
-from clipgen.world.drawings import find_font
 from clipgen.world.unseen import FIRST_SEEDS, Split
 
 PARTS = {
@@ -65,10 +65,10 @@ def measure(
 
     Pictures are drawn and judged where `drawing` says by whom.
 
-    Raises ClipgenError without the font of the drawings, SettingsError for a folder without such emoji.
+    Raises ClipgenError without the drawings, SettingsError for a folder without such emoji.
     """
-    find_font()
-    eye, mix = Eye(scorer.encoder), TIERS["cpu"].wide
+    find_package("noto")
+    eye, mix = Eye(scorer.encoder), replace(TIERS["cpu"].wide, arts=("noto",))  # what the shipped CLIP was trained on
     facts = Protocol(
         scorer.encoder.name, count, split, mix.tier, FIRST_SEEDS[split], eye.side, vocabulary_hash(), machine()
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clipgen.errors import ClipgenError
-from clipgen.world.drawings import find_font
+from clipgen.world.art import find_package
 
-from ..conftest import Run
+from .conftest import Run
 
 
 @pytest.mark.parametrize(
@@ -26,9 +26,9 @@ def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
 
 def test_a_measurement_is_one_object(run: Run) -> None:
     try:
-        find_font()
+        find_package("noto")
     except ClipgenError:
-        pytest.skip("the Noto Color Emoji font is not installed")
+        pytest.skip("the drawings are not installed")
     data = run("bench", "quality", "--count", "8", "--json").data
     assert data["protocol"]["model"] == "storybook/clip"
     assert {"part", "name", "value", "count", "error", "chance", "floor", "ceiling", "reached"} == set(

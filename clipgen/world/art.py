@@ -1,0 +1,108 @@
+"""The sets of drawings that scenes are composed of, read from npm packages: Fluent Emoji flat and 3D, Noto Emoji.
+
+`npm pack` leaves one .tgz file per package; nothing is unpacked or installed. The packages are data for training and
+evaluation: drawing images from a prompt needs none of them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from clipgen.errors import ClipgenError
+from clipgen.home import data_dir
+
+PACKAGES = {
+    "flat": "@iconify-json/fluent-emoji-flat",  # Microsoft, MIT
+    "3d": "@lobehub/fluent-emoji-3d",  # Microsoft, MIT
+    "noto": "@iconify-json/noto",  # Google, Apache 2.0
+}
+RASTER_SIZE = 340  # pixels of a rasterised SVG: the largest drawing in a scene of 256 pixels, and some to spare
+VARIATION_SELECTOR = "\ufe0f"
+
+
+def drawings_dir() -> Path:
+    """Returns the folder of the packages: $CLIPGEN_DRAWINGS, else `drawings` in clipgen's data folder."""
+    return Path(os.environ.get("CLIPGEN_DRAWINGS") or data_dir() / "drawings").expanduser()
+
+
+def find_package(art: str) -> Path:
+    """Returns the .tgz file of a set of drawings. Raises ClipgenError with the command that fetches it."""
+    folder, package = drawings_dir(), PACKAGES[art]
+    prefix = package.lstrip("@").replace("/", "-")
+    files = sorted(folder.glob(f"{prefix}-[0-9]*.tgz"))
+    if not files:
+        raise ClipgenError(
+            f"Drawings '{art}' not found in '{folder}'. To fetch them: mkdir -p '{folder}' && cd '{folder}' && "
+            f"npm pack {package}. Another folder: set CLIPGEN_DRAWINGS."
+        )
+    return files[-1]
+
+
+@cache
+def drawing(emoji: str, art: str) -> Image.Image:
+    """Returns the drawing of an emoji as RGBA, cropped to its visible pixels. Raises ClipgenError if there is none."""
+    image = _webp(emoji, art) if art == "3d" else _svg(emoji, art)
+    return image.crop(image.getchannel("A").getbbox())
+
+
+def _svg(emoji: str, art: str) -> Image.Image:
+    """Rasterises one icon of an Iconify package."""
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise ClipgenError("Drawings are rasterised by resvg-py. To install it: pip install resvg-py") from error
+    icons, names = _iconify(art)
+    name = next((names[code] for code in _codes(emoji) if code in names), None)
+    if name is None:
+        raise ClipgenError(f"Drawings '{art}' have no '{emoji}'.")
+    icon = icons["icons"].get(name) or icons["icons"][icons["aliases"][name]["parent"]]
+    width, height = (icon.get(key, icons[key]) for key in ("width", "height"))
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}"'
+        f' width="{RASTER_SIZE}" height="{RASTER_SIZE}">{icon["body"]}</svg>'
+    )
+    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
+
+
+def _webp(emoji: str, art: str) -> Image.Image:
+    """Reads one WebP file of the 3D package."""
+    files = _webp_files(art)
+    data = next((files[code] for code in _codes(emoji) if code in files), None)
+    if data is None:
+        raise ClipgenError(f"Drawings '{art}' have no '{emoji}'.")
+    return Image.open(io.BytesIO(data)).convert("RGBA")
+
+
+def _codes(emoji: str) -> tuple[str, str, str]:
+    """Returns the code points of an emoji in hexadecimal, joined by hyphens: as given, bare, with a selector."""
+    given, bare = ("-".join(f"{ord(c):x}" for c in text) for text in (emoji, emoji.replace(VARIATION_SELECTOR, "")))
+    return given, bare, f"{bare}-{ord(VARIATION_SELECTOR):x}"
+
+
+@cache
+def _iconify(art: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads icons.json (SVG bodies by name) and chars.json (code points -> name) of an Iconify package."""
+    with tarfile.open(find_package(art)) as package:
+        icons, names = (json.load(_member(package, f"package/{file}.json")) for file in ("icons", "chars"))
+    return icons, names
+
+
+@cache
+def _webp_files(art: str) -> dict[str, bytes]:
+    """Reads every WebP file of a package, by its code points."""
+    with tarfile.open(find_package(art)) as package:
+        return {Path(m.name).stem: _member(package, m.name).read() for m in package if m.name.endswith(".webp")}
+
+
+def _member(package: tarfile.TarFile, name: str) -> Any:
+    file = package.extractfile(name)
+    assert file is not None, name
+    return file
