@@ -20,6 +20,7 @@ from clipgen.train.clip import Anchored, ClipPart
 from clipgen.train.clip_configs import build_clip, build_judge
 from clipgen.train.data import Renders, Seen, rendered
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
+from clipgen.train.recipe import shipped
 from clipgen.train.storybook import Parts, assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import UnetPart, build_scheduler, build_unet, emphasis, text_encoder_of
@@ -224,3 +225,13 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
         encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))
         assert encoder.text_features(["a fox in snow"]).shape == (1, encoder.model.config.text_config.hidden_size)
         assert torch.allclose(encoder.see(pixels), pixels * 2 - 1, atol=1e-6)  # what training shows the towers
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "AutoPipelineForText2Image", "DiffusionPipeline"])
+def test_the_bundled_folder_loads_without_a_dtype(name: str) -> None:
+    import diffusers
+
+    pipe = getattr(diffusers, name).from_pretrained(shipped())
+    pipe.set_progress_bar_config(disable=True)
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.float32}
+    assert len(pipe("a fox in snow", num_inference_steps=1).images) == 1
