@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipgen.cli.show import MODES
+from clipgen.cli.terminal_image import MODES
 from clipgen.errors import OutputError, PresetError, SettingsError
 from clipgen.home import config_path
 from clipgen.settings.checks import unknown_name

@@ -30,7 +30,7 @@ PREVIEW_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PN
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputTarget:
     """How a run's pictures are written; `template` is that of image_file.output_path, None the default place."""
 
     template: str | None
@@ -45,7 +45,7 @@ class Target:
         return self.template == STDOUT
 
 
-def target(options: Options) -> Target:
+def target(options: Options) -> OutputTarget:
     """Returns the target that the flags and then config.toml ask for; raises SettingsError."""
     from clipgen.image_file import format_of
 
@@ -55,7 +55,7 @@ def target(options: Options) -> Target:
     wanted = cast("Format", options.format or by_name or tables.get("output.format") or "png")
     if by_name and options.format and by_name != options.format:
         raise SettingsError(f"--format {options.format} does not fit the name '{template}'", field="format")
-    return Target(
+    return OutputTarget(
         template=template,
         format=wanted,
         quality=options.quality or tables.get("output.quality") or QUALITY,
@@ -64,7 +64,7 @@ def target(options: Options) -> Target:
     )
 
 
-def literal_folder(place: Target, settings: Settings) -> Path:
+def literal_folder(place: OutputTarget, settings: Settings) -> Path:
     """Returns the folder all pictures of a batch lie under: what --output says before its first `$`."""
     from clipgen.image_file import output_path
 
@@ -76,7 +76,7 @@ def literal_folder(place: Target, settings: Settings) -> Path:
     return Path(*parts[:first]).expanduser()
 
 
-def check(place: Target, runs: Sequence[Settings], options: Options) -> None:
+def check(place: OutputTarget, runs: Sequence[Settings], options: Options) -> None:
     """Makes sure that every picture can be written; raises SettingsError for stdout, OutputError for folders."""
     from clipgen.image_file import check_writable, output_path
 
@@ -102,7 +102,7 @@ def _check_stdout(runs: Sequence[Settings], options: Options) -> None:
         raise SettingsError("--output - writes bytes; send them to a file: clipgen ... -o - > fox.png", field="output")
 
 
-def save(result: Result, place: Target, *, job: str | None = None, label: str = "") -> str | None:
+def save(result: Result, place: OutputTarget, *, job: str | None = None, label: str = "") -> str | None:
     """Writes a finished Result, sets its path and returns the SHA-256 of the file; raises OutputError.
 
     `label` goes between the file's name and its suffix. Bytes that go to stdout leave the path None, and so is the

@@ -13,7 +13,7 @@ import typer
 
 from clipgen.cli import complete
 from clipgen.cli.numbers import percentage, whole
-from clipgen.cli.show import MODES
+from clipgen.cli.terminal_image import MODES
 from clipgen.errors import SettingsError
 from clipgen.settings.checks import DECODERS
 from clipgen.settings.settings import FIELDS, LIST_FIELDS, Settings, coerce

@@ -16,7 +16,7 @@ ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
 
 
 @dataclass(frozen=True)
-class Written:
+class FinishedImage:
     """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch.
 
     `missed` is what --require asked for and CLIP does not see.
@@ -29,7 +29,7 @@ class Written:
     missed: tuple[str, ...] = ()
 
 
-def summary(written: Sequence[Written]) -> dict[str, Any]:
+def summary(written: Sequence[FinishedImage]) -> dict[str, Any]:
     """Returns what the envelope tells of the pictures, as many as fit into one line."""
     images: list[dict[str, Any]] = []
     size = 0
@@ -41,7 +41,7 @@ def summary(written: Sequence[Written]) -> dict[str, Any]:
     return {"count": len(written), "images": images}
 
 
-def check_scores(written: Sequence[Written], least: float | None, report: Report) -> None:
+def check_scores(written: Sequence[FinishedImage], least: float | None, report: Report) -> None:
     """Raises BelowMinScore if a picture, twins aside, lies under the percentile `least`; the files are kept."""
     if least is None:
         return
@@ -55,7 +55,7 @@ def check_scores(written: Sequence[Written], least: float | None, report: Report
         raise BelowMinScore(line, field="min_score")
 
 
-def check_required(written: Sequence[Written]) -> None:
+def check_required(written: Sequence[FinishedImage]) -> None:
     """Raises BelowMinScore if CLIP misses in a picture, twins aside, what --require asked for; the files are kept."""
     failed = [picture for picture in written if picture.missed and not picture.twin]
     if failed:

@@ -60,7 +60,7 @@ def with_twins(runs: Sequence[Run]) -> list[Run]:
     return twins
 
 
-class Beside:
+class TwinSimilarities:
     """Holds the twin's similarities, to tell them again beside the guided picture's."""
 
     def __init__(self) -> None:

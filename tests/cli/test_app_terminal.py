@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clipgen.cli.app import main
-from clipgen.cli.show import ask_terminal, lists_sixel
+from clipgen.cli.terminal_image import ask_terminal, lists_sixel
 
 pty = pytest.importorskip("pty")
 

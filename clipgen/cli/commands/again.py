@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipgen.cli import complete, draw
+from clipgen.cli import complete, execute
 from clipgen.cli.flags import WHICH, Flags, takes_flags
 from clipgen.cli.layers import Layer
 from clipgen.cli.numbers import whole
@@ -60,7 +60,7 @@ def again(
         runs = plan(flags, flags.prompts, [*([Layer("--change", changes)] if changes else []), restored], report)
         for run in runs:
             report.say(command_line(run.settings()), "dim")
-        draw.draw_plan(runs, options, report, parent=parent)
+        execute.execute_plan(runs, options, report, parent=parent)
 
 
 def _restored(picture: str | None, back: int, report: Report, typed: Collection[str]) -> tuple[Layer, int | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipgen.cli import draw, files, layers
+from clipgen.cli import execute, files, layers
 from clipgen.cli.flags import FILES, PICTURE, Flags, takes_flags
 from clipgen.cli.layers import Layer, Resolved
 from clipgen.cli.output import Report
@@ -113,7 +113,7 @@ def _draw(lines: list[tuple[int, Settings]], flags: Flags, report: Report, share
         options = replace(options, device=share.device, quiet=options.quiet or share.rank > 0)
     if todo:
         runs = [Run(job.settings, job.line, job.id) for job in todo]
-        draw.draw(runs, options, report, on_saved=journal.add)
+        execute.execute_runs(runs, options, report, on_saved=journal.add)
 
 
 def _begin(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipgen.cli.commands.score import own_prompt
-from clipgen.cli.looking import PICTURES, STORYBOOK, Device, Images, Json, Model, Offline, Verbose, Walk
+from clipgen.cli.image_walk import PICTURES, STORYBOOK, Device, Images, ImageWalk, Json, Model, Offline, Verbose
 from clipgen.cli.output import Report
 from clipgen.errors import ImageFileError
 
@@ -51,7 +51,7 @@ def caption(
     clipgen caption fox.png -m org/name           by a BLIP of the hub
     """
     columns = ("picture", "caption", *DIFFERENT * diff)
-    with Report(json=json, verbose=verbose) as report, Walk(report, columns) as walk:
+    with Report(json=json, verbose=verbose) as report, ImageWalk(report, columns) as walk:
         from clipgen.device import pick_device
         from clipgen.gallery import find_pictures
         from clipgen.models.load_captioner import load_captioner
@@ -74,7 +74,7 @@ def caption(
 
 
 def _written(
-    walk: Walk, paths: Sequence[Path], model: str, load: Callable[[], Writer]
+    walk: ImageWalk, paths: Sequence[Path], model: str, load: Callable[[], Writer]
 ) -> Generator[tuple[Path, str], None, None]:
     """Yields each picture's path and caption by a model that loads once a picture is open."""
     from clipgen.gallery import captioned
@@ -84,7 +84,7 @@ def _written(
         yield from captioned(walk.loaded(model, load), chain([first], pictures))
 
 
-def _compare(walk: Walk, path: Path, prompt: str, text: str) -> None:
+def _compare(walk: ImageWalk, path: Path, prompt: str, text: str) -> None:
     """Tells a caption and how it differs from the prompt of its picture."""
     from clipgen.captioning.difference import difference
 

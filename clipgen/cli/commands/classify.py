@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Images, Json, Model, Offline, Verbose, Walk, warn_cut
+from clipgen.cli.image_walk import (
+    PICTURES,
+    STORYBOOK,
+    Clip,
+    Device,
+    Images,
+    ImageWalk,
+    Json,
+    Model,
+    Offline,
+    Verbose,
+    warn_cut,
+)
 from clipgen.cli.numbers import whole
 from clipgen.cli.output import Report
 
@@ -49,7 +61,7 @@ def classify(
     clipgen classify fox.png --labels "a photo of a cat,a photo of a dog"
     clipgen classify outputs/ --labels fox,owl,car --template "a {}" --top 1
     """
-    with Report(json=json, verbose=verbose) as report, Walk(report, ("chance", "label", "picture")) as walk:
+    with Report(json=json, verbose=verbose) as report, ImageWalk(report, ("chance", "label", "picture")) as walk:
         from clipgen.clip.classify import PLAIN, check_labels, guesses, label_features
 
         names = [name.strip() for line in labels for name in line.split(",")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipgen.cli import compare_files, complete, draw, files
+from clipgen.cli import compare_files, complete, execute, files
 from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import LOOK, PICTURE, STEERING, Flags, Options, takes_flags
 from clipgen.cli.interrupt import Interrupt
@@ -20,7 +20,7 @@ from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar
 from clipgen.cli.prompts import read_prompts
 from clipgen.cli.resolve import check_flags, from_file, plan, print_plan
-from clipgen.cli.studio import from_pretrained, remember
+from clipgen.cli.runner import from_pretrained, remember
 from clipgen.compare import DIAL, DUEL, GUIDED, Arm, Heard, Way, contest, panel_of, row_of
 from clipgen.errors import SettingsError
 from clipgen.pipeline import inputs
@@ -115,9 +115,9 @@ def _compare(runs: Sequence[Resolved], judge: str | None, way: Way, options: Opt
     for settings in wanted:
         way.check(settings)
     files.check(place, [each for settings in wanted for each in [settings] * way.arms], options)
-    draw.quiet_hub(report)
+    execute.configure_hub_progress(report)
     for run, settings in zip(runs, wanted, strict=True):
-        draw.find(settings.model, offline=options.offline, replayed="model" in run.replayed)
+        execute.require_model(settings.model, offline=options.offline, replayed="model" in run.replayed)
         inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
         if judge is not None:
             inputs.check_judge(judge, settings, offline=options.offline)
@@ -125,7 +125,7 @@ def _compare(runs: Sequence[Resolved], judge: str | None, way: Way, options: Opt
 
 
 def _draw(
-    wanted: Sequence[Settings], judge: str | None, way: Way, place: files.Target, options: Options, report: Report
+    wanted: Sequence[Settings], judge: str | None, way: Way, place: files.OutputTarget, options: Options, report: Report
 ) -> list[list[Row]]:
     """Draws every comparison and writes its pictures; returns the arms of each."""
     comparisons: list[list[Row]] = []
@@ -165,7 +165,7 @@ def _draw(
     return comparisons
 
 
-def _write(arm: Arm, place: files.Target, report: Report) -> None:
+def _write(arm: Arm, place: files.OutputTarget, report: Report) -> None:
     """Saves an arm's picture under a name that says what it is."""
     label = "" if arm.name == GUIDED else f"-{arm.name.replace(' ', '-')}"
     files.save(arm.result, place, label=label)

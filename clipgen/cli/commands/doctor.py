@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from clipgen.cli import config_file, layers, show
+from clipgen.cli import config_file, layers, terminal_image
 from clipgen.cli.output import Report
 from clipgen.errors import ClipgenError
 from clipgen.home import config_dir, config_path, data_dir
@@ -159,7 +159,7 @@ def disk() -> Iterator[Finding]:
 def terminal() -> Iterator[Finding]:
     """Yields how pictures would be shown here."""
     both = sys.stdout.isatty() and sys.stderr.isatty()
-    mode = show.choose("auto", os.environ, terminal=both, ask_da1=show.ask_terminal)
+    mode = terminal_image.choose("auto", os.environ, terminal=both, ask_da1=terminal_image.ask_terminal)
     why = "" if both else " (stdout or stderr is no terminal)"
     yield Finding("terminal", f"TERM {os.environ.get('TERM', 'unset')}, pictures: {mode}{why}")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipgen.cli import complete
-from clipgen.cli.draw import find, quiet_hub
-from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Json, Offline, Verbose
+from clipgen.cli.execute import configure_hub_progress, require_model
+from clipgen.cli.image_walk import PICTURES, STORYBOOK, Clip, Device, Json, Offline, Verbose
 from clipgen.cli.output import Report
 from clipgen.cli.resolve import from_file
 from clipgen.errors import ImageFileError, SettingsError
@@ -65,7 +65,7 @@ def explain(
 
         picture = open_picture(image)
         known = {} if prompt else _known(Path(image), report)
-        quiet_hub(report)
+        configure_hub_progress(report)
         if "seed" in known:
             found = _by_replay(picture, known | ({"model": model} if model else {}), device, report)
         else:
@@ -94,7 +94,7 @@ def _known(path: Path, report: Report) -> dict[str, Any]:
 def _by_replay(picture: Image, values: dict[str, Any], device: str, report: Report) -> Explanation:
     """Draws a picture again from its settings; its model is never fetched."""
     settings = Settings.from_dict(values)
-    find(settings.model, offline=True, replayed=True)
+    require_model(settings.model, offline=True, replayed=True)
     from clipgen.cli.compare_files import mean_difference
     from clipgen.gallery import explain
     from clipgen.pipeline.pipeline import Pipeline

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipgen.cli import draw
+from clipgen.cli import execute
 from clipgen.cli.flags import LOOK, PICTURE, Flags, takes_flags
 from clipgen.cli.output import Report
 from clipgen.cli.prompts import near_command, read_prompts
@@ -49,4 +49,4 @@ def generate(
         check_flags(flags)
         restored, parent = from_file(Path(from_), report, flags.fields) if from_ else (None, None)
         runs = plan(flags, prompts, [restored] if restored else [], report)
-        draw.draw_plan(runs, options, report, parent=parent)
+        execute.execute_plan(runs, options, report, parent=parent)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipgen.cli import complete
-from clipgen.cli.draw import find, quiet_hub
+from clipgen.cli.execute import configure_hub_progress, require_model
 from clipgen.cli.group import Command, Group
 from clipgen.cli.output import Report
 
@@ -100,8 +100,8 @@ def check(
 def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
     """Fetch a model from the hub, so that it works offline from then on."""
     with Report(json=json) as report:
-        quiet_hub(report)
-        found = find(name, offline=offline)
+        configure_hub_progress(report)
+        found = require_model(name, offline=offline)
         report.data = {"name": found.name, "path": str(found.path), "bytes": _size(found.path)}
         report.result(found.path)
 

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipgen.cli.commands.score import facts, match
-from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Images, Json, Model, Offline, Verbose, Walk, warn_cut
+from clipgen.cli.image_walk import (
+    PICTURES,
+    STORYBOOK,
+    Clip,
+    Device,
+    Images,
+    ImageWalk,
+    Json,
+    Model,
+    Offline,
+    Verbose,
+    warn_cut,
+)
 from clipgen.cli.numbers import whole
 from clipgen.cli.output import Report
 from clipgen.settings.settings import check_field
@@ -39,7 +51,7 @@ def rank(
 
     clipgen rank outputs/ -p "a fox in snow" --top 5
     """
-    with Report(json=json, verbose=verbose) as report, Walk(report, ("match", "picture")) as walk:
+    with Report(json=json, verbose=verbose) as report, ImageWalk(report, ("match", "picture")) as walk:
         check_field("prompt", prompt)
         found: list[tuple[Score, Path]] = []
         try:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Images, Json, Model, Offline, Verbose, Walk, warn_cut
+from clipgen.cli.image_walk import (
+    PICTURES,
+    STORYBOOK,
+    Clip,
+    Device,
+    Images,
+    ImageWalk,
+    Json,
+    Model,
+    Offline,
+    Verbose,
+    warn_cut,
+)
 from clipgen.cli.output import Report
 from clipgen.errors import ImageFileError
 from clipgen.report.score_text import percent, word
@@ -43,7 +55,7 @@ def score(
     clipgen score fox.png -p "a fox" -m org/name      by a CLIP of the hub
     """
     columns = ("match", "", "picture", "text") + ("similarity", "CLIP score", "CLIP") * verbose
-    with Report(json=json, verbose=verbose) as report, Walk(report, columns) as walk:
+    with Report(json=json, verbose=verbose) as report, ImageWalk(report, columns) as walk:
         for text in prompt or ():
             check_field("prompt", text)
         for path, features, scorer in walk.seen(images, Clip(model, device, offline)):

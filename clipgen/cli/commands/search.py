@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipgen.cli.looking import PICTURES, STORYBOOK, Clip, Device, Json, Model, Offline, Verbose, Walk
+from clipgen.cli.image_walk import PICTURES, STORYBOOK, Clip, Device, ImageWalk, Json, Model, Offline, Verbose
 from clipgen.cli.numbers import whole
 from clipgen.cli.output import Report
 from clipgen.errors import SettingsError
@@ -55,7 +55,7 @@ def search(
     clipgen search "a fox + night - snow" --top 3  with this, without that
     clipgen search --like fox.png --folder photos  what looks alike
     """
-    with Report(json=json, verbose=verbose) as report, Walk(report, ("similarity", "picture")) as walk:
+    with Report(json=json, verbose=verbose) as report, ImageWalk(report, ("similarity", "picture")) as walk:
         from clipgen.gallery import index_of, look, nearest, sought, terms_of
         from clipgen.image_file import open_picture
         from clipgen.models.find import find_clip

@@ -10,7 +10,7 @@ import typer
 
 from clipgen.cli import complete
 from clipgen.cli.config_file import read_user
-from clipgen.cli.draw import find
+from clipgen.cli.execute import require_model
 from clipgen.cli.numbers import whole
 from clipgen.cli.output import Report
 from clipgen.cli.resolve import absolute_model
@@ -78,7 +78,7 @@ def ui(
                 "--listen needs --auth-file FILE, or --insecure if really everybody may draw", field="listen"
             )
         name = absolute_model(model or read_user().settings.get("model", "storybook"))
-        find(name, offline=True)
+        require_model(name, offline=True)
         tables = read_user().tables
         house = {
             "device": device,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clipgen.cli import draw
+from clipgen.cli import execute
 from clipgen.cli.flags import WHICH, Flags, takes_flags
 from clipgen.cli.output import Report
 from clipgen.cli.resolve import check_flags, plan
@@ -36,4 +36,4 @@ def vary(
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
         check_flags(flags)
         runs = plan(flags, flags.prompts, [], report, pictures)
-        draw.draw_plan(runs, options, report)
+        execute.execute_plan(runs, options, report)

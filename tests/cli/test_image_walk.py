@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clipgen.cli import looking
+from clipgen.cli import image_walk
 
 from .conftest import Run
 from .test_interrupt import signal_after
@@ -186,7 +186,7 @@ def test_a_terminal_gets_a_table(run: Run, album: Path, monkeypatch: pytest.Monk
 
 
 def test_the_envelope_keeps_to_its_line(run: Run, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "ENVELOPE_BYTES", 300)
+    monkeypatch.setattr(image_walk, "ENVELOPE_BYTES", 300)
     ran = run("score", *["album"] * 5, "-p", "red", "--json")
     assert [event["type"] for event in ran.events] == ["picture"] * 10 + ["envelope"]
     assert (ran.data["count"], len(ran.data["pictures"])) == (10, 1)

@@ -15,8 +15,8 @@ from clipgen.cli.outcome import check_required, check_scores, summary
 from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar
 from clipgen.cli.resolve import print_plan
+from clipgen.cli.runner import Runner, Saved
 from clipgen.cli.runs import Run, single, with_twins
-from clipgen.cli.studio import Saved, Studio
 from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.pipeline import inputs
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EVENTS = "clipgen-events/1"
 
 
-def draw_plan(plan: Sequence[Resolved], options: Options, report: Report, *, parent: int | None = None) -> None:
+def execute_plan(plan: Sequence[Resolved], options: Options, report: Report, *, parent: int | None = None) -> None:
     """Draws what the layers resolved to, or with --dry-run only says what that is."""
     if options.dry_run:
         print_plan(plan, report)
@@ -36,10 +36,10 @@ def draw_plan(plan: Sequence[Resolved], options: Options, report: Report, *, par
         settings = resolved.settings()
         model, clips = (name in resolved.replayed for name in ("model", "clip_models"))
         runs.append(Run(settings, settings.title, replayed=model, replayed_clips=clips))
-    draw(runs, options, report, parent=parent)
+    execute_runs(runs, options, report, parent=parent)
 
 
-def draw(
+def execute_runs(
     runs: Sequence[Run],
     options: Options,
     report: Report,
@@ -60,34 +60,34 @@ def draw(
     total = sum(run.settings.images for run in runs)
     if options.keep and options.keep > total:
         raise SettingsError(f"keep must be at most the {total} pictures asked for, got '{options.keep}'", field="keep")
-    quiet_hub(report)
+    configure_hub_progress(report)
     for model, replayed in dict.fromkeys((run.settings.model, run.replayed) for run in runs):
-        find(model, offline=options.offline, replayed=replayed)
+        require_model(model, offline=options.offline, replayed=replayed)
     for settings, replayed in dict.fromkeys((run.settings, run.replayed_clips) for run in runs):
         inputs.check_clips(settings, offline=options.offline or replayed)
     report.event("start", schema=EVENTS, clipgen=_version(), settings=runs[0].settings.to_dict(), images=total)
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
     with Interrupt() as interrupt, Bar(total, shown=shown) as bar:
-        studio = Studio(total, options, place, report, bar, parent)
-        studio.on_saved = on_saved
+        runner = Runner(total, options, place, report, bar, parent)
+        runner.on_saved = on_saved
         try:
-            studio.draw(runs, interrupt)
+            runner.draw(runs, interrupt)
         finally:
-            studio.flush()
-            report.data = summary(studio.written)
+            runner.flush()
+            report.data = summary(runner.written)
         if interrupt.stopped:
-            raise interrupt.cancelled(studio.written, f"Stopped after {len(studio.written)} of {total} pictures.")
-    check_scores(studio.written, options.min_score, report)
-    check_required(studio.written)
+            raise interrupt.cancelled(runner.written, f"Stopped after {len(runner.written)} of {total} pictures.")
+    check_scores(runner.written, options.min_score, report)
+    check_required(runner.written)
 
 
-def quiet_hub(report: Report) -> None:
+def configure_hub_progress(report: Report) -> None:
     """Keeps the hub's own download bar away from where nobody looks; it reads this when it is imported."""
     if report.json or report.quiet or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def find(model: str, *, offline: bool, replayed: bool = False) -> Found:
+def require_model(model: str, *, offline: bool, replayed: bool = False) -> Found:
     """Finds a model before anything heavy is imported; one that only a picture names is never fetched.
 
     Raises ModelNotFound, SettingsError.

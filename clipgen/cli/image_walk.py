@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 import typer
 
 from clipgen.cli import complete
-from clipgen.cli.draw import quiet_hub
+from clipgen.cli.execute import configure_hub_progress
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.outcome import ENVELOPE_BYTES
 from clipgen.cli.output import Report, error_line
@@ -66,11 +66,11 @@ class Clip:
         """Loads it; raises SettingsError, ModelNotFound, ModelError, OutOfMemory."""
         from clipgen.gallery import load_clip
 
-        quiet_hub(report)
+        configure_hub_progress(report)
         return load_clip(self.model, self.device, offline=self.offline)
 
 
-class Walk:
+class ImageWalk:
     """A walk over the pictures that a command names, as a context manager that loses no line, whatever ends it.
 
     Pictures that cannot be read are told, counted and passed over. At the end it raises ImageFileError if there were

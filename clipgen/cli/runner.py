@@ -10,16 +10,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from clipgen.cli import files, show
+from clipgen.cli import files, terminal_image
 from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import Options
 from clipgen.cli.interrupt import Interrupt
-from clipgen.cli.outcome import Written
+from clipgen.cli.outcome import FinishedImage
 from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar, Estimate
 from clipgen.cli.resolve import absolute_model, absolute_source
-from clipgen.cli.runs import Beside, Run
-from clipgen.cli.seen import Seen
+from clipgen.cli.result_checks import Seen
+from clipgen.cli.runs import Run, TwinSimilarities
 from clipgen.errors import ClipgenError
 from clipgen.report.score_text import likeness_line, score_line
 from clipgen.settings.settings import INFORMING, Note, Settings
@@ -50,11 +50,11 @@ class Throttle:
         return True
 
 
-class Studio:
+class Runner:
     """The state of one drawing command: the loaded model, pictures that wait for --keep, and the written ones."""
 
     def __init__(
-        self, pictures: int, options: Options, place: files.Target, report: Report, bar: Bar, parent: int | None
+        self, pictures: int, options: Options, place: files.OutputTarget, report: Report, bar: Bar, parent: int | None
     ) -> None:
         self.options = options
         self.place = place
@@ -62,13 +62,13 @@ class Studio:
         self.bar = bar
         self.parent = parent
         self.on_saved: Saved | None = None
-        self.written: list[Written] = []
+        self.written: list[FinishedImage] = []
         self._seen = Seen(options.require or (), report)
         self._waiting: list[tuple[int, Run, Result]] = []
         self._warned: set[Note] = set()
         self._loaded: tuple[str, Pipeline] | None = None
         self._estimate = Estimate(pictures)
-        self._beside = Beside()
+        self._beside = TwinSimilarities()
         self._events, self._previews = Throttle(STEPS_A_SECOND), Throttle(PREVIEWS_A_SECOND)
         tables = read_user().tables
         self._history = tables.get("history.on", True) and not options.no_history
@@ -167,7 +167,7 @@ class Studio:
         self.bar.pause()
         checks = self._seen.checks(result)
         missed = tuple(each.subject for each in checks if not each.holds)
-        self.written.append(Written(result.seed, result.path, percentile, run.twin, missed))
+        self.written.append(FinishedImage(result.seed, result.path, percentile, run.twin, missed))
         self._show(result)
         self._image_event(number, run, result, digest, checks)
         if result.path and self._history:
@@ -187,8 +187,8 @@ class Studio:
     def _show(self, result: Result) -> None:
         self._tell(result.warnings)
         if self._mode != "off":
-            width = show.width_for(os.get_terminal_size(sys.stderr.fileno()).columns)
-            print(show.render(result.image, self._mode, width), end="", file=sys.stderr, flush=True)
+            width = terminal_image.width_for(os.get_terminal_size(sys.stderr.fileno()).columns)
+            print(terminal_image.render(result.image, self._mode, width), end="", file=sys.stderr, flush=True)
         score = score_line(result.clip, verbose=self.options.verbose)
         like = likeness_line(result.likeness) if self.options.verbose else ""
         self.report.say("  ".join(filter(None, (f"seed {result.seed}", f"{result.seconds:.1f} s", score, like))), "dim")
@@ -231,7 +231,7 @@ def _show_mode(options: Options, configured: str) -> str:
     """Returns the protocol of pictures in the terminal, off where nobody could see one."""
     terminal = sys.stdout.isatty() and sys.stderr.isatty() and not (options.json or options.quiet)
     wanted = "off" if options.no_show else options.show or configured
-    return show.choose(wanted, os.environ, terminal=terminal, ask_da1=show.ask_terminal)
+    return terminal_image.choose(wanted, os.environ, terminal=terminal, ask_da1=terminal_image.ask_terminal)
 
 
 def _rank(result: Result) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import os
 import pytest
 from PIL import Image
 
-from clipgen.cli.show import choose, iterm2, kitty, lists_sixel, render, width_for
+from clipgen.cli.terminal_image import choose, iterm2, kitty, lists_sixel, render, width_for
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 SIXEL_REPLY, PLAIN_REPLY = "\x1b[?62;4;22c", "\x1b[?62;22c"
