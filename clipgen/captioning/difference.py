@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from clipgen.captioning.word_difference import Difference, by_words
 from clipgen.world.concepts import COLOURS, concepts
 from clipgen.world.grammar import NUMBERS, PLACE_PHRASES, TIME_PHRASES, indefinite
-from clipgen.world.parse import Said, SaidThing, parse
+from clipgen.world.parse import ParsedCaption, ParsedThing, parse
 
 
 def difference(prompt: str, caption: str) -> Difference:
@@ -24,7 +24,7 @@ def difference(prompt: str, caption: str) -> Difference:
     return Difference((*_lacking(asked, said), *strange), tuple(_lacking(said, asked, unasked=False)))
 
 
-def _lacking(one: Said, other: Said, *, unasked: bool = True) -> Iterator[str]:
+def _lacking(one: ParsedCaption, other: ParsedCaption, *, unasked: bool = True) -> Iterator[str]:
     """Yields what the first says and the second does not; without `unasked` only where the second says otherwise."""
     there = {thing.concept: thing for thing in other.things}
     for thing in one.things:
@@ -42,16 +42,16 @@ def _lacking(one: Said, other: Said, *, unasked: bool = True) -> Iterator[str]:
             yield f"{a} {relation} {b}"
 
 
-def _details(thing: SaidThing, other: SaidThing, unasked: bool) -> Iterator[str]:
+def _details(thing: ParsedThing, other: ParsedThing, unasked: bool) -> Iterator[str]:
     """Yields what is told of one thing and not of the other of that name."""
     if thing.count != other.count:
-        yield _phrase(SaidThing(thing.concept, thing.count))
+        yield _phrase(ParsedThing(thing.concept, thing.count))
     for mine, theirs in ((thing.colour, other.colour), (thing.size, other.size)):
         if mine and mine != theirs and (theirs or unasked):
             yield f"{mine} {thing.concept}"
 
 
-def _phrase(thing: SaidThing) -> str:
+def _phrase(thing: ParsedThing) -> str:
     """Returns a thing in words: `two small red foxes`."""
     concept = concepts()[thing.concept]
     name = concept.name if thing.count == 1 else concept.plural

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
 from clipgen.world.parse import parse
-from clipgen.world.scene import ABOVE, BESIDE, Scene, Thing
+from clipgen.world.scene import ABOVE, LEFT, Scene, Thing
 
 HASTE = 4.0  # so much faster than encoders learns what reads labels off them, which begins anew with every run
 OF_THINGS, OF_SURROUNDINGS = ("thing", "colour", "count"), ("place", "style")
 ROLES = ("left", "right", "above", "below", "in front", "behind")
 OPPOSITES = {
-    BESIDE: ("left", "right"), ABOVE: ("above", "below"),
+    LEFT: ("left", "right"), ABOVE: ("above", "below"),
     "left of": ("left", "right"), "right of": ("right", "left"),
     "above": ("above", "below"), "below": ("below", "above"), "on top of": ("above", "below"),
     "in front of": ("in front", "behind"), "behind": ("behind", "in front"),

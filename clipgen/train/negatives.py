@@ -15,7 +15,7 @@ from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
 from clipgen.world.grammar import caption
 from clipgen.world.holdout import held_out
 from clipgen.world.parse import parse
-from clipgen.world.scene import Scene, Thing, cells, recounted
+from clipgen.world.scene import Scene, Thing, cells, with_count
 from clipgen.world.truth import is_true
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def edited(scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequen
     if kind == "colour":
         return _with(scene, index, replace(thing, colour=_other(rng, COLOURS, thing.colour)))
     if kind == "count":
-        return _with(scene, index, recounted(rng, thing, _other(rng, (1, 2, 3, 4), thing.count), len(scene.things)))
+        return _with(scene, index, with_count(rng, thing, _other(rng, (1, 2, 3, 4), thing.count), len(scene.things)))
     shown = {thing.concept for thing in scene.things}
     concept = concepts()[rng.choice([name for name in names if name not in shown])]
     drawing, colour = rng.choice(concept.drawings), thing.colour if concept.hue(thing.art) else ""
@@ -82,7 +82,7 @@ def _swapped(scene: Scene, rng: random.Random) -> Scene | None:
     elif differ_in_colour:
         a, b = replace(a, colour=b.colour), replace(b, colour=a.colour)
     else:
-        a, b = (recounted(rng, t, other.count, len(scene.things)) for t, other in ((a, b), (b, a)))
+        a, b = (with_count(rng, t, other.count, len(scene.things)) for t, other in ((a, b), (b, a)))
     return replace(scene, things=(a, b, *rest))
 
 

@@ -47,7 +47,7 @@ def find_package(art: str) -> Path:
 
 
 @cache
-def drawing(emoji: str, art: str) -> Image.Image:
+def read_drawing(emoji: str, art: str) -> Image.Image:
     """Returns the drawing of an emoji as RGBA, cropped to its visible pixels. Raises ClipgenError if there is none."""
     image = _webp(emoji, art) if art == "3d" else _svg(emoji, art)
     return image.crop(image.getchannel("A").getbbox())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipgen.world.art import drawing
+from clipgen.world.art import read_drawing
 from clipgen.world.painted import PAINTED
 
 Array = npt.NDArray[np.float32]
@@ -17,9 +17,9 @@ HUE_BINS = 36
 HUES = {"red": 0.0, "orange": 0.075, "yellow": 0.14, "green": 0.33, "blue": 0.6, "purple": 0.77, "pink": 0.91}
 
 
-def glyph(emoji: str, art: str) -> Image.Image:
+def drawing_image(emoji: str, art: str) -> Image.Image:
     """Returns the drawing of an emoji in a set, or one of our own, as RGBA, cropped to its visible pixels."""
-    return PAINTED[emoji]() if emoji in PAINTED else drawing(emoji, art)
+    return PAINTED[emoji]() if emoji in PAINTED else read_drawing(emoji, art)
 
 
 def dominant_hue(emoji: str, art: str) -> str:
@@ -27,7 +27,7 @@ def dominant_hue(emoji: str, art: str) -> str:
 
     Coloured pixels must cover at least a third of the drawing.
     """
-    hue, saturation, _, alpha = _hsva(glyph(emoji, art))
+    hue, saturation, _, alpha = _hsva(drawing_image(emoji, art))
     visible, coloured = alpha > 0.5, (alpha > 0.5) & (saturation > 0.35)
     if coloured.sum() < visible.sum() / 3:
         return ""
@@ -38,9 +38,9 @@ def dominant_hue(emoji: str, art: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def dyed(emoji: str, colour: str, art: str) -> Image.Image:
+def recoloured(emoji: str, colour: str, art: str) -> Image.Image:
     """Returns the drawing in another colour: its dominant hue turned to that of `colour`, shading kept."""
-    image = glyph(emoji, art)
+    image = drawing_image(emoji, art)
     hue, saturation, value, alpha = _hsva(image)
     centre = _main_hue(hue[(alpha > 0.5) & (saturation > 0.35)])
     near = np.clip(1.6 - np.abs((hue - centre + 0.5) % 1.0 - 0.5) / 0.1, 0, 1) * np.clip(saturation / 0.3, 0, 1)

@@ -26,7 +26,7 @@ JOINT = re.compile(r"[^\w'-]+")
 
 
 @dataclass(frozen=True)
-class SaidThing:
+class ParsedThing:
     """One thing that a caption names, how many of it, and the colour and size it gives it; empty if unsaid."""
 
     concept: str
@@ -36,13 +36,13 @@ class SaidThing:
 
 
 @dataclass(frozen=True)
-class Said:
+class ParsedCaption:
     """What a caption says; `relation` is (a, relation, b) by names of concepts, `unknown` words are not the grammar's.
 
     Empty where something is unsaid.
     """
 
-    things: tuple[SaidThing, ...]
+    things: tuple[ParsedThing, ...]
     place: str = ""
     time: str = ""
     style: str = ""
@@ -81,7 +81,7 @@ def _longest() -> int:
     return max(len(phrase.split()) for phrase in _phrases())
 
 
-def parse(text: str) -> Said:
+def parse(text: str) -> ParsedCaption:
     """Returns what a caption says; longer phrases are read first, so that `under the sea` is a place."""
     return _Reading(text).said()
 
@@ -91,14 +91,14 @@ class _Reading:
 
     def __init__(self, text: str) -> None:
         self.words = [word for word in JOINT.split(text.lower()) if word]
-        self.things: list[SaidThing] = []
+        self.things: list[ParsedThing] = []
         self.place = self.time = self.style = ""
         self.relation: tuple[str, str, str] | tuple[()] = ()
         self.unknown: list[str] = []
         self.pending: dict[str, str] = {}  # colour, size and count of the thing to come
         self.joint = ""  # the relation whose second thing is to come
 
-    def said(self) -> Said:
+    def said(self) -> ParsedCaption:
         """Reads all words."""
         at = 0
         while at < len(self.words):
@@ -106,7 +106,7 @@ class _Reading:
             self._take(meanings, self.words[at], at + length)
             at += length
         things = tuple(self.things)
-        return Said(things, self.place, self.time, self.style, self.relation, tuple(self.unknown))
+        return ParsedCaption(things, self.place, self.time, self.style, self.relation, tuple(self.unknown))
 
     def _phrase(self, at: int) -> tuple[int, tuple[Meaning, ...]]:
         """Returns how many words the longest phrase at a word has, and its meanings; one and none if it is unknown."""
@@ -143,7 +143,7 @@ class _Reading:
 
     def _name(self, concept: str) -> None:
         count = int(self.pending.get("count", "1"))
-        self.things.append(SaidThing(concept, count, self.pending.get("colour", ""), self.pending.get("size", "")))
+        self.things.append(ParsedThing(concept, count, self.pending.get("colour", ""), self.pending.get("size", "")))
         if self.joint and len(self.things) > 1:
             self.relation = (self.things[-2].concept, self.joint, concept)
         self.pending, self.joint = {}, ""

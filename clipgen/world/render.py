@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from clipgen.world.backgrounds import PAINTERS
 from clipgen.world.brush import Canvas
-from clipgen.world.drawings import dyed, glyph, rgb_of
+from clipgen.world.drawings import drawing_image, recoloured, rgb_of
 from clipgen.world.scene import FLOATING, Scene, Thing
 from clipgen.world.styles import FILTERS
 
@@ -41,7 +41,9 @@ def _place(
 ) -> None:
     """Pastes one drawing with its foot at the box's place, over a soft shadow where there is a ground."""
     x, foot, height = (v * canvas.width for v in box)
-    drawing = dyed(thing.drawing, thing.colour, thing.art) if thing.colour else glyph(thing.drawing, thing.art)
+    drawing = (
+        recoloured(thing.drawing, thing.colour, thing.art) if thing.colour else drawing_image(thing.drawing, thing.art)
+    )
     scale = height / max(drawing.width, drawing.height)
     width, high = max(2, round(drawing.width * scale)), max(2, round(drawing.height * scale))
     drawing = drawing.resize((width, high), Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)

@@ -12,7 +12,7 @@ from clipgen.world.holdout import held_out, pair
 
 Role = tuple[str, str, str]
 TIMED_PLACES = frozenset({"snow", "forest", "beach", "desert", "meadow", "mountains", "city street"})
-ABOVE, BESIDE = "above", "left"
+ABOVE, LEFT = "above", "left"
 COUNTED = (2, 1, 1)  # how often several are two, three, four
 SIZES = {"big": 1.15, "small": 0.55, "": 0.91}  # heights, as shares of the room for a thing
 TEMPTING = 2.0  # how much likelier a drawing stands where it belongs (a fish under the sea)
@@ -60,7 +60,7 @@ class Scene:
         for a, b in combinations(self.things, 2):
             (ax, ay), (bx, by) = a.centre, b.centre
             if abs(ax - bx) > max(abs(ay - by), 0.1):
-                yield (BESIDE, *((a.concept, b.concept) if ax < bx else (b.concept, a.concept)))
+                yield (LEFT, *((a.concept, b.concept) if ax < bx else (b.concept, a.concept)))
             elif abs(ay - by) > 0.1:
                 yield (ABOVE, *((a.concept, b.concept) if ay < by else (b.concept, a.concept)))
 
@@ -196,7 +196,7 @@ def _layout(
     return relation, things
 
 
-def recounted(rng: random.Random, thing: Thing, count: int, kinds: int) -> Thing:
+def with_count(rng: random.Random, thing: Thing, count: int, kinds: int) -> Thing:
     """Returns so many of a thing where it stands, in a scene with `kinds` kinds of things."""
     room = {1: 0.66, 2: 0.44, 3: 0.36}[kinds]
     foot = max(foot for _, foot, _ in thing.boxes)

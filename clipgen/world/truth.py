@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clipgen.world.concepts import concepts
-from clipgen.world.parse import Said, SaidThing
-from clipgen.world.scene import ABOVE, BESIDE, OPPOSITE, Scene, Thing
+from clipgen.world.parse import ParsedCaption, ParsedThing
+from clipgen.world.scene import ABOVE, LEFT, OPPOSITE, Scene, Thing
 
 NEXT = "next to"
-WORDS = {BESIDE: ("left of", "right of"), ABOVE: ("above", "below")}
+WORDS = {LEFT: ("left of", "right of"), ABOVE: ("above", "below")}
 
 
-def is_true(said: Said, scene: Scene) -> bool:
+def is_true(said: ParsedCaption, scene: Scene) -> bool:
     """Tells whether nothing that a caption says is false of a scene; what it leaves out does not count."""
     shown = {thing.concept: thing for thing in scene.things}
     return (
@@ -26,7 +26,7 @@ def is_true(said: Said, scene: Scene) -> bool:
     )
 
 
-def thing_is_true(said: SaidThing, thing: Thing) -> bool:
+def thing_is_true(said: ParsedThing, thing: Thing) -> bool:
     """Tells whether a thing of a caption is a scene's, as many of it, in its colour and of its size where told."""
     return (
         said.concept == thing.concept
@@ -46,7 +46,7 @@ def relations(scene: Scene) -> Iterator[tuple[str, str, str]]:
     for kind, a, b in scene.roles():
         forth, back = WORDS[kind]
         yield from ((a, forth, b), (b, back, a))
-        yield from ((a, NEXT, b), (b, NEXT, a)) if kind == BESIDE else ()
+        yield from ((a, NEXT, b), (b, NEXT, a)) if kind == LEFT else ()
     if scene.relation:
         a, b = (thing.concept for thing in scene.things[:2])
         yield (a, scene.relation, b)

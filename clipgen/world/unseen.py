@@ -21,7 +21,7 @@ def split_of(cell: tuple[str, ...]) -> Split:
     return "dev" if u("split", *cell) < DEV_SHARE else "test"
 
 
-def broken(scene: Scene) -> list[tuple[str, ...]]:
+def held_out_cells(scene: Scene) -> list[tuple[str, ...]]:
     """Returns the held-out cells that a scene realises."""
     return [cell for cell in cells(scene) if held_out(*cell)]
 
@@ -33,6 +33,6 @@ def unseen(mix: Mix, split: Split = "dev", *, stream: int = 0) -> Iterator[Scene
     """
     for seed in count(FIRST_SEEDS[split] + 100_000_000 * stream):
         scene = _draw(random.Random(seed), seed, mix)
-        held = broken(scene)
+        held = held_out_cells(scene)
         if held and all(split_of(cell) == split for cell in held):
             yield scene

@@ -138,7 +138,7 @@ def test_a_picture_passes_that_is_closest_to_its_own_text() -> None:
 def test_emoji_of_another_vendor_are_found_by_their_code_points(tmp_path: Path) -> None:
     for name in ("1F98A.png", "emoji_u1f431.png", "1f1e6.png", "notes.png"):
         picture = Image.new("RGBA", (140, 140), "white")
-        picture.alpha_composite(drawings.glyph("🦊" if "98" in name else "🐱", "noto").resize((136, 136)))
+        picture.alpha_composite(drawings.drawing_image("🦊" if "98" in name else "🐱", "noto").resize((136, 136)))
         picture.save(tmp_path / name)
     figures = zero_shot.drawings(Eye(load_clip().encoder), tmp_path, MIX)
     assert [(figure.name, figure.count) for figure in figures] == [("acc@1", 2), ("acc@5", 2), ("recall per class", 2)]

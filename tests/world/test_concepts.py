@@ -11,7 +11,7 @@ import pytest
 from clipgen.errors import ClipgenError
 from clipgen.world.art import find_package
 from clipgen.world.concepts import COLOURS, PLACES, SIZES, STYLES, Concept, concepts
-from clipgen.world.drawings import HUES, dominant_hue, glyph
+from clipgen.world.drawings import HUES, dominant_hue, drawing_image
 
 ALL = list(concepts().values())
 LARGE = [concept for concept in ALL if concept.tier == 3]
@@ -121,7 +121,7 @@ def test_every_drawing_appears_once() -> None:
 @needs_drawings
 @pytest.mark.parametrize("art", ["flat", "noto"])
 def test_every_concept_of_the_model_has_its_drawings(art: str) -> None:
-    images = {d: glyph(d, art) for concept in ALL if concept.tier <= 2 for d in concept.drawings}
+    images = {d: drawing_image(d, art) for concept in ALL if concept.tier <= 2 for d in concept.drawings}
     assert not {d: image.size for d, image in images.items() if not (150 <= max(image.size) <= 340)}
     assert not [d for d, image in images.items() if np.asarray(image)[..., 3].max() < 255]
 

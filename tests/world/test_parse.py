@@ -9,10 +9,10 @@ from itertools import islice
 import pytest
 
 from clipgen.world.grammar import caption
-from clipgen.world.parse import Said, SaidThing, parse
+from clipgen.world.parse import ParsedCaption, ParsedThing, parse
 from clipgen.world.scene import Mix, cells, sample_scene
 from clipgen.world.truth import is_true
-from clipgen.world.unseen import SPLITS, broken, split_of, unseen
+from clipgen.world.unseen import SPLITS, held_out_cells, split_of, unseen
 
 
 def test_every_caption_is_read_back_and_true() -> None:
@@ -28,18 +28,21 @@ def test_every_caption_is_read_back_and_true() -> None:
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("An orange", Said((SaidThing("orange"),))),
-        ("two orange foxes", Said((SaidThing("fox", 2, "orange"),))),
-        ("a kitten at night", Said((SaidThing("cat"),), place="night sky")),
-        ("a cat in snow at night", Said((SaidThing("cat"),), place="snow", time="night")),
-        ("a dog under the sea, neon", Said((SaidThing("dog"),), place="under the sea", style="neon")),
-        ("a dog under a car", Said((SaidThing("dog"), SaidThing("car")), relation=("dog", "below", "car"))),
-        ("fox, red background", Said((SaidThing("fox"),), place="red")),
-        ("a fox zooming", Said((SaidThing("fox"),), unknown=("zooming",))),
-        ("", Said(())),
+        ("An orange", ParsedCaption((ParsedThing("orange"),))),
+        ("two orange foxes", ParsedCaption((ParsedThing("fox", 2, "orange"),))),
+        ("a kitten at night", ParsedCaption((ParsedThing("cat"),), place="night sky")),
+        ("a cat in snow at night", ParsedCaption((ParsedThing("cat"),), place="snow", time="night")),
+        ("a dog under the sea, neon", ParsedCaption((ParsedThing("dog"),), place="under the sea", style="neon")),
+        (
+            "a dog under a car",
+            ParsedCaption((ParsedThing("dog"), ParsedThing("car")), relation=("dog", "below", "car")),
+        ),
+        ("fox, red background", ParsedCaption((ParsedThing("fox"),), place="red")),
+        ("a fox zooming", ParsedCaption((ParsedThing("fox"),), unknown=("zooming",))),
+        ("", ParsedCaption(())),
     ],
 )
-def test_what_a_caption_says(text: str, said: Said) -> None:
+def test_what_a_caption_says(text: str, said: ParsedCaption) -> None:
     assert parse(text) == said
 
 
@@ -47,5 +50,5 @@ def test_what_a_caption_says(text: str, said: Said) -> None:
 def test_unseen_scenes_are_of_one_split_and_always_the_same(split: str) -> None:
     scenes = list(islice(unseen(Mix(tier=2), split), 20))  # type: ignore[arg-type]
     assert scenes == list(islice(unseen(Mix(tier=2), split), 20))  # type: ignore[arg-type]
-    assert all({split_of(cell) for cell in broken(scene)} == {split} for scene in scenes)
-    assert all(set(broken(scene)) <= set(cells(scene)) for scene in scenes)
+    assert all({split_of(cell) for cell in held_out_cells(scene)} == {split} for scene in scenes)
+    assert all(set(held_out_cells(scene)) <= set(cells(scene)) for scene in scenes)

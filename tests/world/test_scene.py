@@ -115,7 +115,7 @@ def test_a_style_changes_the_whole_picture(style: str) -> None:
 @needs_drawings
 def test_dyeing_turns_the_dominant_hue() -> None:
     for colour in ("green", "blue", "purple"):
-        hue = np.asarray(drawings.dyed("🚗", colour, "flat").convert("RGB").convert("HSV"), float)
+        hue = np.asarray(drawings.recoloured("🚗", colour, "flat").convert("RGB").convert("HSV"), float)
         coloured = hue[..., 0][(hue[..., 1] > 120) & (hue[..., 2] > 60)] / 255
         assert abs(np.median(coloured) - drawings.HUES[colour]) < 0.03
 

@@ -10,7 +10,7 @@ from itertools import islice
 from clipgen.bench.quality.figures import Figure, share
 from clipgen.captioning.base import Writer
 from clipgen.world.grammar import caption
-from clipgen.world.parse import Said, parse
+from clipgen.world.parse import ParsedCaption, parse
 from clipgen.world.render import render
 from clipgen.world.scene import Mix, Scene
 from clipgen.world.truth import is_true, relations, thing_is_true
@@ -40,7 +40,7 @@ def captions(writer: Writer, count: int, mix: Mix, split: Split, side: int = SID
     ]
 
 
-def measured(said: Sequence[Said], scenes: Sequence[Scene]) -> dict[str, tuple[float, int]]:
+def measured(said: Sequence[ParsedCaption], scenes: Sequence[Scene]) -> dict[str, tuple[float, int]]:
     """Returns every measure of captions with the number of its cases.
 
     `attribute` are a thing with its colour, size or number above one; `relation` counts the captions that tell one,
@@ -72,7 +72,7 @@ def measured(said: Sequence[Said], scenes: Sequence[Scene]) -> dict[str, tuple[f
     }
 
 
-def exact(said: Said, scene: Scene) -> bool:
+def exact(said: ParsedCaption, scene: Scene) -> bool:
     """Tells whether a caption names each thing once with its number and colour, and says nothing false."""
     shown = {thing.concept: thing for thing in scene.things}
     complete = sorted(thing.concept for thing in said.things) == sorted(shown)
@@ -92,7 +92,7 @@ def f1(pairs: Iterable[tuple[Counter[str], Counter[str]]]) -> float:
     return 2 * both / (told + so) if told + so else 0.0
 
 
-def _told(said: Said) -> Counter[str]:
+def _told(said: ParsedCaption) -> Counter[str]:
     return _details((t.concept, t.colour, t.size, t.count) for t in said.things)
 
 

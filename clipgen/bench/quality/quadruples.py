@@ -16,7 +16,7 @@ from clipgen.world.grammar import caption
 from clipgen.world.parse import parse
 from clipgen.world.scene import Mix, Scene
 from clipgen.world.truth import is_true
-from clipgen.world.unseen import Split, broken, split_of, unseen
+from clipgen.world.unseen import Split, held_out_cells, split_of, unseen
 
 PART = "same words"
 CHANCES = {"text": 0.25, "image": 0.25, "group": 1 / 6}
@@ -51,9 +51,9 @@ def _quadruples(mix: Mix, split: Split, *, colours: bool = False) -> Iterator[Qu
     for scene in unseen(mix, split, stream=3):
         rng = random.Random(scene.seed)
         swapped = (swapped_colours if colours else swapped_things)(scene, rng, mix)
-        if swapped is None or all(cell[0] in ("role", "colour") for cell in broken(scene)):
+        if swapped is None or all(cell[0] in ("role", "colour") for cell in held_out_cells(scene)):
             continue
-        if any(split_of(cell) != split for cell in broken(swapped)):
+        if any(split_of(cell) != split for cell in held_out_cells(swapped)):
             continue
         if texts := _same_words(scene, swapped, rng):
             yield (scene, swapped, *texts)

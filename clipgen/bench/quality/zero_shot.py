@@ -21,7 +21,7 @@ from clipgen.image_file import open_picture
 from clipgen.world.concepts import COLOURS, PLACES, concepts
 from clipgen.world.grammar import PLACE_PHRASES, indefinite
 from clipgen.world.scene import Mix, Scene
-from clipgen.world.unseen import Split, broken, unseen
+from clipgen.world.unseen import Split, held_out_cells, unseen
 
 TEMPLATES = ("{}", "a picture of {}", "an illustration of {}", "a drawing of {}", "a scene with {}")
 TOP = 5
@@ -131,7 +131,7 @@ def _placed(scene: Scene, place: str) -> str:
 def _first(count: int, mix: Mix, split: Split, kind: str = "") -> list[Scene]:
     """Returns the first unseen scenes of a world, those only that a cell of a kind makes unseen where one is named."""
     scenes = unseen(mix, split)
-    return list(islice((s for s in scenes if not kind or any(cell[0] == kind for cell in broken(s))), count))
+    return list(islice((s for s in scenes if not kind or any(cell[0] == kind for cell in held_out_cells(s))), count))
 
 
 def _concepts(scenes: Sequence[Scene]) -> list[tuple[str, ...]]:
