@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     )
     from clipgen.gallery import (
         Explanation,
-        Found,
-        Ranked,
+        RankedImage,
+        SearchHit,
         caption,
         classify,
         diversity,
         explain,
-        explain_picture,
+        explain_image,
         load_clip,
         rank,
         score,
         search,
         similarity,
     )
-    from clipgen.image_file import Restored, read_settings
+    from clipgen.image_file import RestoredSettings, read_settings
     from clipgen.pipeline.generate import generate, generate_many, vary
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Result, Step
@@ -49,7 +49,7 @@ __all__ = [
     "ClipGuidance",
     "ClipgenError",
     "Explanation",
-    "Found",
+    "SearchHit",
     "ImageFileError",
     "ModelError",
     "ModelNotFound",
@@ -59,8 +59,8 @@ __all__ = [
     "Pipeline",
     "PresetError",
     "PromptError",
-    "Ranked",
-    "Restored",
+    "RankedImage",
+    "RestoredSettings",
     "Result",
     "Settings",
     "SettingsError",
@@ -70,7 +70,7 @@ __all__ = [
     "classify",
     "diversity",
     "explain",
-    "explain_picture",
+    "explain_image",
     "generate",
     "generate_many",
     "load_clip",
@@ -84,10 +84,10 @@ __all__ = [
 
 _MODULES = {
     "ClipGuidance": "attach",
-    **dict.fromkeys(("Explanation", "Found", "Ranked", "caption", "classify", "diversity"), "gallery"),
-    **dict.fromkeys(("explain", "explain_picture", "load_clip", "rank"), "gallery"),
+    **dict.fromkeys(("Explanation", "SearchHit", "RankedImage", "caption", "classify", "diversity"), "gallery"),
+    **dict.fromkeys(("explain", "explain_image", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
-    **dict.fromkeys(("Restored", "read_settings"), "image_file"),
+    **dict.fromkeys(("RestoredSettings", "read_settings"), "image_file"),
     "Pipeline": "pipeline.pipeline",
     **dict.fromkeys(("Result", "Step"), "pipeline.result"),
     **dict.fromkeys(("Note", "Settings"), "settings.settings"),

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from clipgen.errors import ModelError, SettingsError
-from clipgen.families import rough_colours
+from clipgen.families import latent_rgb_matrix
 from clipgen.families.flux import PATCH, pack, unpack
-from clipgen.families.latents import OnLatents, factor_of
+from clipgen.families.latent_family import LatentFamily, vae_scale_factor
 from clipgen.guidance.clip_gradient import ClipGradient
 from clipgen.guidance.guide import encoders_of
 from clipgen.guidance.guide_decoder import guide_decoder
 from clipgen.guidance.steering import gradient_of
-from clipgen.models import Sides
+from clipgen.models import SizeLimits
 from clipgen.models.load_clip import load_encoder
 from clipgen.sampling.loop import Moment
 from clipgen.sampling.prediction import (
@@ -63,7 +63,7 @@ class ClipGuidance:
         self.encoders = encoders_of(
             self.settings, None, type(pipe).__name__, functools.partial(load_encoder, device=device)
         )
-        guide_decoder(self.family, self.settings.guide_decoder or "auto", self.encoders.guides[0].side)
+        guide_decoder(self.family, self.settings.guide_decoder or "auto", self.encoders.guides[0].image_size)
         self._outputs: list[Tensor] = []
         self._shape: tuple[int, int] | None = None  # of packed latents, before they were packed
         self._timesteps: Tensor | None = None
@@ -110,7 +110,7 @@ class ClipGuidance:
                 return step(model_output, timestep, sample, *args, **options)
             correction = pack(correction) if sample.ndim == 3 else correction
             if not corrects_after_step(scheduler):
-                output = inject(model_output, correction, level, self.family.prediction)
+                output = inject(model_output, correction, level, self.family.prediction_type)
                 return step(output, timestep, sample, *args, **options)
             result = step(model_output, timestep, sample, *args, **options)
             return _shifted(result, shift_after_step(correction, *levels_of_step(scheduler, index)))
@@ -134,7 +134,7 @@ class ClipGuidance:
         latents, steps = self._unpacked(sample), len(self.pipe.scheduler.timesteps)
 
         def x0_of(said: Tensor) -> Tensor:
-            return recover_x0(self._unpacked(said), latents, level, self.family.prediction)
+            return recover_x0(self._unpacked(said), latents, level, self.family.prediction_type)
 
         gradient = self._gradient = self._gradient or self._begun(len(latents))
         if not gradient.active(index, steps):
@@ -172,7 +172,7 @@ class ClipGuidance:
         return unpack(latents, *self._shape).float()
 
 
-class Outside(OnLatents):
+class Outside(LatentFamily):
     """The decoder of a pipeline as a family's, in a copy: it may be offloaded there, and must stay as it was."""
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
@@ -180,8 +180,8 @@ class Outside(OnLatents):
 
         vae = remove_hook_from_module(copy.deepcopy(pipe.vae), recurse=True).to(device)
         config = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
-        super().__init__(denoiser_of(pipe), vae, [], Sides(factor_of(vae)), config)
-        self.latent_rgb = rough_colours(type(pipe).__name__, vae.config.latent_channels)
+        super().__init__(denoiser_of(pipe), vae, [], SizeLimits(vae_scale_factor(vae)), config)
+        self.latent_rgb = latent_rgb_matrix(type(pipe).__name__, vae.config.latent_channels)
 
 
 def settings_of(texts: Sequence[str], scale: float, fields: dict[str, Any]) -> Settings:

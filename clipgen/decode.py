@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipgen.device import Ladder
 from clipgen.families import Family
-from clipgen.image_file import open_picture
+from clipgen.image_file import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,5 +58,5 @@ def to_image(pixels: Tensor) -> Image:
 
 def read_pixels(path: str) -> Tensor:
     """Returns a picture file as pixels [1, 3, H, W] in [0, 1]; raises ImageFileError."""
-    levels = np.asarray(open_picture(path), dtype=np.float32)
+    levels = np.asarray(open_image(path), dtype=np.float32)
     return torch.from_numpy(levels / 255).permute(2, 0, 1)[None]

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
-from clipgen.families.towers import Embedded, Tower
+from clipgen.families.text_encoders import PromptEmbeds, TextEncoder
 from clipgen.settings.checks import shown
 from clipgen.settings.settings import Note
 
@@ -30,7 +30,7 @@ BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
 class Encoded:
     """A prompt as a family takes it: what each tower makes of it, its text, and the words that none of them read."""
 
-    embedded: tuple[Embedded, ...]
+    embedded: tuple[PromptEmbeds, ...]
     text: str
     warnings: tuple[Note, ...] = ()
     lost: str = ""
@@ -70,7 +70,7 @@ def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
 
 def encode_prompt(
     prompt: str,
-    towers: Sequence[Tower],
+    towers: Sequence[TextEncoder],
     *,
     syntax: str = "a1111",
     long_prompt: str = "cut",
@@ -95,23 +95,25 @@ def encode_prompt(
     return Encoded(tuple(_embedded(runs, tower) for tower in towers), text, notes, lost)
 
 
-def _embedded(runs: list[tuple[str, float]], tower: Tower) -> Embedded:
+def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds:
     """Returns what one tower makes of runs of text, their weights applied."""
     import torch
 
     tokens = tower.tokenizer(
         "".join(text for text, _ in runs),
         padding="max_length",
-        max_length=tower.length,
+        max_length=tower.max_length,
         truncation=True,
         return_offsets_mapping=True,
         return_tensors="pt",
     )
     with torch.no_grad():
-        plain = tower.read(tower.encoder, tokens.input_ids.to(tower.encoder.device))
+        plain = tower.embed(tower.model, tokens.input_ids.to(tower.model.device))
     if all(weight == 1.0 for _, weight in runs):
         return plain
-    return replace(plain, tokens=weigh(plain.tokens, _token_weights(runs, tokens.offset_mapping[0].tolist())))
+    return replace(
+        plain, prompt_embeds=weigh(plain.prompt_embeds, _token_weights(runs, tokens.offset_mapping[0].tolist()))
+    )
 
 
 def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
@@ -124,7 +126,7 @@ def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
     return (scaled + (plain.mean() - scaled.mean())).to(prompt_embeds.dtype)
 
 
-def lost_words(text: str, tower: Tower) -> str:
+def lost_words(text: str, tower: TextEncoder) -> str:
     """Returns the words of plain text that are past a tower's limit, from the first that does not fit whole; or ''."""
     limit = _limit(tower)
     spans = tower.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
@@ -136,16 +138,16 @@ def lost_words(text: str, tower: Tower) -> str:
     return text[start:].strip(" \t\n,")
 
 
-def count_tokens(text: str, tower: Tower) -> tuple[int, int]:
+def count_tokens(text: str, tower: TextEncoder) -> tuple[int, int]:
     """Returns how many tokens a plain text has, and how many of them a tower reads."""
     return len(tower.tokenizer(text, add_special_tokens=False, verbose=False).input_ids), _limit(tower)
 
 
-def _limit(tower: Tower) -> int:
-    return tower.length - int(tower.tokenizer.num_special_tokens_to_add())
+def _limit(tower: TextEncoder) -> int:
+    return tower.max_length - int(tower.tokenizer.num_special_tokens_to_add())
 
 
-def _too_long(lost: str, tower: Tower, field: str) -> str:
+def _too_long(lost: str, tower: TextEncoder, field: str) -> str:
     return f"{field} is longer than the {_limit(tower)} tokens the model reads; left out: '{' '.join(lost.split())}'"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from clipgen import Pipeline, Result, Settings
 from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS
-from clipgen.models import Checked, Found, preflight
+from clipgen.models import CheckedModel, ModelFolder, preflight
 
 PROMPT, SEEDS = "a fox in snow", (7, 8)
 DRAWN = {"steps": 4, "width": 96, "height": 64}
@@ -53,8 +53,8 @@ def apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max())
 
 
-def check(folder: Path) -> Checked:
-    return preflight(Found("./model", folder, "folder"), LAYOUTS)
+def check(folder: Path) -> CheckedModel:
+    return preflight(ModelFolder("./model", folder, "folder"), LAYOUTS)
 
 
 def spoiled(folder: Path, copy: Path, file: str, **changes: Any) -> Path:

@@ -7,13 +7,13 @@ import torch
 from clipgen.decode import decode, is_broken, look, to_image
 from clipgen.device import Ladder
 from clipgen.families import LAYOUTS, load_family
-from clipgen.models import Found, preflight
+from clipgen.models import ModelFolder, preflight
 
 CPU = torch.device("cpu")
 
 
 def family_of(folder, dtype=torch.float32):
-    return load_family(preflight(Found("./x", folder, "folder"), LAYOUTS), CPU, dtype)[0]
+    return load_family(preflight(ModelFolder("./x", folder, "folder"), LAYOUTS), CPU, dtype)[0]
 
 
 def latents(*shape):

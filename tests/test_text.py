@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipgen.errors import PromptError
-from clipgen.families.towers import Tower, last_layer
+from clipgen.families.text_encoders import TextEncoder, last_layer
 from clipgen.settings.settings import Note
 from clipgen.text import Encoded, encode_prompt, lost_words, parse_prompt, plain_text, resolve_wildcards, weigh
 
@@ -179,7 +179,7 @@ class Model:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
         self.text_encoder = tiny.text_encoder(tokenizer)
-        self.tower = Tower(tokenizer, self.text_encoder, tokenizer.model_max_length, last_layer)
+        self.tower = TextEncoder(tokenizer, self.text_encoder, tokenizer.model_max_length, last_layer)
         self.pipeline = StableDiffusionPipeline(
             vae=tiny.vae_tiny(),
             text_encoder=self.text_encoder,
@@ -196,7 +196,7 @@ class Model:
 
     def embed(self, prompt: str, **how: Any) -> Any:
         """What the denoiser is told, [1, T, D]."""
-        return self.encode(prompt, **how).embedded[0].tokens
+        return self.encode(prompt, **how).embedded[0].prompt_embeds
 
     def theirs(self, prompt: str, negative_prompt: str = "") -> Any:
         return self.pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt)
@@ -294,13 +294,13 @@ def test_what_was_cut_had_no_say(model: Model) -> None:
 
     kept, lost = " ".join((WORDS * 2)[:30]), "pizzas, two (owl:1.4)"
     encoded = model.encode(f"{kept} {lost}", field="negative_prompt")
-    assert torch.equal(encoded.embedded[0].tokens, model.embed(kept))
+    assert torch.equal(encoded.embedded[0].prompt_embeds, model.embed(kept))
     assert encoded.lost == "pizzas, two owl"
     assert encoded.warnings[0].field == "negative_prompt"
 
 
 def test_a_word_that_fits_in_part_is_named_whole() -> None:
-    letters = Tower(tiny.tokenizer(12), None, 12, last_layer)  # one token a letter: ten letters fit
+    letters = TextEncoder(tiny.tokenizer(12), None, 12, last_layer)  # one token a letter: ten letters fit
     assert lost_words("a fox in snow", letters) == ""
     assert lost_words("a fox in snows", letters) == "snows"
     assert lost_words("a fox in a snows", letters) == "snows"
@@ -320,9 +320,9 @@ def test_a_long_prompt_can_be_refused_instead(model: Model) -> None:
 
 def test_what_one_tower_cuts_another_may_read() -> None:
     words = tiny.tokenizer(12)
-    towers = [Tower(words, tiny.text_encoder(words), length, last_layer) for length in (6, 12)]
+    towers = [TextEncoder(words, tiny.text_encoder(words), length, last_layer) for length in (6, 12)]
     short, long = encode_prompt("a fox in", towers), encode_prompt("a fox in a snow", towers)
-    assert [each.tokens.shape for each in short.embedded] == [(1, 6, 32), (1, 12, 32)]
+    assert [each.prompt_embeds.shape for each in short.embedded] == [(1, 6, 32), (1, 12, 32)]
     assert (short.lost, short.warnings) == ("", ())
     assert long.lost == "snow"
     assert "10 tokens" in long.warnings[0].message

@@ -16,9 +16,9 @@ from .upload import picture_of, read
 from .workshop import Answer, Loading, Stopped, Waiting, Workshop
 
 if TYPE_CHECKING:
-    from clipgen.clip.classify import Guess
+    from clipgen.clip.classify import Classification
     from clipgen.clip.score import Score, Scorer
-    from clipgen.gallery import Explanation, Ranked
+    from clipgen.gallery import Explanation, RankedImage
     from clipgen.pipeline.pipeline import Pipeline
 
 MOST_LABELS = 100
@@ -34,9 +34,9 @@ def scorer_of(pipe: Pipeline) -> Scorer:
 
 def score(workshop: Workshop, file: object, text: object) -> Callable[[Pipeline], Score]:
     """Returns the question how well an uploaded picture fits a text; raises ClipgenError for what cannot be asked."""
-    from clipgen.image_file import open_picture
+    from clipgen.image_file import open_image
 
-    words, picture = check_field("prompt", text, SERVED), open_picture(workshop.shelf.uploaded(file))
+    words, picture = check_field("prompt", text, SERVED), open_image(workshop.shelf.uploaded(file))
 
     def question(pipe: Pipeline) -> Score:
         from clipgen.gallery import score
@@ -46,14 +46,14 @@ def score(workshop: Workshop, file: object, text: object) -> Callable[[Pipeline]
     return question
 
 
-def rank(workshop: Workshop, files: object, text: object) -> Callable[[Pipeline], list[Ranked]]:
+def rank(workshop: Workshop, files: object, text: object) -> Callable[[Pipeline], list[RankedImage]]:
     """Returns the question which of some uploaded pictures fit a text best; raises ClipgenError."""
     words = check_field("prompt", text, SERVED)
     if not isinstance(files, list) or not 1 <= len(files) <= MOST_PICTURES:
         raise SettingsError(f"pictures must be a list of 1 to {MOST_PICTURES}", field="pictures")
     paths = [picture_of(workshop.shelf, file) for file in files]
 
-    def question(pipe: Pipeline) -> list[Ranked]:
+    def question(pipe: Pipeline) -> list[RankedImage]:
         from clipgen.gallery import rank
 
         return rank(paths, words, model=scorer_of(pipe))
@@ -63,30 +63,30 @@ def rank(workshop: Workshop, files: object, text: object) -> Callable[[Pipeline]
 
 def caption(workshop: Workshop, file: object) -> Callable[[Pipeline], str]:
     """Returns the question what an uploaded picture shows; raises ClipgenError, from the question too."""
-    from clipgen.image_file import open_picture
+    from clipgen.image_file import open_image
 
-    picture = open_picture(workshop.shelf.uploaded(file))
+    picture = open_image(workshop.shelf.uploaded(file))
 
     def question(pipe: Pipeline) -> str:
         from clipgen.models.load_captioner import load_captioner
 
-        return load_captioner(pipe.origin.model, pipe.device, offline=True).write([picture])[0]
+        return load_captioner(pipe.origin.model, pipe.device, offline=True).caption([picture])[0]
 
     return question
 
 
-def classify(workshop: Workshop, file: object, labels: object) -> Callable[[Pipeline], list[Guess]]:
+def classify(workshop: Workshop, file: object, labels: object) -> Callable[[Pipeline], list[Classification]]:
     """Returns the question which of some labels, between commas, an uploaded picture shows; raises ClipgenError."""
-    from clipgen.clip.classify import PLAIN, check_labels
-    from clipgen.image_file import open_picture
+    from clipgen.clip.classify import DEFAULT_TEMPLATES, check_labels
+    from clipgen.image_file import open_image
 
     named = [name.strip() for name in check_field("prompt", labels, SERVED).split(",") if name.strip()]
     if len(named) > MOST_LABELS:
         raise SettingsError(f"labels must be at most {MOST_LABELS}, got '{len(named)}'", field="labels")
-    check_labels(named, PLAIN)
-    picture = open_picture(workshop.shelf.uploaded(file))
+    check_labels(named, DEFAULT_TEMPLATES)
+    picture = open_image(workshop.shelf.uploaded(file))
 
-    def question(pipe: Pipeline) -> list[Guess]:
+    def question(pipe: Pipeline) -> list[Classification]:
         from clipgen.gallery import classify
 
         return classify(picture, named, model=scorer_of(pipe))[0]
@@ -99,11 +99,11 @@ def explain(workshop: Workshop, file: object, text: object) -> Callable[[Pipelin
 
     Without a text it is the prompt inside the picture; one that clipgen's own model here drew is drawn again for it.
     """
-    from clipgen.image_file import open_picture
+    from clipgen.image_file import open_image
     from clipgen.text import plain_text
 
     path = workshop.shelf.uploaded(file)
-    picture = open_picture(path)
+    picture = open_image(path)
     if isinstance(text, str) and text.strip():
         words = check_field("prompt", text, SERVED)
     else:
@@ -113,9 +113,9 @@ def explain(workshop: Workshop, file: object, text: object) -> Callable[[Pipelin
         words = plain_text(restored.settings.prompt, restored.settings.prompt_syntax)
 
     def question(pipe: Pipeline) -> Explanation:
-        from clipgen.gallery import explain_picture
+        from clipgen.gallery import explain_image
 
-        return explain_picture(scorer_of(pipe), picture, words)
+        return explain_image(scorer_of(pipe), picture, words)
 
     return question
 
@@ -149,7 +149,7 @@ def asked(workshop: Workshop, build: Callable[[], Callable[[Pipeline], Any]], vi
         yield stage.message(str(error))
 
 
-def labels_told(found: list[Guess]) -> str:
+def labels_told(found: list[Classification]) -> str:
     """Returns labels as bars, the likeliest first."""
     rows = "".join(
         f"<tr><th>{escape(guess.label)}</th>"
@@ -161,11 +161,11 @@ def labels_told(found: list[Guess]) -> str:
     return f'<table class="labels"><tbody>{rows}</tbody></table><p class="note">{note}</p>'
 
 
-def ranks_told(found: list[Ranked]) -> str:
+def ranks_told(found: list[RankedImage]) -> str:
     """Returns ranked pictures with their scores, the best first."""
     rows = "".join(
-        f'<li><img src="{stage.url(str(each.picture))}" alt="Picture {each.index + 1}">'
-        f"<div><b>{escape(Path(str(each.picture)).name)}</b>{stage.score(each.score.to_dict())}</div></li>"
+        f'<li><img src="{stage.url(str(each.image))}" alt="Picture {each.index + 1}">'
+        f"<div><b>{escape(Path(str(each.image)).name)}</b>{stage.score(each.score.to_dict())}</div></li>"
         for each in found
     )
     return f'<ol class="ranked">{rows}</ol>'

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from clipgen.errors import ClipgenError
-from clipgen.image_file import Restored
+from clipgen.image_file import RestoredSettings
 from clipgen.settings.settings import DEFAULTS
 
 from . import stage
@@ -27,14 +27,14 @@ HELP = (
 )
 
 
-def card_of(path: Path, restored: Restored) -> Card:
+def card_of(path: Path, restored: RestoredSettings) -> Card:
     """Returns an uploaded picture as the page keeps it."""
     settings = restored.settings
     record = restored.record or {}
     return Card(str(path), settings.to_dict(), settings.seed or record.get("seed") or 0, None, record.get("clip"))
 
 
-def rows(restored: Restored) -> list[tuple[str, Any]]:
+def rows(restored: RestoredSettings) -> list[tuple[str, Any]]:
     """Returns what a picture says: its app, every setting that is not the default, and what has no place here."""
     values = restored.settings.to_dict()
     chosen = [
@@ -44,7 +44,7 @@ def rows(restored: Restored) -> list[tuple[str, Any]]:
     return [*chosen, *unknown]
 
 
-def told_of(path: Path, restored: Restored) -> str:
+def told_of(path: Path, restored: RestoredSettings) -> str:
     """Returns the picture and what it says, in HTML."""
     card = card_of(path, restored)
     score = stage.score(card.clip) if card.clip else ""

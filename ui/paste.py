@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from clipgen.errors import ClipgenError, ImageFileError
-from clipgen.image_file import Restored, settings_from_text
+from clipgen.image_file import RestoredSettings, settings_from_text
 
 from . import paste_toml, stage
 
@@ -36,6 +36,6 @@ def restore_text(text: str | None) -> tuple[dict[str, Any] | None, str]:
     return restored.settings.to_dict(), told(restored, f"{FILLED} a picture by")
 
 
-def told(restored: Restored, what: str) -> str:
+def told(restored: RestoredSettings, what: str) -> str:
     """Returns where settings came from and what of them was not taken, in HTML."""
     return stage.message(f"{what} {restored.source}.", "done") + stage.notes(restored.warnings)

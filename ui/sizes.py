@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from clipgen.models.sides import Sides
+from clipgen.models.layout import SizeLimits
 from clipgen.settings.checks import Limits
 
 from .workshop import Workshop
@@ -38,10 +38,10 @@ class Size:
         return ("", "") if self.own else self.numbers
 
 
-def sizes(own: tuple[int, int], sides: Sides, limits: Limits) -> list[Size]:
+def sizes(own: tuple[int, int], sides: SizeLimits, limits: Limits) -> list[Size]:
     """Returns the sizes to choose from, the model's own shape among them as it is; none that a limit forbids."""
     width, height = own
-    unit = -(-max(width, height) // FINENESS // sides.unit) * sides.unit or sides.unit
+    unit = -(-max(width, height) // FINENESS // sides.multiple_of) * sides.multiple_of or sides.multiple_of
     found = []
     for name, ratio in SHAPES.items():
         if abs(ratio - width / height) < 0.01:
@@ -58,8 +58,8 @@ def _rounded(side: float, unit: int) -> int:
     return max(unit, round(side / unit) * unit)
 
 
-def _allowed(size: Size, sides: Sides, limits: Limits) -> bool:
-    least, most = limits.side[0], min(limits.side[1], sides.most or limits.side[1])
+def _allowed(size: Size, sides: SizeLimits, limits: Limits) -> bool:
+    least, most = limits.side[0], min(limits.side[1], sides.max_size or limits.side[1])
     fits = all(least <= side <= most for side in (size.width, size.height))
     return fits and size.width * size.height <= limits.pixels
 
@@ -70,4 +70,4 @@ def sizes_of(workshop: Workshop, model: str) -> list[Size]:
     if pipe is None or workshop.model != model:
         return []
     own = (pipe.defaults.get("width"), pipe.defaults.get("height"))
-    return sizes((own[0], own[1]), pipe.family.sides, workshop.house.limits) if own[0] and own[1] else []
+    return sizes((own[0], own[1]), pipe.family.size_limits, workshop.house.limits) if own[0] and own[1] else []

@@ -21,7 +21,7 @@ def tokens(workshop: Workshop, prompt: str | None) -> str:
         text = plain_text(prompt, "a1111")
     except ClipgenError as error:
         return f'<span class="over">{escape(str(error))}</span>'
-    tower = max(pipe.family.towers, key=lambda tower: tower.length)
+    tower = max(pipe.family.text_encoders, key=lambda tower: tower.max_length)
     count, limit = count_tokens(text, tower)
     if count <= limit:
         return f"<span>{count} of {limit} tokens</span>"

@@ -22,12 +22,12 @@ SOURCES = {
 
 def told(found: Explanation) -> str:
     """Returns the picture with a button for each word, in HTML; the page's script swaps what lies over it."""
-    from clipgen.clip.explain import smooth
+    from clipgen.clip.word_importance import upsample_maps
 
     width, height = found.image.size
     drops = found.drops or (None,) * len(found.words)
     first = max(range(len(drops)), key=lambda k: drops[k] or 0.0)  # the word that adds most
-    maps = smooth(found.maps, (height, width))
+    maps = upsample_maps(found.maps, (height, width))
     buttons = "".join(
         f'<button type="button" class="word" aria-pressed="{str(k == first).lower()}" data-veil="{_veil(each)}">'
         f"{escape(word)}{_drop(drop)}</button>"

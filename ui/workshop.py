@@ -128,7 +128,7 @@ class Workshop:
     @property
     def varies(self) -> bool:
         """Whether the model in hand draws variations of a picture."""
-        return self.pipeline is not None and self.pipeline.family.see is not None
+        return self.pipeline is not None and self.pipeline.family.encode_image is not None
 
     @property
     def loading(self) -> bool:
@@ -270,7 +270,7 @@ class Workshop:
         from clipgen.pipeline.pipeline import Pipeline
 
         house = self.house
-        return Pipeline.from_pretrained(model, house.device, house.dtype, offline=True, filling=progress.filling)
+        return Pipeline.from_pretrained(model, house.device, house.dtype, offline=True, progress=progress.filling)
 
     def _until_stopped(self, events: Iterator[E], ticket: Ticket) -> Iterator[E]:
         """Yields events until the job is told to stop, inside a step too.

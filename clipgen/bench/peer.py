@@ -63,7 +63,7 @@ class CommunityGuidance:
         level = noise_level(scheduler, timestep)
         x0 = recover_x0(self.family.predict(leaf, timestep, self.prompt), leaf, level, self.prediction)
         shown = level.sigma * x0 + (1 - level.sigma) * leaf
-        seen = _cutouts(self.family.decode(shown).clamp(0, 1), cutouts, self.encoder.side, random)
+        seen = _cutouts(self.family.decode(shown).clamp(0, 1), cutouts, self.encoder.image_size, random)
         chords = (self.encoder.image_features(seen) - self.target).norm(dim=-1)
         loss = (2 * torch.asin(chords / 2).square()).mean() * STRENGTH
         return torch.autograd.grad(loss, leaf)[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clipgen.captioning.base import BEAMS, LONGEST, cleaned
+from clipgen.captioning.clip_captioner import BEAMS, LONGEST, clean_captions
 from clipgen.clip.encoder import CUBIC, MEAN, STD
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KIND = "blip"
 
 
-class BlipWriter:
+class BlipCaptioner:
     """One loaded BlipForConditionalGeneration with its tokenizer; `preprocessor` is its preprocessor_config.json.
 
     Pictures are squeezed into a square by Pillow, as the model's own processor of transformers does.
@@ -31,13 +31,15 @@ class BlipWriter:
         self.std = torch.tensor(preprocessor.get("image_std", STD)).view(3, 1, 1)
 
     @torch.no_grad()
-    def write(self, pictures: Sequence[Image]) -> list[str]:
+    def caption(self, pictures: Sequence[Image]) -> list[str]:
         """Returns a caption of each RGB picture, always the same, by a beam of four."""
         pixels = torch.stack([self._prepare(picture) for picture in pictures])
         ids = self.model.generate(
             pixel_values=pixels.to(self.model.device), max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False
         )
-        return cleaned(self.tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True))  # the first is the start
+        return clean_captions(
+            self.tokenizer.batch_decode(ids[:, 1:], skip_special_tokens=True)
+        )  # the first is the start
 
     def _prepare(self, picture: Image) -> torch.Tensor:
         """Returns a picture as the vision tower takes it, [3, side, side]."""

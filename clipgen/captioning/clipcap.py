@@ -9,15 +9,15 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
-from clipgen.captioning.base import HeadConfig, written
+from clipgen.captioning.clip_captioner import CaptionHeadConfig, generate_captions
 from clipgen.clip.encoder import ClipEncoder
 
 LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has eight of each for a GPT-2 three times as wide
 
 
 @strict
-class CaptionerConfig(HeadConfig):
-    """Sizes of a Captioner: `features` numbers of CLIP's vector, `prefix` words made of them, by which mapper."""
+class ClipCapConfig(CaptionHeadConfig):
+    """Sizes of a ClipCap: `features` numbers of CLIP's vector, `prefix` words made of them, by which mapper."""
 
     model_type = "clipgen_clipcap"
 
@@ -58,17 +58,17 @@ def build_mapper(kind: str, features: int, width: int, prefix: int) -> nn.Module
     return nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, width * prefix))
 
 
-class Captioner(PreTrainedModel):  # type: ignore[misc]
+class ClipCap(PreTrainedModel):  # type: ignore[misc]
     """A mapper from CLIP's vectors to `prefix` word embeddings, and the decoder that reads them, a GPT2LMHeadModel.
 
     ClipCap: Mokady et al. 2021 (arXiv 2111.09734); the mapper is the MLP of section 3.1 or the transformer of 3.2.
     """
 
-    config_class = CaptionerConfig
+    config_class = ClipCapConfig
     kind: ClassVar[str] = "clipcap"
-    is_small: ClassVar[bool] = True  # what it sees of a picture: worth keeping for every picture of a training
+    cache_features: ClassVar[bool] = True  # what it sees of a picture: worth keeping for every picture of a training
 
-    def __init__(self, config: CaptionerConfig) -> None:
+    def __init__(self, config: ClipCapConfig) -> None:
         super().__init__(config)
         self.decoder = GPT2LMHeadModel(config.decoder)
         self.prefix = config.prefix
@@ -81,11 +81,11 @@ class Captioner(PreTrainedModel):  # type: ignore[misc]
         features: int = self.config.features
         return features
 
-    def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
+    def encode_images(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
         """Returns CLIP's unit vectors [B, D] of pictures [B, 3, H, W] in [0, 1]."""
         return encoder.image_features(pixels)
 
-    def lead(self, features: Tensor) -> Tensor:
+    def prefix_embeds(self, features: Tensor) -> Tensor:
         """Returns the words that stand for pictures, [B, prefix, W], of unit vectors [B, D]."""
         lead: Tensor = self.mapper(features).unflatten(1, (self.prefix, -1))
         return lead
@@ -93,12 +93,12 @@ class Captioner(PreTrainedModel):  # type: ignore[misc]
     def forward(self, features: Tensor, ids: Tensor) -> Tensor:
         """Returns the logits [B, T, V] of each token of captions [B, T], given the picture and the tokens before it."""
         words = self.decoder.transformer.wte(ids[:, :-1])
-        logits: Tensor = self.decoder(inputs_embeds=torch.cat([self.lead(features), words], dim=1)).logits
+        logits: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix_embeds(features), words], dim=1)).logits
         return logits[:, self.prefix - 1 :]
 
     @torch.no_grad()
-    def write(self, features: Tensor, tokenizer: Any) -> list[str]:
+    def caption(self, features: Tensor, tokenizer: Any) -> list[str]:
         """Returns a caption for each of the unit vectors [B, D], always the same, by a beam of four."""
-        lead = self.lead(features)
+        lead = self.prefix_embeds(features)
         seen = torch.ones(lead.shape[:2], dtype=torch.long, device=lead.device)
-        return written(self.decoder, tokenizer, inputs_embeds=lead, attention_mask=seen)
+        return generate_captions(self.decoder, tokenizer, inputs_embeds=lead, attention_mask=seen)

@@ -9,14 +9,14 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
-from clipgen.captioning.base import HeadConfig, written
+from clipgen.captioning.clip_captioner import CaptionHeadConfig, generate_captions
 from clipgen.clip.encoder import ClipEncoder
 
 HEADS = 4
 
 
 @strict
-class CocaConfig(HeadConfig):
+class CocaConfig(CaptionHeadConfig):
     """Sizes of a Coca: `states` numbers a patch, `queries` that gather from the patches."""
 
     model_type = "clipgen_coca"
@@ -50,7 +50,7 @@ class Coca(PreTrainedModel):  # type: ignore[misc]
 
     config_class = CocaConfig
     kind: ClassVar[str] = "coca"
-    is_small: ClassVar[bool] = False  # what it sees of a picture
+    cache_features: ClassVar[bool] = False  # what it sees of a picture
 
     def __init__(self, config: CocaConfig) -> None:
         super().__init__(config)
@@ -64,9 +64,9 @@ class Coca(PreTrainedModel):  # type: ignore[misc]
         states: int = self.config.states
         return states
 
-    def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
+    def encode_images(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
         """Returns CLIP's patch states [B, N, S] of pictures [B, 3, H, W] in [0, 1]."""
-        return encoder.patch_states(pixels)
+        return encoder.image_hidden_states(pixels)
 
     def forward(self, states: Tensor, ids: Tensor) -> Tensor:
         """Returns the logits [B, T, V] of each token of captions [B, T], given the picture and the tokens before it."""
@@ -76,8 +76,10 @@ class Coca(PreTrainedModel):  # type: ignore[misc]
         return logits
 
     @torch.no_grad()
-    def write(self, states: Tensor, tokenizer: Any) -> list[str]:
+    def caption(self, states: Tensor, tokenizer: Any) -> list[str]:
         """Returns a caption for each picture's patch states [B, N, S], always the same, by a beam of four."""
         start = torch.full((len(states), 1), self.decoder.config.bos_token_id, device=states.device)
         seen, looked_at = torch.ones_like(start), self.pooler(states)
-        return written(self.decoder, tokenizer, input_ids=start, attention_mask=seen, encoder_hidden_states=looked_at)
+        return generate_captions(
+            self.decoder, tokenizer, input_ids=start, attention_mask=seen, encoder_hidden_states=looked_at
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from clipgen.clip.questions import JOINTS, NUMBERS
+from clipgen.clip.prompt_check import JOINTS, NUMBERS
 
 # What a prompt or a caption says without naming anything in the picture.
 EMPTY = frozenset(word for joint in JOINTS for word in joint.split()) | {

@@ -16,7 +16,7 @@ from clipgen.settings.settings import FIELDS, Note
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from clipgen.image_file import Restored
+    from clipgen.image_file import RestoredSettings
 
 KINDS = {".png", ".jpg", ".jpeg", ".webp"}
 NAMES = ("left", "right")
@@ -41,9 +41,9 @@ def pictures_among(words: Sequence[str]) -> tuple[Path, Path] | None:
 
 def compare(paths: tuple[Path, Path], flags: Flags, judge: str | None, report: Report) -> dict[str, Any]:
     """Prints how two pictures differ and returns it for the envelope; raises ClipgenError."""
-    from clipgen.image_file import open_picture
+    from clipgen.image_file import open_image
 
-    images = [open_picture(path) for path in paths]
+    images = [open_image(path) for path in paths]
     restored = [_settings(path, report) for path in paths]
     differing = difference(*restored)
     prompts = [_prompt(flags, each) for each in restored]
@@ -66,7 +66,7 @@ def compare(paths: tuple[Path, Path], flags: Flags, judge: str | None, report: R
     }
 
 
-def difference(left: Restored | None, right: Restored | None) -> dict[str, tuple[Any, Any]]:
+def difference(left: RestoredSettings | None, right: RestoredSettings | None) -> dict[str, tuple[Any, Any]]:
     """Returns the Settings fields that two pictures do not share, with both values; {} if one has no settings."""
     if left is None or right is None:
         return {}
@@ -84,7 +84,7 @@ def mean_difference(left: Image, right: Image) -> float | None:
     return float(np.abs(a - b).mean())
 
 
-def _settings(path: Path, report: Report) -> Restored | None:
+def _settings(path: Path, report: Report) -> RestoredSettings | None:
     from clipgen.image_file import read_settings
 
     try:
@@ -94,7 +94,7 @@ def _settings(path: Path, report: Report) -> Restored | None:
         return None
 
 
-def _prompt(flags: Flags, restored: Restored | None) -> str | None:
+def _prompt(flags: Flags, restored: RestoredSettings | None) -> str | None:
     """Returns the text that a picture is scored by: what --prompt says, else its own prompt."""
     from clipgen.text import plain_text
 
@@ -109,15 +109,15 @@ def _opinions(
     name: str, images: Sequence[Image], prompts: Sequence[str | None], flags: Flags
 ) -> tuple[list[Opinion], str]:
     """Returns what one CLIP makes of each picture, and that CLIP's name."""
-    from clipgen.gallery import load_clip, look
+    from clipgen.gallery import iter_image_features, load_clip
 
     scorer = load_clip(name, flags.options.device, offline=flags.options.offline)
-    seen = [features for _, features in look(scorer.encoder, enumerate(images))]
+    seen = [features for _, features in iter_image_features(scorer.encoder, enumerate(images))]
     scores = [scorer.score_features(each[None], [text or ""])[0] for each, text in zip(seen, prompts, strict=True)]
     return [opinion(score) for score in scores], scorer.encoder.name
 
 
-def _self_graded(restored: Sequence[Restored | None], clip: str | None) -> bool:
+def _self_graded(restored: Sequence[RestoredSettings | None], clip: str | None) -> bool:
     """Tells whether the CLIP that looks at the pictures has steered one of them."""
     records = [each.record for each in restored if each is not None and each.record]
     scores = [record["clip"] for record in records if record["clip"]]

@@ -21,7 +21,7 @@ from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.pipeline import inputs
 
 if TYPE_CHECKING:
-    from clipgen.models import Found
+    from clipgen.models import ModelFolder
 
 EVENTS = "clipgen-events/1"
 
@@ -87,7 +87,7 @@ def configure_hub_progress(report: Report) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def require_model(model: str, *, offline: bool, replayed: bool = False) -> Found:
+def require_model(model: str, *, offline: bool, replayed: bool = False) -> ModelFolder:
     """Finds a model before anything heavy is imported; one that only a picture names is never fetched.
 
     Raises ModelNotFound, SettingsError.

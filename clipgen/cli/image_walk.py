@@ -104,9 +104,9 @@ class ImageWalk:
 
     def seen(self, names: Sequence[str], clip: Clip) -> Iterator[tuple[Path, Tensor, Scorer]]:
         """Yields each picture's path and unit vector [D] with the CLIP that saw it, which loads once one is open."""
-        from clipgen.gallery import find_pictures
+        from clipgen.gallery import find_images
 
-        paths = list(find_pictures(names))
+        paths = list(find_images(names))
         return self.over(paths, self._looked(paths, clip))
 
     def over(self, paths: Sequence[Path], seen: Generator[Item, None, None]) -> Iterator[Item]:
@@ -121,20 +121,20 @@ class ImageWalk:
                     return
 
     def _looked(self, paths: Sequence[Path], clip: Clip) -> Generator[tuple[Path, Tensor, Scorer], None, None]:
-        from clipgen.gallery import look
+        from clipgen.gallery import iter_image_features
 
-        pictures = self.opened(paths)
+        pictures = self.open_images(paths)
         if (first := next(pictures, None)) is None:
             return
         scorer = self.loaded(clip.model, lambda: clip.load(self.report))
-        for path, features in look(scorer.encoder, chain([first], pictures)):
+        for path, features in iter_image_features(scorer.encoder, chain([first], pictures)):
             yield path, features, scorer
 
-    def opened(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
+    def open_images(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Image]]:
         """Yields the pictures that can be opened; the others are taken as faults."""
-        from clipgen.gallery import opened
+        from clipgen.gallery import open_images
 
-        return opened(paths, self.fault)
+        return open_images(paths, self.fault)
 
     def loaded(self, model: str, load: Callable[[], Item]) -> Item:
         """Returns what `load` loads of a model, told in the bar; a signal waits until it is there."""
@@ -177,6 +177,6 @@ class ImageWalk:
 def warn_cut(report: Report, scorer: Scorer, texts: Sequence[str]) -> None:
     """Warns of texts that a CLIP reads in part only."""
     for text in texts:
-        if scorer.encoder.is_cut(text):
+        if scorer.encoder.is_truncated(text):
             limit = scorer.encoder.text_limit
             report.warn(Note("prompt-cut", "prompt", f"'{shown(text)}' is longer than the {limit} tokens CLIP reads"))

@@ -12,7 +12,7 @@ from clipgen.settings.settings import Note
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipgen.clip.questions import Check
+    from clipgen.clip.prompt_check import PhraseCheck
     from clipgen.pipeline.result import Result
 
 ALL = "all"  # of --require: what the prompt itself asks for
@@ -27,9 +27,9 @@ class Seen:
         self._report = report
         self._features: list[Tensor] = []
 
-    def checks(self, result: Result) -> Sequence[Check]:
+    def checks(self, result: Result) -> Sequence[PhraseCheck]:
         """Returns and tells CLIP's answers to what is required, none if nothing is; warns where there is no CLIP."""
-        if self._required and result.examiner is None:
+        if self._required and result.prompt_checker is None:
             self._report.warn(NOTHING)
         own = result.checks if ALL in self._required else ()
         checks = (*own, *result.check([text for text in self._required if text != ALL]))

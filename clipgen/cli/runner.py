@@ -25,7 +25,7 @@ from clipgen.report.score_text import likeness_line, score_line
 from clipgen.settings.settings import INFORMING, Note, Settings
 
 if TYPE_CHECKING:
-    from clipgen.clip.questions import Check
+    from clipgen.clip.prompt_check import PhraseCheck
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Result, Step
 
@@ -196,7 +196,7 @@ class Runner:
             self.report.result(result.path)
 
     def _image_event(
-        self, number: int, run: Run, result: Result, digest: str | None, checks: Sequence[Check] = ()
+        self, number: int, run: Run, result: Result, digest: str | None, checks: Sequence[PhraseCheck] = ()
     ) -> None:
         self.report.event(
             "image",

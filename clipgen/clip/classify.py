@@ -11,13 +11,13 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
 
-PLAIN = ("{}",)
+DEFAULT_TEMPLATES = ("{}",)
 PLACE = "{}"  # where a template takes the label
 FEWEST = 2
 
 
 @dataclass(frozen=True)
-class Guess:
+class Classification:
     """One label of a picture: its probability among all labels, and its cosine."""
 
     label: str
@@ -35,7 +35,7 @@ def check_labels(labels: Sequence[str], templates: Sequence[str]) -> None:
         raise SettingsError(f"template must hold {PLACE} once, got '{wrong[0]}'", field="template")
 
 
-def label_features(encoder: ClipEncoder, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> Tensor:
+def label_features(encoder: ClipEncoder, labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
     """Returns the unit vectors [L, D] of labels, each the mean over the templates that it is put into."""
     texts = [template.replace(PLACE, label) for label in labels for template in templates]
     features = encoder.text_features(texts).unflatten(0, (len(labels), len(templates)))
@@ -47,8 +47,10 @@ def probabilities(encoder: ClipEncoder, images: Tensor, labels: Tensor) -> Tenso
     return encoder.logits(images, labels).softmax(dim=-1)
 
 
-def guesses(encoder: ClipEncoder, image: Tensor, labels: Sequence[str], features: Tensor) -> list[Guess]:
+def classify_features(
+    encoder: ClipEncoder, image: Tensor, labels: Sequence[str], features: Tensor
+) -> list[Classification]:
     """Returns the labels of one picture, the likeliest first; its unit vector is [D], those of the labels [L, D]."""
     chances = probabilities(encoder, image[None], features)[0].tolist()
-    found = map(Guess, labels, chances, (features @ image).tolist())
+    found = map(Classification, labels, chances, (features @ image).tolist())
     return sorted(found, key=lambda guess: guess.probability, reverse=True)

@@ -41,14 +41,14 @@ class ClipEncoder:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: str = model.config.model_type  # clip, siglip or siglip2
-        self.side = _side_of(model.config)
+        self.image_size = _side_of(model.config)
         self.text_limit: int = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
         mean, std = (MEAN, STD) if self.kind == "clip" else (HALF, HALF)
         self.mean = torch.tensor(preprocessor.get("image_mean", mean), device=model.device).view(3, 1, 1)
         self.std = torch.tensor(preprocessor.get("image_std", std), device=model.device).view(3, 1, 1)
         known = preprocessor.get("resample", CUBIC)
         self._resample: int = known if known in KERNELS else CUBIC
-        self._edge = _shortest_edge(preprocessor.get("size"), self.side) if self.kind == "clip" else 0
+        self._edge = _shortest_edge(preprocessor.get("size"), self.image_size) if self.kind == "clip" else 0
         self._kept: dict[str, Tensor] = {}
         self._lock = Lock()
 
@@ -65,7 +65,7 @@ class ClipEncoder:
                 del self._kept[next(iter(self._kept))]
             return found
 
-    def is_cut(self, text: str) -> bool:
+    def is_truncated(self, text: str) -> bool:
         """Tells whether a text is longer than the tokens it reads."""
         return len(self.tokenizer(self._as_trained(text), verbose=False).input_ids) > self.text_limit
 
@@ -91,17 +91,17 @@ class ClipEncoder:
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Returns the unit vectors [I, D] of pictures [I, 3, H, W] in [0, 1]; those of its own side are not resized."""
-        features = self.model.get_image_features(**self._told(pixels))
+        features = self.model.get_image_features(**self._vision_inputs(pixels))
         return F.normalize(features.pooler_output.float(), dim=-1)
 
-    def patch_states(self, pixels: Tensor) -> Tensor:
+    def image_hidden_states(self, pixels: Tensor) -> Tensor:
         """Returns the last states [I, N, W] of the patches of pictures [I, 3, H, W] in [0, 1]; see `image_features`."""
-        states: Tensor = self.model.vision_model(**self._told(pixels)).last_hidden_state.float()
+        states: Tensor = self.model.vision_model(**self._vision_inputs(pixels)).last_hidden_state.float()
         return states
 
-    def _told(self, pixels: Tensor) -> dict[str, Tensor]:
+    def _vision_inputs(self, pixels: Tensor) -> dict[str, Tensor]:
         """Returns what the vision tower takes for pictures [I, 3, H, W] in [0, 1]."""
-        seen = self.see(pixels.to(self.model.device)).to(self.model.dtype)
+        seen = self.preprocess(pixels.to(self.model.device)).to(self.model.dtype)
         if self.kind == "siglip2":
             return patches_of(seen, self.model.config.vision_config.patch_size)
         return {"pixel_values": seen}
@@ -112,7 +112,7 @@ class ClipEncoder:
         logits: Tensor = images @ texts.T * self.model.logit_scale.exp() + bias
         return logits
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def preprocess(self, pixels: Tensor) -> Tensor:
         """Returns pictures on its device as the vision tower takes them: of its own size, normalised.
 
         CLIP sees the centre square, SigLIP the whole picture, squeezed, its variant for any aspect ratio unsqueezed.
@@ -123,8 +123,8 @@ class ClipEncoder:
         left, top, right, bottom = self._crop(*size)
         return (pixels[..., top:bottom, left:right] - self.mean) / self.std
 
-    def prepare(self, image: Image) -> Tensor:
-        """Returns an RGB picture of any size as one [3, H, W] in [0, 1] that `see` will only normalise; by Pillow."""
+    def to_pixels(self, image: Image) -> Tensor:
+        """Returns an RGB image of any size as pixels [3, H, W] in [0, 1]; `preprocess` then only normalises them."""
         if self.kind == "clip":
             image = _middle(image)
         height, width = self._size_seen(image.height, image.width)
@@ -137,8 +137,8 @@ class ClipEncoder:
         if self.kind == "siglip2":
             vision = self.model.config.vision_config
             return within_patches(height, width, vision.patch_size, vision.num_patches)
-        if not self._edge or (height, width) == (self.side, self.side):
-            return self.side, self.side
+        if not self._edge or (height, width) == (self.image_size, self.image_size):
+            return self.image_size, self.image_size
         scale = self._edge / min(height, width)
         return max(self._edge, int(height * scale)), max(self._edge, int(width * scale))
 
@@ -146,8 +146,8 @@ class ClipEncoder:
         """Returns left, top, right and bottom of what is seen of a resized picture."""
         if self.kind == "siglip2":
             return 0, 0, width, height
-        top, left = (height - self.side) // 2, (width - self.side) // 2
-        return left, top, left + self.side, top + self.side
+        top, left = (height - self.image_size) // 2, (width - self.image_size) // 2
+        return left, top, left + self.image_size, top + self.image_size
 
 
 def _shortest_edge(size: Any, side: int) -> int:

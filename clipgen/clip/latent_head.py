@@ -20,7 +20,7 @@ class LatentHead:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.side: int = model.config.image_size
+        self.image_size: int = model.config.image_size
 
     def features(self, latents: Tensor, sigma: Tensor) -> Tensor:
         """Returns unit vectors [B, D] of latents [B, C, h, w] with noise levels sigma [B] in [0, 1].
@@ -37,4 +37,8 @@ class LatentHead:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         square = latents[..., top : top + side, left : left + side]
-        return square if side == self.side else F.interpolate(square, (self.side, self.side), mode="area")
+        return (
+            square
+            if side == self.image_size
+            else F.interpolate(square, (self.image_size, self.image_size), mode="area")
+        )

@@ -15,8 +15,18 @@ from clipgen.families import (
     stable_diffusion_xl,
     stable_unclip,
 )
-from clipgen.families.towers import Embedded, Seen, Tower
-from clipgen.models import Checked, Filling, Layout, Sides, check_scheduler, encoder_of, load, read_json, untold
+from clipgen.families.text_encoders import ImageEmbeds, PromptEmbeds, TextEncoder
+from clipgen.models import (
+    CheckedModel,
+    Layout,
+    LoadProgress,
+    SizeLimits,
+    check_scheduler,
+    encoder_of,
+    ignore_progress,
+    load,
+    read_json,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,46 +41,46 @@ Conditioning = Mapping[str, "Tensor"]  # what a denoiser is told, tensors [B, ..
 class Family(Protocol):
     """What the flow asks of a loaded model, whatever its architecture.
 
-    `towers` are its text encoders, `denoiser` and `vae` its networks, `defaults` Settings fields, `sides` what its
+    `text_encoders`, `denoiser` and `vae` are its networks, `defaults` Settings fields, `size_limits` the sizes that its
     pictures may measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where no such matrix is.
-    `latent_head` guesses from noisy latents what the model's own CLIP would see; None where a model brings none.
+    `latent_head` predicts from noisy latents what the model's own CLIP would see; None where a model brings none.
     `see` turns pixels [1, 3, H, W] in [0, 1] into what the denoiser is told of them; None where it can't be told any.
     `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
     and negative prompts say nothing.
     """
 
     name: str
-    prediction: str
+    prediction_type: str
     scheduler_config: Mapping[str, Any]
     defaults: Mapping[str, Any]
     latent_rgb: Tensor | None
     latent_head: LatentHead | None
-    see: Callable[[Tensor], Seen] | None
+    encode_image: Callable[[Tensor], ImageEmbeds] | None
     distilled: bool
-    towers: Sequence[Tower]
-    sides: Sides
+    text_encoders: Sequence[TextEncoder]
+    size_limits: SizeLimits
     denoiser: Any
     vae: Any
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Returns [C, h, w] of the latents of one picture of that size in pixels."""
 
-    def tokens(self, width: int, height: int) -> int:
+    def image_seq_len(self, width: int, height: int) -> int:
         """Returns how many places of one picture the denoiser sees: what a schedule shifts by."""
 
     def sigmas(self, steps: int) -> Sequence[float] | None:
         """Returns the noise levels of so many steps, before any shift, if it wants others than its scheduler's own."""
 
-    def encode(self, embedded: Sequence[Embedded], blank: bool) -> Conditioning:
+    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> Conditioning:
         """Returns what the denoiser is told of one prompt, tensors [1, ...]; one `embedded` a tower.
 
         `blank` = the prompt has no text at all, as a negative prompt that nobody gave.
         """
 
-    def at_scale(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning:
+    def with_guidance_scale(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning:
         """Returns the conditioning with the guidance scale in it where the denoiser takes one, else as it is."""
 
-    def with_picture(self, conditioning: Conditioning, seen: Tensor | None, weight: float, seed: int) -> Conditioning:
+    def with_image(self, conditioning: Conditioning, seen: Tensor | None, weight: float, seed: int) -> Conditioning:
         """Returns the conditioning of a prompt with a picture in it, by what `see` told; None is no picture.
 
         `weight` 1 is the picture alone as far as the family can, 0 none of it; `seed` draws noise where it needs some.
@@ -110,7 +120,7 @@ COLOURS = {  # by how the names of its pipelines begin, the longest first
 }
 
 
-def rough_colours(pipeline_class: str, channels: int) -> Tensor | None:
+def latent_rgb_matrix(pipeline_class: str, channels: int) -> Tensor | None:
     """Returns the matrix [C, 3] from latents to colours of any pipeline of a family, None where none is known."""
     import torch
 
@@ -127,13 +137,13 @@ def make_family(
 
 
 def load_family(
-    checked: Checked, device: torch.device, dtype: torch.dtype, filling: Filling = untold
+    checked: CheckedModel, device: torch.device, dtype: torch.dtype, progress: LoadProgress = ignore_progress
 ) -> tuple[Family, Scorer | None]:
     """Loads a model that has passed the preflight: its family adapter, and the scorer of its CLIP if it brings one."""
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.score import Scorer, read_captions
 
-    parts, scorer = {**load(checked, device, dtype, filling), **checked.sheets}, None
+    parts, scorer = {**load(checked, device, dtype, progress), **checked.config_components}, None
     if "clip" in parts:
         folder = checked.found.path / "clip"
         preprocessor = folder / "preprocessor_config.json"
@@ -143,7 +153,7 @@ def load_family(
     return make_family(checked.layout, parts, checked.scheduler, checked.index), scorer
 
 
-def adopt(pipeline: Any) -> Family:
+def family_from_pipeline(pipeline: Any) -> Family:
     """Returns the adapter of a diffusers pipeline that somebody else has loaded; raises ModelError if none fits it."""
     name = type(pipeline).__name__
     if name not in LAYOUTS:
@@ -163,26 +173,26 @@ def _parts(pipeline: Any, layout: Layout) -> dict[str, Any]:
     parts = {name: known[name] for name in layout.networks if known.get(name) is not None}
     tokenizers = [name for name in layout.tokenizers if encoder_of(name) in parts]
     required = [name for name, part in layout.networks.items() if part.required]
-    if missing := [name for name in (*required, *tokenizers, *layout.sheets) if known.get(name) is None]:
+    if missing := [name for name in (*required, *tokenizers, *layout.config_components) if known.get(name) is None]:
         raise ModelError(f"{type(pipeline).__name__} has no {missing[0]}.")
-    return {**parts, **{name: known[name] for name in tokenizers}, **_sheets(known, layout)}
+    return {**parts, **{name: known[name] for name in tokenizers}, **_config_components(known, layout)}
 
 
-def _sheets(components: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+def _config_components(components: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     """Returns the configs of a pipeline's components that are nothing else."""
     return {
         name: dict(part.config) if isinstance(getattr(part, "config", None), Mapping) else part.to_dict()
-        for name, part in ((name, components[name]) for name in layout.sheets)
+        for name, part in ((name, components[name]) for name in layout.config_components)
     }
 
 
-def stacked(told: Sequence[Conditioning]) -> Conditioning:
+def stack_conditionings(told: Sequence[Conditioning]) -> Conditioning:
     """Joins the conditionings of several pictures, [1, ...] each, to one of [B, ...]."""
     import torch
 
     return {name: torch.cat([each[name] for each in told]) for name in told[0]}
 
 
-def for_rows(told: Conditioning, rows: int) -> Conditioning:
+def repeat_conditioning(told: Conditioning, rows: int) -> Conditioning:
     """Returns a conditioning of fewer rows, each repeated for its picture's candidates, who follow each other."""
     return {name: tensor.repeat_interleave(rows // len(tensor), dim=0) for name, tensor in told.items()}

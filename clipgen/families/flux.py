@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.families import folder
-from clipgen.families.latents import OnLatents, factor_of
-from clipgen.families.towers import Embedded, clip_tower, last_layer, t5_tower
-from clipgen.models import Layout, Part, Sides
+from clipgen.families import components
+from clipgen.families.latent_family import LatentFamily, vae_scale_factor
+from clipgen.families.text_encoders import PromptEmbeds, clip_text_encoder, last_layer, t5_text_encoder
+from clipgen.models import Layout, NetworkSpec, SizeLimits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,40 +26,40 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
     if config.in_channels % PATCH**2 or config.patch_size != 1:
         raise ModelError(f"transformer takes {config.in_channels} channels, which are no {PATCH} x {PATCH} latents.")
     takes, gives = (channels // PATCH**2 for channels in (config.in_channels, transformer.out_channels))
-    folder.check_latents("transformer", takes, gives, networks["vae"])
+    components.check_latents("transformer", takes, gives, networks["vae"])
     text, t5 = networks["text_encoder"].config, networks["text_encoder_2"].config
-    folder.check_width("transformer reads a summary", config.pooled_projection_dim, text.hidden_size)
-    folder.check_width("transformer reads embeddings", config.joint_attention_dim, t5.d_model)
-    folder.check_lengths(tokenizers, networks, "tokenizer")
+    components.check_width("transformer reads a summary", config.pooled_projection_dim, text.hidden_size)
+    components.check_width("transformer reads embeddings", config.joint_attention_dim, t5.d_model)
+    components.check_lengths(tokenizers, networks, "tokenizer")
     if len(config.axes_dims_rope) != 3 or sum(config.axes_dims_rope) != config.attention_head_dim:
         raise ModelError("transformer/config.json: axes_dims_rope must be 3 numbers that sum to attention_head_dim.")
 
 
-def _sides(networks: Mapping[str, Any]) -> Sides:
-    return Sides(factor_of(networks["vae"]) * PATCH)
+def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
+    return SizeLimits(vae_scale_factor(networks["vae"]) * PATCH)
 
 
 LAYOUT = Layout(
     family="flux",
     pipeline_classes=("FluxPipeline",),
     networks={
-        "transformer": Part((("diffusers", "FluxTransformer2DModel"),)),
-        "vae": folder.VAE,
-        "text_encoder": folder.CLIP_TEXT,
-        "text_encoder_2": folder.T5_TEXT,
-        "clip": folder.CLIP,
+        "transformer": NetworkSpec((("diffusers", "FluxTransformer2DModel"),)),
+        "vae": components.VAE,
+        "text_encoder": components.CLIP_TEXT,
+        "text_encoder_2": components.T5_TEXT,
+        "clip": components.CLIP,
     },
-    tokenizers={"tokenizer": folder.CLIP_TOKENIZER, "tokenizer_2": folder.T5_TOKENIZER},
-    schedulers=folder.FLOWS,
-    unused=folder.UNUSED,
+    tokenizers={"tokenizer": components.CLIP_TOKENIZER, "tokenizer_2": components.T5_TOKENIZER},
+    schedulers=components.FLOWS,
+    unused=components.UNUSED,
     predictions=("flow",),
     guidance="distilled (dev), none (schnell)",
     check=_check,
-    sides=_sides,
+    size_limits=_size_limits,
 )
 
 
-class Flux(OnLatents):
+class Flux(LatentFamily):
     """Adapter of one loaded model, dev or schnell; see the Family protocol. Black Forest Labs 2024.
 
     One pass a step: there is no unconditional half, so a negative prompt says nothing. In dev `guidance_scale` is the
@@ -74,21 +74,21 @@ class Flux(OnLatents):
         self.transformer = parts["transformer"]
         self.takes_scale = bool(self.transformer.config.guidance_embeds)
         steps, guidance_scale, length = DEV if self.takes_scale else SCHNELL
-        towers = [clip_tower(parts, "", last_layer), t5_tower(parts, "_2", length)]
-        super().__init__(self.transformer, parts["vae"], towers, _sides(parts), scheduler_config)
+        text_encoders = [clip_text_encoder(parts, "", last_layer), t5_text_encoder(parts, "_2", length)]
+        super().__init__(self.transformer, parts["vae"], text_encoders, _size_limits(parts), scheduler_config)
         self.defaults: Mapping[str, Any] = self._own_defaults(SIDE, steps, guidance_scale)
 
     def sigmas(self, steps: int) -> Sequence[float] | None:
         """Returns 1 to 1/steps, evenly spaced: pure noise first, a step from none last."""
         return [(steps - step) / steps for step in range(steps)]
 
-    def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
+    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D], pooled_projections [1, P]}."""
-        pooled = embedded[0].pooled
+        pooled = embedded[0].pooled_prompt_embeds
         assert pooled is not None
-        return {"encoder_hidden_states": embedded[1].tokens, "pooled_projections": pooled}
+        return {"encoder_hidden_states": embedded[1].prompt_embeds, "pooled_projections": pooled}
 
-    def at_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
+    def with_guidance_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
         """Returns the conditioning with {guidance [B]} in it, if the network takes it."""
         if not self.takes_scale:
             return conditioning

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.families import folder
-from clipgen.families.latents import OnLatents, factor_of
-from clipgen.families.towers import Embedded, Seen
-from clipgen.models import Layout, Part, Sheet, Sides
+from clipgen.families import components
+from clipgen.families.latent_family import LatentFamily, vae_scale_factor
+from clipgen.families.text_encoders import ImageEmbeds, PromptEmbeds
+from clipgen.models import ConfigComponent, Layout, NetworkSpec, SizeLimits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
             f"unet takes {unet.in_channels} channels and gives {unet.out_channels}; with a movq of {channels} it must "
             f"give {2 * channels}: the noise and its variance."
         )
-    folder.check_inputs(networks["unet"], "kandinsky_2_2", known=("addition_embed_type", "encoder_hid_dim_type"))
+    components.check_inputs(networks["unet"], "kandinsky_2_2", known=("addition_embed_type", "encoder_hid_dim_type"))
     if (unet.addition_embed_type, unet.encoder_hid_dim_type) != ("image", "image_proj"):
         raise ModelError("unet/config.json: addition_embed_type must be image, and encoder_hid_dim_type image_proj.")
     if unet.encoder_hid_dim != vision.projection_dim:
@@ -38,63 +38,65 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
         raise ModelError(f"unet reads picture vectors of {unet.encoder_hid_dim}, {given}.")
 
 
-def _sides(networks: Mapping[str, Any]) -> Sides:
-    return Sides(factor_of(networks["movq"]) ** 2)
+def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
+    return SizeLimits(vae_scale_factor(networks["movq"]) ** 2)
 
 
 LAYOUT = Layout(
     family="kandinsky_2_2",
     pipeline_classes=("KandinskyV22CombinedPipeline",),
     networks={
-        "unet": folder.UNET,
-        "movq": Part((("diffusers", "VQModel"),)),
-        "prior_image_encoder": Part((("transformers", "CLIPVisionModelWithProjection"),)),
+        "unet": components.UNET,
+        "movq": NetworkSpec((("diffusers", "VQModel"),)),
+        "prior_image_encoder": NetworkSpec((("transformers", "CLIPVisionModelWithProjection"),)),
     },
     tokenizers={},
-    schedulers=folder.DIFFUSION,
+    schedulers=components.DIFFUSION,
     unused={
         "prior_prior": (("diffusers", "PriorTransformer"),),
         "prior_text_encoder": (("transformers", "CLIPTextModelWithProjection"),),
-        "prior_tokenizer": folder.CLIP_TOKENIZER,
+        "prior_tokenizer": components.CLIP_TOKENIZER,
         "prior_scheduler": (("diffusers", "UnCLIPScheduler"),),
     },
-    predictions=folder.NO_FLOW,
+    predictions=components.NO_FLOW,
     guidance="classifier-free, of the picture",
     check=_check,
-    sides=_sides,
-    sheets={"prior_image_processor": Sheet(folder.UNUSED["feature_extractor"], "preprocessor_config.json")},
-    sees=("prior_image_encoder",),
-    only_varies=True,
+    size_limits=_size_limits,
+    config_components={
+        "prior_image_processor": ConfigComponent(components.UNUSED["feature_extractor"], "preprocessor_config.json")
+    },
+    image_networks=("prior_image_encoder",),
+    requires_image=True,
 )
 
 
-class Kandinsky22(OnLatents):
+class Kandinsky22(LatentFamily):
     """Adapter of one loaded model; see the Family protocol."""
 
     name = "kandinsky_2_2"
 
     def __init__(self, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]) -> None:
-        from clipgen.clip.vision import VisionTower
+        from clipgen.clip.image_encoder import ImageEncoder
 
         self.unet = parts["unet"]
         known = {**scheduler_config, "variance_type": "fixed_small_log"}
-        super().__init__(self.unet, parts["movq"], [], _sides(parts), known)
+        super().__init__(self.unet, parts["movq"], [], _size_limits(parts), known)
         self.defaults: Mapping[str, Any] = {
             **self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE),
             "scheduler": SCHEDULER,
         }
-        self.tower = VisionTower(parts["prior_image_encoder"], parts["prior_image_processor"])
-        self.see = lambda pixels: Seen(self.tower.embeds(pixels))
+        self.image_encoder = ImageEncoder(parts["prior_image_encoder"], parts["prior_image_processor"])
+        self.encode_image = lambda pixels: ImageEmbeds(self.image_encoder.image_embeds(pixels))
 
-    def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
+    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> dict[str, Tensor]:
         """Returns {}: no prompt is told."""
         return {}
 
-    def with_picture(
+    def with_image(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
         """Returns {image_embeds [1, D]}: the vector, moved towards that of no picture where it weighs less than 1."""
-        nothing = self.tower.of_nothing()
+        nothing = self.image_encoder.zero_image_embeds()
         return {"image_embeds": nothing if seen is None else nothing.lerp(seen, weight)}
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:

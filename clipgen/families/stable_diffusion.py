@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.families import folder
-from clipgen.families.latents import OnLatents, factor_of
-from clipgen.families.towers import Embedded, Seen, clip_tower, last_layer
-from clipgen.models import Layout, Sides
-from clipgen.models.load_captioner import HEADS
+from clipgen.families import components
+from clipgen.families.latent_family import LatentFamily, vae_scale_factor
+from clipgen.families.text_encoders import ImageEmbeds, PromptEmbeds, clip_text_encoder, last_layer
+from clipgen.models import Layout, SizeLimits
+from clipgen.models.load_captioner import HEAD_SPECS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,15 +23,15 @@ STEPS, GUIDANCE_SCALE = 30, 7.5
 def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]) -> None:
     """Raises ModelError for networks that do not fit one another, and for UNets that want more than a prompt."""
     unet, text = networks["unet"], networks["text_encoder"].config
-    folder.check_latents("unet", unet.config.in_channels, unet.config.out_channels, networks["vae"])
-    folder.check_inputs(unet, "stable_diffusion")
-    folder.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
-    folder.check_lengths(tokenizers, networks, "tokenizer")
+    components.check_latents("unet", unet.config.in_channels, unet.config.out_channels, networks["vae"])
+    components.check_inputs(unet, "stable_diffusion")
+    components.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
+    components.check_lengths(tokenizers, networks, "tokenizer")
     if "coca" in networks:
-        _check_writer(networks)
+        _check_coca(networks)
 
 
-def _check_writer(networks: Mapping[str, Any]) -> None:
+def _check_coca(networks: Mapping[str, Any]) -> None:
     """Raises ModelError for a CoCa that does not fit the CLIP beside it, or has none."""
     if "clip" not in networks:
         raise ModelError("coca writes of what a CLIP sees, and the model brings none.")
@@ -46,33 +46,33 @@ def _check_writer(networks: Mapping[str, Any]) -> None:
         )
 
 
-def _sides(networks: Mapping[str, Any]) -> Sides:
-    return Sides(factor_of(networks["vae"]))
+def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
+    return SizeLimits(vae_scale_factor(networks["vae"]))
 
 
 LAYOUT = Layout(
     family="stable_diffusion",
     pipeline_classes=("StableDiffusionPipeline",),
     networks={
-        "unet": folder.UNET,
-        "vae": folder.VAE,
-        "text_encoder": folder.CLIP_TEXT,
-        "clip": folder.CLIP,
-        "latent_head": folder.LATENT_HEAD,
-        "coca": HEADS["coca"],
+        "unet": components.UNET,
+        "vae": components.VAE,
+        "text_encoder": components.CLIP_TEXT,
+        "clip": components.CLIP,
+        "latent_head": components.LATENT_HEAD,
+        "coca": HEAD_SPECS["coca"],
     },
-    tokenizers={"tokenizer": folder.CLIP_TOKENIZER},
-    schedulers=folder.DIFFUSION,
-    unused={"safety_checker": (("stable_diffusion", "StableDiffusionSafetyChecker"),), **folder.UNUSED},
-    predictions=folder.NO_FLOW,
+    tokenizers={"tokenizer": components.CLIP_TOKENIZER},
+    schedulers=components.DIFFUSION,
+    unused={"safety_checker": (("stable_diffusion", "StableDiffusionSafetyChecker"),), **components.UNUSED},
+    predictions=components.NO_FLOW,
     guidance="classifier-free",
     check=_check,
-    sides=_sides,
-    sees=("clip", "coca"),
+    size_limits=_size_limits,
+    image_networks=("clip", "coca"),
 )
 
 
-class StableDiffusion(OnLatents):
+class StableDiffusion(LatentFamily):
     """Adapter of one loaded model; see the Family protocol. Rombach et al. 2022 (arXiv 2112.10752)."""
 
     name = "stable_diffusion"
@@ -83,21 +83,21 @@ class StableDiffusion(OnLatents):
         from clipgen.clip.latent_head import LatentHead
 
         self.unet, self.text_encoder = parts["unet"], parts["text_encoder"]
-        towers = [clip_tower(parts, "", last_layer)]
-        super().__init__(self.unet, parts["vae"], towers, _sides(parts), scheduler_config)
+        text_encoders = [clip_text_encoder(parts, "", last_layer)]
+        super().__init__(self.unet, parts["vae"], text_encoders, _size_limits(parts), scheduler_config)
         self.defaults: Mapping[str, Any] = self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE)
         if self.unet.config.in_channels == len(LATENT_RGB):
             self.latent_rgb = torch.tensor(LATENT_RGB)
         if "latent_head" in parts:
             self.latent_head = LatentHead(parts["latent_head"])
         if "coca" in parts:
-            self.coca, self.encoder, self.see = parts["coca"], parts["encoder"], self._read
+            self.coca, self.encoder, self.encode_image = parts["coca"], parts["encoder"], self._read
 
-    def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
+    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D]}."""
-        return {"encoder_hidden_states": embedded[0].tokens}
+        return {"encoder_hidden_states": embedded[0].prompt_embeds}
 
-    def with_picture(
+    def with_image(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
         """Returns the prompt's text states moved towards those of the picture: all the way at a weight of 1."""
@@ -106,16 +106,16 @@ class StableDiffusion(OnLatents):
         told = conditioning["encoder_hidden_states"]
         return {**conditioning, "encoder_hidden_states": told.lerp(seen.to(told), weight)}
 
-    def _read(self, pixels: Tensor) -> Seen:
+    def _read(self, pixels: Tensor) -> ImageEmbeds:
         """Returns the text states [1, T, D] of the caption that CoCa writes of a picture [1, 3, H, W] in [0, 1].
 
         unCLIP (Ramesh et al. 2022, arXiv 2204.06125) tells its decoder CLIP's vector itself. A denoiser that was
         trained on prompts alone is told the likeliest prompt instead. What comes of that is measured in train/LOG.md.
         """
-        words = self.towers[0].tokenizer
-        said = self.coca.write(self.coca.look(self.encoder, pixels), words)
+        words = self.text_encoders[0].tokenizer
+        said = self.coca.caption(self.coca.encode_images(self.encoder, pixels), words)
         ids = words(said, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return Seen(last_layer(self.text_encoder, ids.to(self.text_encoder.device)).tokens, said[0])
+        return ImageEmbeds(last_layer(self.text_encoder, ids.to(self.text_encoder.device)).prompt_embeds, said[0])
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the UNet's output [B, C, h, w] in float32 for scaled latents [B, C, h, w]."""

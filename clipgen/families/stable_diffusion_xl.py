@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.families import folder
-from clipgen.families.latents import OnLatents, factor_of
-from clipgen.families.towers import Embedded, clip_tower, layer_before_last, layer_before_last_and_projection
-from clipgen.models import Layout, Sides
+from clipgen.families import components
+from clipgen.families.latent_family import LatentFamily, vae_scale_factor
+from clipgen.families.text_encoders import (
+    PromptEmbeds,
+    clip_text_encoder,
+    layer_before_last,
+    layer_before_last_and_projection,
+)
+from clipgen.models import Layout, SizeLimits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,46 +31,46 @@ def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]
     """Raises ModelError for networks that do not fit one another, and for UNets that want more than a prompt."""
     unet, vae = networks["unet"], networks["vae"]
     one, two = networks["text_encoder"].config, networks["text_encoder_2"].config
-    folder.check_latents("unet", unet.config.in_channels, unet.config.out_channels, vae)
-    folder.check_inputs(unet, "stable_diffusion_xl", known=("addition_embed_type",))
+    components.check_latents("unet", unet.config.in_channels, unet.config.out_channels, vae)
+    components.check_inputs(unet, "stable_diffusion_xl", known=("addition_embed_type",))
     if unet.config.addition_embed_type != "text_time":
         raise ModelError(
             f"unet/config.json: addition_embed_type must be text_time, got '{unet.config.addition_embed_type}'."
         )
-    folder.check_width("unet reads embeddings", unet.config.cross_attention_dim, one.hidden_size + two.hidden_size)
+    components.check_width("unet reads embeddings", unet.config.cross_attention_dim, one.hidden_size + two.hidden_size)
     sizes = TIME_IDS * (unet.config.addition_time_embed_dim or 0)
     summary = unet.config.projection_class_embeddings_input_dim - sizes
-    folder.check_width("unet reads a summary", summary, two.projection_dim)
-    folder.check_lengths(tokenizers, networks, "tokenizer", "tokenizer_2")
+    components.check_width("unet reads a summary", summary, two.projection_dim)
+    components.check_lengths(tokenizers, networks, "tokenizer", "tokenizer_2")
     if type(vae).__name__ == "AutoencoderKL" and vae.config.latents_mean is not None:
         raise ModelError("vae/config.json: latents_mean is set; clipgen's stable_diffusion_xl family has no such step.")
 
 
-def _sides(networks: Mapping[str, Any]) -> Sides:
-    return Sides(factor_of(networks["vae"]))
+def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
+    return SizeLimits(vae_scale_factor(networks["vae"]))
 
 
 LAYOUT = Layout(
     family="stable_diffusion_xl",
     pipeline_classes=("StableDiffusionXLPipeline",),
     networks={
-        "unet": folder.UNET,
-        "vae": folder.VAE,
-        "text_encoder": folder.CLIP_TEXT,
-        "text_encoder_2": folder.CLIP_TEXT_PROJECTED,
-        "clip": folder.CLIP,
+        "unet": components.UNET,
+        "vae": components.VAE,
+        "text_encoder": components.CLIP_TEXT,
+        "text_encoder_2": components.CLIP_TEXT_PROJECTED,
+        "clip": components.CLIP,
     },
-    tokenizers={"tokenizer": folder.CLIP_TOKENIZER, "tokenizer_2": folder.CLIP_TOKENIZER},
-    schedulers=folder.DIFFUSION,
-    unused=folder.UNUSED,
-    predictions=folder.NO_FLOW,
+    tokenizers={"tokenizer": components.CLIP_TOKENIZER, "tokenizer_2": components.CLIP_TOKENIZER},
+    schedulers=components.DIFFUSION,
+    unused=components.UNUSED,
+    predictions=components.NO_FLOW,
     guidance="classifier-free",
     check=_check,
-    sides=_sides,
+    size_limits=_size_limits,
 )
 
 
-class StableDiffusionXL(OnLatents):
+class StableDiffusionXL(LatentFamily):
     """Adapter of one loaded model; see the Family protocol. Podell et al. 2023 (arXiv 2307.01952).
 
     Prompt weights act on the token embeddings of both encoders, never on the summary.
@@ -78,26 +83,29 @@ class StableDiffusionXL(OnLatents):
 
         self.unet = parts["unet"]
         readers = (("", layer_before_last), ("_2", layer_before_last_and_projection))
-        towers = [clip_tower(parts, number, read) for number, read in readers]
-        super().__init__(self.unet, parts["vae"], towers, _sides(parts), scheduler_config)
+        text_encoders = [clip_text_encoder(parts, number, read) for number, read in readers]
+        super().__init__(self.unet, parts["vae"], text_encoders, _size_limits(parts), scheduler_config)
         self.zeros_if_blank = bool(index.get(ZEROS, True))
         self.defaults: Mapping[str, Any] = self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE)
         self.latent_rgb = torch.tensor(LATENT_RGB)
 
-    def encode(self, embedded: Sequence[Embedded], blank: bool) -> dict[str, Tensor]:
+    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D + D2], text_embeds [1, P]}: zeros if blank, where trained so."""
         import torch
 
-        pooled = embedded[1].pooled
+        pooled = embedded[1].pooled_prompt_embeds
         assert pooled is not None
-        told = {"encoder_hidden_states": torch.cat([each.tokens for each in embedded], dim=-1), "text_embeds": pooled}
+        told = {
+            "encoder_hidden_states": torch.cat([each.prompt_embeds for each in embedded], dim=-1),
+            "text_embeds": pooled,
+        }
         zeros = blank and self.zeros_if_blank
         return {name: torch.zeros_like(tensor) for name, tensor in told.items()} if zeros else told
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the UNet's output [B, C, h, w] in float32 for scaled latents [B, C, h, w], told their size."""
         dtype = self.unet.conv_in.weight.dtype  # the property `unet.dtype` walks through every tensor
-        height, width = (side * self.factor for side in latents.shape[-2:])
+        height, width = (side * self.vae_scale_factor for side in latents.shape[-2:])
         sizes = latents.new_tensor([[height, width, 0, 0, height, width]]).expand(len(latents), TIME_IDS)
         told = {name: tensor.to(dtype) for name, tensor in conditioning.items()}
         output: Tensor = self.unet(

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.families import folder, stable_diffusion
-from clipgen.families.latents import factor_of
-from clipgen.families.towers import Seen
-from clipgen.models import Layout, Part, Sheet, Sides
+from clipgen.families import components, stable_diffusion
+from clipgen.families.latent_family import vae_scale_factor
+from clipgen.families.text_encoders import ImageEmbeds
+from clipgen.models import ConfigComponent, Layout, NetworkSpec, SizeLimits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,49 +25,49 @@ NOISING = "image_noising_scheduler"
 def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]) -> None:
     """Raises ModelError for networks that do not fit one another."""
     unet, text, vision = networks["unet"], networks["text_encoder"].config, networks["image_encoder"].config
-    folder.check_latents("unet", unet.config.in_channels, unet.config.out_channels, networks["vae"])
-    folder.check_inputs(unet, "stable_unclip", known=("class_embed_type",))
+    components.check_latents("unet", unet.config.in_channels, unet.config.out_channels, networks["vae"])
+    components.check_inputs(unet, "stable_unclip", known=("class_embed_type",))
     if unet.config.class_embed_type != "projection":
         raise ModelError(
             f"unet/config.json: class_embed_type must be projection, got '{unet.config.class_embed_type}'."
         )
-    folder.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
+    components.check_width("unet reads embeddings", unet.config.cross_attention_dim, text.hidden_size)
     both = 2 * vision.projection_dim  # the vector, and how noisy it is
     if unet.config.projection_class_embeddings_input_dim != both:
         wanted = unet.config.projection_class_embeddings_input_dim
         raise ModelError(f"unet reads picture vectors of {wanted}, the image encoder gives {both}.")
     normed = networks["image_normalizer"].config.embedding_dim
-    folder.check_width("image_normalizer reads vectors", normed, vision.projection_dim)
-    folder.check_lengths(tokenizers, networks, "tokenizer")
+    components.check_width("image_normalizer reads vectors", normed, vision.projection_dim)
+    components.check_lengths(tokenizers, networks, "tokenizer")
 
 
-def _sides(networks: Mapping[str, Any]) -> Sides:
-    return Sides(factor_of(networks["vae"]))
+def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
+    return SizeLimits(vae_scale_factor(networks["vae"]))
 
 
 LAYOUT = Layout(
     family="stable_unclip",
     pipeline_classes=("StableUnCLIPImg2ImgPipeline",),
     networks={
-        "unet": folder.UNET,
-        "vae": folder.VAE,
-        "text_encoder": folder.CLIP_TEXT,
-        "image_encoder": Part((("transformers", "CLIPVisionModelWithProjection"),)),
-        "image_normalizer": Part((("stable_diffusion", "StableUnCLIPImageNormalizer"),), full_precision=True),
+        "unet": components.UNET,
+        "vae": components.VAE,
+        "text_encoder": components.CLIP_TEXT,
+        "image_encoder": NetworkSpec((("transformers", "CLIPVisionModelWithProjection"),)),
+        "image_normalizer": NetworkSpec((("stable_diffusion", "StableUnCLIPImageNormalizer"),), full_precision=True),
     },
-    tokenizers={"tokenizer": folder.CLIP_TOKENIZER},
-    schedulers=folder.DIFFUSION,
+    tokenizers={"tokenizer": components.CLIP_TOKENIZER},
+    schedulers=components.DIFFUSION,
     unused={},
-    predictions=folder.NO_FLOW,
+    predictions=components.NO_FLOW,
     guidance="classifier-free, of prompt and picture",
     check=_check,
-    sides=_sides,
-    sheets={
-        NOISING: Sheet((("diffusers", "DDPMScheduler"),), "scheduler_config.json"),
-        "feature_extractor": Sheet(folder.UNUSED["feature_extractor"], "preprocessor_config.json"),
+    size_limits=_size_limits,
+    config_components={
+        NOISING: ConfigComponent((("diffusers", "DDPMScheduler"),), "scheduler_config.json"),
+        "feature_extractor": ConfigComponent(components.UNUSED["feature_extractor"], "preprocessor_config.json"),
     },
-    sees=("image_encoder", "image_normalizer"),
-    only_varies=True,
+    image_networks=("image_encoder", "image_normalizer"),
+    requires_image=True,
 )
 
 
@@ -79,16 +79,16 @@ class StableUnclip(stable_diffusion.StableDiffusion):
     def __init__(self, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]) -> None:
         from diffusers import DDPMScheduler
 
-        from clipgen.clip.vision import VisionTower
+        from clipgen.clip.image_encoder import ImageEncoder
 
         super().__init__(parts, scheduler_config, index)
         self.defaults = self._own_defaults(self.unet.config.sample_size, STEPS, GUIDANCE_SCALE)
         self.image_normalizer = parts["image_normalizer"]
         self.noising = DDPMScheduler.from_config(parts[NOISING])
-        tower = VisionTower(parts["image_encoder"], parts["feature_extractor"])
-        self.see = lambda pixels: Seen(tower.embeds(pixels))
+        image_encoder = ImageEncoder(parts["image_encoder"], parts["feature_extractor"])
+        self.encode_image = lambda pixels: ImageEmbeds(image_encoder.image_embeds(pixels))
 
-    def with_picture(
+    def with_image(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
         """Returns the conditioning with class_labels [1, 2 D]: the vector, noised the more the less it weighs, and how.

@@ -1,33 +1,33 @@
 """Pictures that are there, from wherever: opened, seen by CLIP, scored, ranked, classified, explained and found."""
 
-from clipgen.gallery.ask import Ranked, caption, classify, diversity, load_clip, rank, score, search, similarity
-from clipgen.gallery.heat import Explanation, explain, explain_picture
-from clipgen.gallery.image_paths import find_pictures
-from clipgen.gallery.index import Index, index_of
-from clipgen.gallery.look import captioned, look, opened
-from clipgen.gallery.search import Found, nearest, sought, terms_of
+from clipgen.gallery.api import RankedImage, caption, classify, diversity, load_clip, rank, score, search, similarity
+from clipgen.gallery.explanation import Explanation, explain, explain_image
+from clipgen.gallery.features import iter_captions, iter_image_features, open_images
+from clipgen.gallery.image_paths import find_images
+from clipgen.gallery.index import Index, open_index
+from clipgen.gallery.search import SearchHit, nearest_images, parse_query, query_features
 
 __all__ = [
     "Explanation",
-    "Found",
+    "SearchHit",
     "Index",
-    "Ranked",
+    "RankedImage",
     "caption",
-    "captioned",
+    "iter_captions",
     "classify",
     "diversity",
     "explain",
-    "explain_picture",
-    "find_pictures",
-    "index_of",
+    "explain_image",
+    "find_images",
+    "open_index",
     "load_clip",
-    "look",
-    "nearest",
-    "opened",
+    "iter_image_features",
+    "nearest_images",
+    "open_images",
     "rank",
     "score",
     "search",
     "similarity",
-    "sought",
-    "terms_of",
+    "query_features",
+    "parse_query",
 ]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from clipgen.clip.explain import smooth
-from clipgen.gallery.heat import Explanation
-from clipgen.gallery.look import pixels_of
+from clipgen.clip.word_importance import upsample_maps
+from clipgen.gallery.explanation import Explanation
+from clipgen.gallery.features import image_to_pixels
 
 TILE, LINE, GAP, COLUMNS = 256, 24, 8, 4  # pixels; tiles in a row
 DARK = 0.25  # how bright a place without heat stays
@@ -20,9 +20,9 @@ GLOW = (255, 140, 20)
 
 def heat_picture(image: Image.Image, heat: Tensor) -> Image.Image:
     """Returns a picture darkened where its heat map [h, w] in [0, 1] is low, and glowing where it is high."""
-    pixels = pixels_of(image)
+    pixels = image_to_pixels(image)
     glow = torch.tensor(GLOW).view(3, 1, 1) / 255
-    hot = smooth(heat[None], (image.height, image.width))
+    hot = upsample_maps(heat[None], (image.height, image.width))
     lit = pixels * (DARK + (1 - DARK) * hot) + 0.25 * hot.square() * (glow - pixels)
     levels = (lit.clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())

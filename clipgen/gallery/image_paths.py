@@ -9,7 +9,7 @@ from pathlib import Path
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def find_pictures(names: Iterable[str | Path]) -> Iterator[Path]:
+def find_images(names: Iterable[str | Path]) -> Iterator[Path]:
     """Yields each named file, whatever it is, and the PNG, JPEG and WebP files below each folder, in order of name.
 
     Hidden files and folders inside a folder are left out.

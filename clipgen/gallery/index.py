@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import ImageFileError, OutputError
-from clipgen.gallery.look import look, opened
+from clipgen.gallery.features import iter_image_features, open_images
 from clipgen.home import index_dir
 
 SAVE_EVERY = 500  # new pictures, so that what was seen is not lost
@@ -44,7 +44,7 @@ class Index:
         self._forget_the_gone()
         new = [path for path in dict.fromkeys(map(Path.absolute, paths)) if self._marks.get(str(path)) != _mark(path)]
         try:
-            for count, (path, features) in enumerate(look(encoder, opened(new, fault)), 1):
+            for count, (path, features) in enumerate(iter_image_features(encoder, open_images(new, fault)), 1):
                 self._marks[str(path)], self._features[str(path)] = _mark(path), features.half().cpu()
                 if count % SAVE_EVERY == 0:
                     self.save()
@@ -99,7 +99,7 @@ def _mark(path: Path) -> Mark:
     return stat.st_size, stat.st_mtime_ns
 
 
-def index_of(clip: Path) -> Index:
+def open_index(clip: Path) -> Index:
     """Returns the index of the CLIP in a folder; another CLIP, or the same one with other files, has another."""
     files = [(path.name, _mark(path)) for path in sorted(clip.resolve().iterdir()) if path.is_file()]
     identity = hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -19,14 +19,14 @@ SIGNS = {"+": 1.0, "-": -1.0}
 
 
 @dataclass(frozen=True)
-class Found:
-    """A picture that was found, and the cosine between it and what was sought."""
+class SearchHit:
+    """A picture that was found, and the cosine between it and what was query_features."""
 
     path: Path
     similarity: float
 
 
-def terms_of(query: str) -> list[tuple[str, float]]:
+def parse_query(query: str) -> list[tuple[str, float]]:
     """Returns the texts of a query with their signs; signs stand between blanks, so that `sci-fi` is one word.
 
     Raises SettingsError for a sign without a text.
@@ -41,7 +41,7 @@ def terms_of(query: str) -> list[tuple[str, float]]:
     return terms
 
 
-def sought(encoder: ClipEncoder, terms: Sequence[tuple[str, float]], pictures: Sequence[Tensor] = ()) -> Tensor:
+def query_features(encoder: ClipEncoder, terms: Sequence[tuple[str, float]], pictures: Sequence[Tensor] = ()) -> Tensor:
     """Returns the unit vector [D] of a sum of texts and of pictures' own unit vectors."""
     total = sum(pictures, start=encoder.model.logit_scale.new_zeros(()))
     for text, sign in terms:
@@ -49,10 +49,10 @@ def sought(encoder: ClipEncoder, terms: Sequence[tuple[str, float]], pictures: S
     return F.normalize(total, dim=0)
 
 
-def nearest(index: Index, paths: Sequence[Path], vector: Tensor, top: int) -> list[Found]:
+def nearest_images(index: Index, paths: Sequence[Path], vector: Tensor, top: int) -> list[SearchHit]:
     """Returns the pictures that are closest to a unit vector [D], the closest first."""
     known, features = index.features(paths)
     if not known:
         return []
     best = (features @ vector.detach().float().cpu()).topk(min(top, len(known)))
-    return [Found(known[place], value) for value, place in zip(*(each.tolist() for each in best), strict=True)]
+    return [SearchHit(known[place], value) for value, place in zip(*(each.tolist() for each in best), strict=True)]

@@ -98,7 +98,7 @@ class ClipGradient:
 
     def _loss(self, guide: Guide, pixels: Tensor, moment: Moment, cutouts: int) -> tuple[Tensor, Tensor]:
         """Returns a guide's loss, summed over pictures, and the cosines [B] of overview and first target."""
-        seen = views(pixels, moment.image_seeds, moment.step, cutouts, guide.encoder.side)
+        seen = views(pixels, moment.image_seeds, moment.step, cutouts, guide.encoder.image_size)
         features = guide.encoder.image_features(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # [B, V, D]
         overview = (features[:, 0] * guide.targets[:, 0]).sum(dim=-1).detach()
         return angle_loss(features, guide.targets, guide.weights).sum(), overview

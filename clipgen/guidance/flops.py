@@ -102,14 +102,14 @@ def facts_of(
     `decoder` names the guide decoder, `head` guides in its place. Raises SettingsError for a decoder that the model has
     not got.
     """
-    shape, side = family.latent_shape(*size), encoders[0].side
+    shape, side = family.latent_shape(*size), encoders[0].image_size
     name = next(iter(guide_decoders(family))) if decoder == "auto" or head is not None else decoder
     return Facts(
         denoiser=_once(family, ("denoiser", shape), lambda: denoiser_cost(family, told, shape)),
         decoder=_once(family, ("full", shape), lambda: decoder_cost(family, "full", shape, side)),
         guide=_once(family, (name, shape, side), lambda: decoder_cost(family, name, shape, side)),
         view=sum((_once(each, ("view",), partial(view_cost, each)) for each in encoders), Cost(0, 0)),
-        prediction=family.prediction,
+        prediction=family.prediction_type,
         distilled=family.distilled,
         back_propagates=back_propagates,
         head=None if head is None else _once(family, ("head", shape), lambda: head_cost(head, shape)),
@@ -149,7 +149,7 @@ def decoder_cost(family: Family, name: str, shape: tuple[int, int, int], side: i
 
 def view_cost(encoder: ClipEncoder) -> Cost:
     """Returns what one view costs a CLIP; counted with its real weights, as its towers look into their tensors."""
-    return counted(encoder.image_features, (1, 3, encoder.side, encoder.side), str(encoder.model.device))
+    return counted(encoder.image_features, (1, 3, encoder.image_size, encoder.image_size), str(encoder.model.device))
 
 
 def head_cost(head: LatentHead, shape: tuple[int, int, int]) -> Cost:

@@ -7,13 +7,13 @@ from clipgen.guidance.backward import is_quantised
 from clipgen.guidance.flops import Facts, facts_of
 from clipgen.guidance.guide import encoders_of
 from clipgen.guidance.latent_gradient import latent_head_for
-from clipgen.models.clip_cache import Clips
+from clipgen.models.clip_cache import ClipCache
 from clipgen.settings.settings import Settings
 
 PRICED_BY = "a picture"  # any prompt: what a budget buys does not depend on it
 
 
-def facts_for(settings: Settings, family: Family, told: Conditioning, clips: Clips, model: str) -> Facts:
+def facts_for(settings: Settings, family: Family, told: Conditioning, clips: ClipCache, model: str) -> Facts:
     """Returns the facts of a model for the size, CLIPs and guide decoder of settings; `told` as for `facts_of`.
 
     Raises SettingsError, and what loading a CLIP raises.

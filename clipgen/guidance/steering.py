@@ -63,7 +63,7 @@ def gradient_of(
         return LatentGradient(guides[0], head, **when)
     return ClipGradient(
         guides,
-        heeding(guide_decoder(family, settings.guide_decoder, encoders.guides[0].side), stopped),
+        heeding(guide_decoder(family, settings.guide_decoder, encoders.guides[0].image_size), stopped),
         cutouts=settings.cutouts,
         through_unet=settings.through_unet,
         two_key=None if encoders.second is None else guide_of(encoders.second, texts, settings),
@@ -174,7 +174,7 @@ def steering_of(
     )
     assert settings.guide_decoder is not None, FILLED
     name = "auto" if head is not None else settings.guide_decoder
-    decode = heeding(guide_decoder(family, name, guide.encoder.side), stopped)
+    decode = heeding(guide_decoder(family, name, guide.encoder.image_size), stopped)
     finish = heeding(family.decode, stopped)
     if "optimise" in methods:
         return replace(steering, ascent=Optimise(guide, decode, seeds, settings.iterations))

@@ -1,20 +1,20 @@
 """Picture files: writing them whole with the settings inside, naming them, and reading the settings of six apps."""
 
-from clipgen.image_file.block import parameters_block
+from clipgen.image_file.a1111_block import parameters_block
 from clipgen.image_file.chunks import read_chunks
 from clipgen.image_file.names import FORMATS, format_of, output_path, slug
-from clipgen.image_file.paths import without_folders
-from clipgen.image_file.picture import open_picture
+from clipgen.image_file.open_image import open_image
+from clipgen.image_file.paths import strip_folders
 from clipgen.image_file.read import read_settings, settings_from_text
 from clipgen.image_file.record import digest_of, make_record
-from clipgen.image_file.restored import Restored
+from clipgen.image_file.restored import RestoredSettings
 from clipgen.image_file.save import check_writable, save_bytes
 from clipgen.image_file.write import SUFFIXES, Format, encode_image, fit_record
 
 __all__ = [
     "FORMATS",
     "Format",
-    "Restored",
+    "RestoredSettings",
     "SUFFIXES",
     "check_writable",
     "digest_of",
@@ -22,7 +22,7 @@ __all__ = [
     "fit_record",
     "format_of",
     "make_record",
-    "open_picture",
+    "open_image",
     "output_path",
     "parameters_block",
     "read_chunks",
@@ -30,5 +30,5 @@ __all__ = [
     "save_bytes",
     "settings_from_text",
     "slug",
-    "without_folders",
+    "strip_folders",
 ]

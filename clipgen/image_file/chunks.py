@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from clipgen.errors import ImageFileError
 from clipgen.image_file.exif import read_exif
-from clipgen.image_file.paths import shown_path
+from clipgen.image_file.paths import printable_path
 from clipgen.image_file.strict_json import MAX_TEXT
 
 MAX_FILE = 50_000_000
@@ -33,7 +33,7 @@ def read_chunks(path: str | Path) -> dict[str, str]:
             return _collect(_texts(file, path))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageFileError(f"Cannot read '{shown_path(path)}': {reason}.") from None
+        raise ImageFileError(f"Cannot read '{printable_path(path)}': {reason}.") from None
 
 
 def _collect(texts: Iterator[tuple[str, str]]) -> dict[str, str]:
@@ -53,14 +53,14 @@ def _texts(file: BinaryIO, path: str | Path) -> Iterator[tuple[str, str]]:
     file.seek(0)
     head = file.read(12)
     if size > MAX_FILE:
-        raise ImageFileError(f"'{shown_path(path)}' has {size:,} bytes; at most {MAX_FILE:,} are read.")
+        raise ImageFileError(f"'{printable_path(path)}' has {size:,} bytes; at most {MAX_FILE:,} are read.")
     if head.startswith(_PNG):
         return _png(file)
     if head.startswith(_JPEG):
         return _jpeg(file)
     if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
         return _webp(file)
-    raise ImageFileError(f"'{shown_path(path)}' is not a PNG, JPEG or WebP file.")
+    raise ImageFileError(f"'{printable_path(path)}' is not a PNG, JPEG or WebP file.")
 
 
 def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from clipgen.errors import OutputError, SettingsError
-from clipgen.image_file.paths import shown_path, without_folders
+from clipgen.image_file.paths import printable_path, strip_folders
 from clipgen.image_file.write import SUFFIXES, Format
 from clipgen.settings.checks import shown
 from clipgen.settings.settings import Settings
@@ -93,7 +93,7 @@ def _values(settings: Settings, seed: int, moment: datetime, percent: float | No
         "time": f"{moment:%H-%M-%S}",
         "seed": seed,
         "slug": slug(settings.title),
-        "model": without_folders(settings.model).removeprefix("./"),
+        "model": strip_folders(settings.model).removeprefix("./"),
         "preset": settings.preset,
         "steps": settings.steps,
         "scheduler": settings.scheduler,
@@ -132,7 +132,7 @@ def _literal(folder: str) -> Path:
 def _refuse_links(place: Path, below: Path) -> None:
     for folder in [place, *place.parents][: len(place.parts) - len(below.parts)]:
         if os.path.islink(folder):
-            message = f"'{shown_path(folder)}' is a link; pictures are not written through one."
+            message = f"'{printable_path(folder)}' is a link; pictures are not written through one."
             raise OutputError(message, field="output")
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 _LOCAL = re.compile(r"[./~\\]|[A-Za-z]:")
 
 
-def shown_path(path: str | Path) -> str:
+def printable_path(path: str | Path) -> str:
     """Returns a path as one printable line for an error message."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
-def without_folders(model: str) -> str:
+def strip_folders(model: str) -> str:
     """Returns a local path's base name, spelled `./name` so that it stays a path; other model ids come back unchanged.
 
     The record never tells where things lie on somebody's disk; the SHA-256 beside the name finds the model again.

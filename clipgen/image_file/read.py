@@ -10,20 +10,20 @@ from pathlib import Path
 from clipgen.errors import ImageFileError
 from clipgen.image_file import read_a1111, read_clipgen, read_comfyui, read_fooocus, read_invokeai
 from clipgen.image_file.chunks import read_chunks
-from clipgen.image_file.paths import shown_path
-from clipgen.image_file.restored import Found, Restored, has_prompt, restore
+from clipgen.image_file.paths import printable_path
+from clipgen.image_file.restored import ParsedMetadata, RestoredSettings, has_prompt, restore
 from clipgen.image_file.strict_json import MAX_TEXT, parse_object
 from clipgen.settings.checks import shown
 from clipgen.settings.settings import Note
 
-Reader = Callable[[], Found | None]
+Reader = Callable[[], ParsedMetadata | None]
 SIDECARS = (".json", ".txt")
 _BLOCKS = ("parameters", "exif:UserComment", "exif:IFD0:UserComment")
 _COMFYUI_TAGS = ("exif:Model", "exif:Make")
 _COMFYUI_MARK = "prompt:"
 
 
-def read_settings(path: str | Path) -> Restored:
+def read_settings(path: str | Path) -> RestoredSettings:
     """Reads the settings inside a picture, or of the `.json` or `.txt` beside it; a `.json` or `.txt` is read itself.
 
     Raises ImageFileError for a file that cannot be read, is no picture, or carries no prompt of a known app.
@@ -35,7 +35,7 @@ def read_settings(path: str | Path) -> Restored:
     return _first(_readers(chunks, path), chunks, path.name)
 
 
-def settings_from_text(text: str, *, name: str = "the text") -> Restored:
+def settings_from_text(text: str, *, name: str = "the text") -> RestoredSettings:
     """Reads the settings of a pasted text: an A1111 block, a clipgen record, InvokeAI's, Fooocus' or ComfyUI's JSON.
 
     Raises ImageFileError.
@@ -65,7 +65,7 @@ def _readers(chunks: Mapping[str, str], path: Path) -> Iterator[tuple[str, Reade
             yield beside.name, partial(_from_file, beside)
 
 
-def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: str) -> Restored:
+def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: str) -> RestoredSettings:
     """Runs the readers until one finds a prompt; what was broken on the way is told. Raises ImageFileError."""
     broken: list[Note] = []
     for place, reader in readers:
@@ -83,13 +83,13 @@ def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: 
 def _nothing(name: str, raw: Mapping[str, str], broken: list[Note]) -> str:
     """Says why a file gave no settings: what was broken, else which texts it holds, else that it has none."""
     if broken:
-        return f"No settings in '{shown_path(name)}': {broken[0].message}"
+        return f"No settings in '{printable_path(name)}': {broken[0].message}"
     texts = ", ".join(f"'{shown(key)}'" for key in list(raw)[:5])
     held = f"its texts: {texts}" if texts else "it holds no text"
-    return f"No settings of a known app in '{shown_path(name)}'; {held}."
+    return f"No settings of a known app in '{printable_path(name)}'; {held}."
 
 
-def _from_text(text: str) -> Found | None:
+def _from_text(text: str) -> ParsedMetadata | None:
     """Reads a text by what it looks like: JSON by its keys, anything else as an A1111 block."""
     if not text.lstrip().startswith("{"):
         return read_a1111.read(text)
@@ -101,11 +101,11 @@ def _from_text(text: str) -> Found | None:
     return read_fooocus.read(document) or read_comfyui.read(document)
 
 
-def _comfyui(text: str) -> Found | None:
+def _comfyui(text: str) -> ParsedMetadata | None:
     return read_comfyui.read(parse_object(text, nan_is_none=True))  # ComfyUI itself writes NaN
 
 
-def _from_file(path: Path) -> Found | None:
+def _from_file(path: Path) -> ParsedMetadata | None:
     return _from_text(_read_text(path))
 
 
@@ -116,7 +116,7 @@ def _read_text(path: Path) -> str:
             data = file.read(MAX_TEXT + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageFileError(f"Cannot read '{shown_path(path)}': {reason}.") from None
+        raise ImageFileError(f"Cannot read '{printable_path(path)}': {reason}.") from None
     if len(data) > MAX_TEXT:
-        raise ImageFileError(f"'{shown_path(path)}' is larger than {MAX_TEXT:,} bytes.")
+        raise ImageFileError(f"'{printable_path(path)}' is larger than {MAX_TEXT:,} bytes.")
     return data.decode("utf-8-sig", "replace")

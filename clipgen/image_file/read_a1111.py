@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from clipgen.errors import ImageFileError
-from clipgen.image_file.restored import Found
+from clipgen.image_file.restored import ParsedMetadata
 from clipgen.image_file.strict_json import parse_json
 
 MAX_LINE = 65_536
@@ -21,7 +21,7 @@ _SDCPP = ", SDCPP: {"
 _WRITERS = ("stable-diffusion.cpp", "clipgen", "Fooocus", "ComfyUI")
 
 
-def read(text: str) -> Found | None:
+def read(text: str) -> ParsedMetadata | None:
     """Reads a block; None for a text whose last line does not hold at least three `key: value`.
 
     Lines from `Negative prompt:` on are negative. Raises nothing.
@@ -39,7 +39,7 @@ def read(text: str) -> Found | None:
         unknown["model"] = values["Model"]
     if marker:
         unknown["SDCPP"] = "{" + tail
-    return Found(
+    return ParsedMetadata(
         source=_source(values),
         fields={"prompt": prompt, "negative_prompt": negative, **_numbers(values)},
         sampler=values.get("Sampler"),

@@ -8,7 +8,7 @@ from typing import Any
 from clipgen.errors import ImageFileError
 from clipgen.image_file.chunks import XMP
 from clipgen.image_file.record import SCHEMA
-from clipgen.image_file.restored import Found, text_of
+from clipgen.image_file.restored import ParsedMetadata, text_of
 from clipgen.image_file.strict_json import parse_object
 from clipgen.image_file.xmp import read_record
 from clipgen.settings.checks import shown
@@ -20,18 +20,18 @@ _MAY_BE_NONE: dict[str, type] = {"seed": int, "job": str, "clip": dict}
 _MAY_BE_EMPTY: dict[str, type] = {"model": dict, "runtime": dict, "inputs": dict, "warnings": list}
 
 
-def read_png(chunks: Mapping[str, str]) -> Found | None:
+def read_png(chunks: Mapping[str, str]) -> ParsedMetadata | None:
     """Reads the record of a PNG. Raises ImageFileError if it is broken."""
     return from_record(parse_object(chunks["clipgen"])) if "clipgen" in chunks else None
 
 
-def read_xmp(chunks: Mapping[str, str]) -> Found | None:
+def read_xmp(chunks: Mapping[str, str]) -> ParsedMetadata | None:
     """Reads the record out of the XMP. Raises ImageFileError if it is broken."""
     text = read_record(chunks[XMP]) if XMP in chunks else None
     return from_record(parse_object(text)) if text is not None else None
 
 
-def from_record(record: dict[str, Any]) -> Found:
+def from_record(record: dict[str, Any]) -> ParsedMetadata:
     """Takes the settings out of a record; what a later clipgen added is kept as unknown. Raises ImageFileError."""
     schema, settings = record.get("schema"), record.get("settings")
     if not isinstance(schema, str) or not schema.startswith(SCHEMAS) or not isinstance(settings, dict):
@@ -44,7 +44,7 @@ def from_record(record: dict[str, Any]) -> Found:
         notes.append(Note("newer-record", None, message))
     if record.get("seed") is not None:
         fields["seed"] = record["seed"]
-    return Found("clipgen", fields, unknown=unknown, notes=notes, record=_shaped(record))
+    return ParsedMetadata("clipgen", fields, unknown=unknown, notes=notes, record=_shaped(record))
 
 
 def _shaped(record: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clipgen.errors import ImageFileError
-from clipgen.image_file.restored import Found
+from clipgen.image_file.restored import ParsedMetadata
 
 MAX_NODES = 2_000
 MAX_HOPS = 64
@@ -31,7 +31,7 @@ _VALUES = {
 _TEXT_VALUES = {"sampler", "schedule", "model"}
 
 
-def read(document: dict[str, Any]) -> Found | None:
+def read(document: dict[str, Any]) -> ParsedMetadata | None:
     """Takes the settings out of a graph; None for JSON that is no graph or has no sampler. Raises ImageFileError."""
     graph = _graph(document)
     sampler = _sampler(graph)
@@ -42,7 +42,7 @@ def read(document: dict[str, Any]) -> Found | None:
     fields["prompt"] = _prompt(graph, sampler, "positive") or _prompt(graph, sampler, "conditioning")
     fields["negative_prompt"] = _prompt(graph, sampler, "negative")
     unknown = {name: values[name] for name in ("model", "denoise") if values[name] is not None}
-    return Found("ComfyUI", fields, sampler=values["sampler"], schedule=values["schedule"], unknown=unknown)
+    return ParsedMetadata("ComfyUI", fields, sampler=values["sampler"], schedule=values["schedule"], unknown=unknown)
 
 
 def _graph(document: dict[str, Any]) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from clipgen.image_file.restored import Found, text_of
+from clipgen.image_file.restored import ParsedMetadata, text_of
 
 _FIELDS = {
     "prompt": "prompt",
@@ -19,7 +19,7 @@ _TAKEN = {*_FIELDS, "sampler", "scheduler", "resolution", "base_model"}
 _PAIR = re.compile(r"\(?'?(\d{1,6})'?, ?'?(\d{1,6})'?\)?")
 
 
-def read(metadata: dict[str, Any]) -> Found | None:
+def read(metadata: dict[str, Any]) -> ParsedMetadata | None:
     """Takes the settings out of the metadata; None for JSON of another app.
 
     Early versions wrote labels, `Guidance Scale`, in place of keys.
@@ -34,4 +34,4 @@ def read(metadata: dict[str, Any]) -> Found | None:
     if "base_model" in values:
         unknown["model"] = values["base_model"]
     sampler, schedule = text_of(values.get("sampler")), text_of(values.get("scheduler"))
-    return Found("Fooocus", fields, sampler=sampler, schedule=schedule, unknown=unknown)
+    return ParsedMetadata("Fooocus", fields, sampler=sampler, schedule=schedule, unknown=unknown)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipgen.image_file.foreign import from_compel
-from clipgen.image_file.restored import Found, text_of
+from clipgen.image_file.foreign_prompt import from_compel
+from clipgen.image_file.restored import ParsedMetadata, text_of
 
 KEYWORD = "invokeai_metadata"
 _FIELDS = {
@@ -19,7 +19,7 @@ _FIELDS = {
 }
 
 
-def read(metadata: dict[str, Any]) -> Found:
+def read(metadata: dict[str, Any]) -> ParsedMetadata:
     """Takes the settings out of the metadata; prompt weights are rewritten, since InvokeAI has its own."""
     fields = {field: metadata[key] for key, field in _FIELDS.items() if key in metadata}
     for name in ("prompt", "negative_prompt"):
@@ -27,4 +27,4 @@ def read(metadata: dict[str, Any]) -> Found:
     unknown = {key: value for key, value in metadata.items() if key not in {*_FIELDS, "scheduler", "model"}}
     if isinstance(model := metadata.get("model"), dict):
         unknown["model"] = model.get("name", model.get("model_name"))
-    return Found("InvokeAI", fields, sampler=text_of(metadata.get("scheduler")), unknown=unknown)
+    return ParsedMetadata("InvokeAI", fields, sampler=text_of(metadata.get("scheduler")), unknown=unknown)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from clipgen.image_file.paths import without_folders
+from clipgen.image_file.paths import strip_folders
 from clipgen.settings.checks import split_target
 from clipgen.settings.settings import Note, Settings
 
@@ -42,15 +42,15 @@ def make_record(
         "schema": SCHEMA,
         "settings": {
             **settings.to_dict(),
-            "model": without_folders(settings.model),
+            "model": strip_folders(settings.model),
             "like": [_without_folders(target) for target in settings.like],
             "vary": None if settings.vary is None else _without_folders(settings.vary),
-            "clip_models": [without_folders(model) for model in settings.clip_models],
+            "clip_models": [strip_folders(model) for model in settings.clip_models],
         },
         "seed": seed,
         "job": job,
         "clip": copy.deepcopy(clip),
-        "model": {**model, "name": without_folders(model["name"])},
+        "model": {**model, "name": strip_folders(model["name"])},
         "runtime": dict(runtime),
         "inputs": dict(inputs),
         "warnings": [note.to_dict() for note in warnings],

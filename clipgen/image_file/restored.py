@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clipgen.errors import ImageFileError, SettingsError
-from clipgen.image_file.foreign import to_clipgen
+from clipgen.image_file.foreign_prompt import to_clipgen
 from clipgen.sampling.schedulers import find_scheduler
 from clipgen.settings.checks import shown
 from clipgen.settings.settings import TEXT_FIELDS, Note, Settings, check_field, coerce
@@ -23,7 +23,7 @@ _USUAL_SCHEDULES = {"", "automatic", "normal", "simple", "discrete", "default"}
 
 
 @dataclass(frozen=True)
-class Found:
+class ParsedMetadata:
     """What one app's reader took out of a picture, before Settings has checked it.
 
     `fields`: Settings field -> value as the file has it; `sampler` and `schedule`: the app's own names; `unknown`:
@@ -40,7 +40,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredSettings:
     """The settings inside a picture: valid Settings, the app that wrote them, and all that did not fit.
 
     `unknown`: what the app stored and Settings has no place for; `warnings`: what was dropped or changed; `raw`: the
@@ -60,12 +60,12 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def has_prompt(found: Found) -> bool:
+def has_prompt(found: ParsedMetadata) -> bool:
     """Tells whether a reader found what makes a picture: words, or a picture that it is a variation of."""
     return any(text_of(found.fields.get(name)).strip() for name in ("prompt", "vary"))
 
 
-def restore(found: Found, raw: Mapping[str, str]) -> Restored:
+def restore(found: ParsedMetadata, raw: Mapping[str, str]) -> RestoredSettings:
     """Checks every value, drops those out of limits with a warning, and says what another app's picture loses.
 
     Raises ImageFileError if the prompt itself cannot be taken.
@@ -78,10 +78,10 @@ def restore(found: Found, raw: Mapping[str, str]) -> Restored:
         fields["scheduler"] = _scheduler(found.sampler, found.schedule or "", notes)
     fields = _valid(fields, notes)
     settings = _together(fields, notes)
-    return Restored(settings, found.source, found.unknown, notes, dict(raw), found.record)
+    return RestoredSettings(settings, found.source, found.unknown, notes, dict(raw), found.record)
 
 
-def _translate(found: Found, fields: dict[str, Any], notes: list[Note]) -> None:
+def _translate(found: ParsedMetadata, fields: dict[str, Any], notes: list[Note]) -> None:
     notes.append(OTHER_NOISE)
     for name in ("prompt", "negative_prompt"):
         fields[name], told = to_clipgen(text_of(fields.get(name)), name)

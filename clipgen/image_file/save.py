@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from clipgen.errors import OutputError
-from clipgen.image_file.paths import shown_path
+from clipgen.image_file.paths import printable_path
 
 STALE_SECONDS = 3_600
 _OURS = re.compile(r"\..+\.(?:\d+\.[0-9a-f]{8}\.tmp|claim)")
@@ -50,7 +50,9 @@ def check_writable(folder: Path, bytes_needed: int) -> None:
     except OSError as error:
         raise _output_error(folder, bytes_needed, error) from None
     if free < bytes_needed:
-        raise OutputError(f"'{shown_path(folder)}' needs {bytes_needed:,} bytes, {free:,} are free.", field="output")
+        raise OutputError(
+            f"'{printable_path(folder)}' needs {bytes_needed:,} bytes, {free:,} are free.", field="output"
+        )
     sweep(folder)
 
 
@@ -130,4 +132,4 @@ def _sync_folder(folder: Path) -> None:
 
 def _output_error(path: Path, size: int, error: OSError) -> OutputError:
     reason = error.strerror or str(error)
-    return OutputError(f"Cannot write '{shown_path(path)}' ({size:,} bytes): {reason}.", field="output")
+    return OutputError(f"Cannot write '{printable_path(path)}' ({size:,} bytes): {reason}.", field="output")

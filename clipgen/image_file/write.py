@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipgen.image_file.block import parameters_block
+from clipgen.image_file.a1111_block import parameters_block
 from clipgen.image_file.exif import build_exif
 from clipgen.image_file.record import to_json
 from clipgen.image_file.xmp import build_xmp

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from clipgen.models.find import Found, ModelId, find_clip, find_model, list_models, parse_id
+from clipgen.models.find import ModelFolder, ModelId, find_clip, find_model, list_models, parse_id
 from clipgen.models.header import read_json
-from clipgen.models.layout import Checked, Layout, Network, Pair, Part, Sheet, encoder_of
-from clipgen.models.load import Filling, load, untold
+from clipgen.models.layout import (
+    CheckedModel,
+    CheckedNetwork,
+    ClassRef,
+    ConfigComponent,
+    Layout,
+    NetworkSpec,
+    SizeLimits,
+    encoder_of,
+)
+from clipgen.models.load import LoadProgress, ignore_progress, load
 from clipgen.models.load_clip import load_encoder
 from clipgen.models.preflight import check_scheduler, preflight, verify
-from clipgen.models.sides import Sides
 
 __all__ = [
-    "Checked",
-    "Filling",
-    "Found",
+    "CheckedModel",
+    "LoadProgress",
+    "ModelFolder",
     "Layout",
     "ModelId",
-    "Network",
-    "Pair",
-    "Part",
-    "Sheet",
-    "Sides",
+    "CheckedNetwork",
+    "ClassRef",
+    "NetworkSpec",
+    "ConfigComponent",
+    "SizeLimits",
     "check_scheduler",
     "encoder_of",
     "find_clip",
@@ -31,6 +39,6 @@ __all__ = [
     "parse_id",
     "preflight",
     "read_json",
-    "untold",
+    "ignore_progress",
     "verify",
 ]

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.questions import Examiner
+from clipgen.clip.prompt_check import PromptChecker
 from clipgen.clip.score import Scorer
 from clipgen.models.find import find_clip
 from clipgen.models.load_clip import load_encoder
@@ -15,15 +15,15 @@ from clipgen.models.load_clip import load_encoder
 KEPT = 4  # loaded CLIPs
 
 
-class Clips:
-    """The model's own CLIP as the `scorer` and the `examiner` of its pictures, None where it brings none, and others.
+class ClipCache:
+    """The `scorer` and `prompt_checker` of the model's own CLIP (None if it brings none), and CLIPs loaded by name.
 
     `load` returns a CLIP by folder or hub id, and keeps the last ones; `offline` = none is fetched.
     """
 
     def __init__(self, scorer: Scorer | None, device: torch.device, offline: bool = False) -> None:
         self.scorer = scorer
-        self.examiner = None if scorer is None else Examiner(scorer)
+        self.prompt_checker = None if scorer is None else PromptChecker(scorer)
         self.device, self.offline = device, offline
         self.load = lru_cache(KEPT)(self._load)
 

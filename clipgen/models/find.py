@@ -38,7 +38,7 @@ class ModelId:
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFolder:
     """A model on this machine: the id it was asked for by, its folder, and where that came from."""
 
     name: str
@@ -76,33 +76,33 @@ def parse_id(model: str) -> ModelId:
     raise SettingsError(f"Unknown model {model[:60]!r}. {guess}", field="model", allowed=tuple(BUNDLED))
 
 
-def find_model(model: str, *, offline: bool = False) -> Found:
+def find_model(model: str, *, offline: bool = False) -> ModelFolder:
     """Returns where a model lies, downloading a hub id that is not here unless `offline`.
 
     Raises SettingsError for an id that is none, ModelNotFound.
     """
     wanted = parse_id(model)
     if wanted.kind == "hub":
-        return Found(model, _from_hub(wanted, offline, FETCHED), "hub")
+        return ModelFolder(model, _from_hub(wanted, offline, FETCHED), "hub")
     path = _folder_of(wanted)
     if not (path / "model_index.json").is_file():
         what = "is missing from this installation" if wanted.kind == "bundled" else "is no diffusers model folder"
         raise ModelNotFound(f"Model '{model[:200]}' {what}: no model_index.json in it.", field="model")
-    return Found(model, path, wanted.kind)
+    return ModelFolder(model, path, wanted.kind)
 
 
-def find_clip(model: str, *, offline: bool = False) -> Found:
+def find_clip(model: str, *, offline: bool = False) -> ModelFolder:
     """Returns where a CLIP lies: a model folder's own, a folder as transformers writes it, or a hub id to download.
 
     Raises SettingsError for an id that is none, ModelNotFound.
     """
     wanted = parse_id(model)
     if wanted.kind == "hub":
-        return Found(model, _from_hub(wanted, offline, FETCHED_OF_A_CLIP), "hub")
+        return ModelFolder(model, _from_hub(wanted, offline, FETCHED_OF_A_CLIP), "hub")
     path = _folder_of(wanted)
     for folder in (path / "clip", path):
         if (folder / "config.json").is_file():
-            return Found(model, folder, wanted.kind)
+            return ModelFolder(model, folder, wanted.kind)
     raise ModelNotFound(f"Model '{model[:200]}' is no CLIP folder: no config.json in it.", field="model")
 
 
@@ -110,18 +110,20 @@ def _folder_of(wanted: ModelId) -> Path:
     return BUNDLED[wanted.name] if wanted.kind == "bundled" else Path(wanted.name).expanduser()
 
 
-def list_models() -> list[Found]:
+def list_models() -> list[ModelFolder]:
     """Returns the models on this machine: the bundled ones and the text-to-image folders in the hub's cache."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
-    here = [Found(name, path, "bundled") for name, path in BUNDLED.items() if (path / "model_index.json").is_file()]
+    here = [
+        ModelFolder(name, path, "bundled") for name, path in BUNDLED.items() if (path / "model_index.json").is_file()
+    ]
     try:
         repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return here
     newest = [(repo.repo_id, max(repo.revisions, key=lambda r: r.last_modified)) for repo in repos if repo.revisions]
-    cached = [Found(name, revision.snapshot_path, "hub") for name, revision in newest]
+    cached = [ModelFolder(name, revision.snapshot_path, "hub") for name, revision in newest]
     return here + sorted((m for m in cached if (m.path / "model_index.json").is_file()), key=lambda m: m.name)
 
 

@@ -7,27 +7,49 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clipgen.models.find import Found
+from clipgen.errors import SettingsError
+from clipgen.models.find import ModelFolder
 from clipgen.models.header import Entry
-from clipgen.models.sides import Sides
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-Pair = tuple[str, str]  # a library and a class of it, as model_index.json names them
+ClassRef = tuple[str, str]  # a library and a class of it, as model_index.json names them
 T = TypeVar("T")
 POSITIONS = "position_ids"  # CLIP counts its places in a buffer; older files hold it, today's do not
 
 
 @dataclass(frozen=True)
-class Part:
+class SizeLimits:
+    """The image sizes a model can generate, in pixels.
+
+    `multiple_of` divides width and height; neither exceeds `max_size` (None: no limit).
+    """
+
+    multiple_of: int
+    max_size: int | None = None
+
+    def check(self, width: int | None, height: int | None, model: str) -> None:
+        """Raises SettingsError, naming the field, if the model cannot generate this size; None means its default."""
+        for name, side in (("width", width), ("height", height)):
+            if side is not None and side % self.multiple_of:
+                rule = f"a multiple of {self.multiple_of}"
+            elif side is not None and self.max_size is not None and side > self.max_size:
+                rule = f"at most {self.max_size}"
+            else:
+                continue
+            raise SettingsError(f"{name} must be {rule} for model '{model}', got '{side}'", field=name)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
     """One network of a family: the classes it may be of, and how tensor names of older files map to today's.
 
     `tied` names tensors that are another one, so that a file may leave them out. `full_precision` keeps the network in
     float32 whatever the others run in; `not_half` are pieces of the names of tensors that float16 is too narrow for.
     """
 
-    classes: tuple[Pair, ...]
+    classes: tuple[ClassRef, ...]
     rename: Callable[[str], str] = str
     required: bool = True
     full_precision: bool = False
@@ -36,10 +58,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ConfigComponent:
     """A component that is a config and nothing else: the classes it may be of, and its file."""
 
-    classes: tuple[Pair, ...]
+    classes: tuple[ClassRef, ...]
     file: str
 
 
@@ -50,24 +72,24 @@ class Layout:
     A network that model_index.json does not name (`clip`) counts if its folder is there, a tokenizer where the text
     encoder of its number is. `predictions` are what the denoiser may predict, `guidance` says in words what
     guidance_scale does. `check` sees the networks, not yet filled, and the tokenizers' configs, and raises ModelError
-    if they do not belong together; `sides` reads off the networks what their pictures may measure. `sheets` are other
+    if they do not belong together; `size_limits` reads the sizes off the networks. `config_components` are other
     components that are read as configs. `sees` names the networks by which it can be told a picture, none if it never
-    can; a family that `only_varies` always must.
+    can; a family that `requires_image` always must.
     """
 
     family: str
     pipeline_classes: tuple[str, ...]
-    networks: Mapping[str, Part]
-    tokenizers: Mapping[str, tuple[Pair, ...]]
+    networks: Mapping[str, NetworkSpec]
+    tokenizers: Mapping[str, tuple[ClassRef, ...]]
     schedulers: tuple[str, ...]
-    unused: Mapping[str, tuple[Pair, ...]]
+    unused: Mapping[str, tuple[ClassRef, ...]]
     predictions: tuple[str, ...]
     guidance: str
     check: Callable[[Mapping[str, Any], Mapping[str, dict[str, Any]]], None]
-    sides: Callable[[Mapping[str, Any]], Sides]
-    sheets: Mapping[str, Sheet] = field(default_factory=dict)
-    sees: tuple[str, ...] = ()
-    only_varies: bool = False
+    size_limits: Callable[[Mapping[str, Any]], SizeLimits]
+    config_components: Mapping[str, ConfigComponent] = field(default_factory=dict)
+    image_networks: tuple[str, ...] = ()
+    requires_image: bool = False
 
 
 def encoder_of(tokenizer: str) -> str:
@@ -75,13 +97,13 @@ def encoder_of(tokenizer: str) -> str:
     return tokenizer.replace("tokenizer", "text_encoder")
 
 
-def with_tied(tensors: dict[str, T], part: Part) -> dict[str, T]:
+def with_tied(tensors: dict[str, T], part: NetworkSpec) -> dict[str, T]:
     """Returns a network's tensors, by their present-day names, together with those that are another one of them."""
     return {**{name: tensors[other] for name, other in part.tied.items() if other in tensors}, **tensors}
 
 
 @dataclass(frozen=True)
-class Files:
+class NetworkFiles:
     """The files of one network, read as far as their headers."""
 
     config: dict[str, Any]
@@ -90,34 +112,34 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Network:
+class CheckedNetwork:
     """A network whose files have passed: its module on the meta device, and the files that will fill it."""
 
     module: Module
     paths: tuple[Path, ...]
-    part: Part
+    part: NetworkSpec
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedModel:
     """A model that has passed the preflight; nothing of its weights is in memory yet.
 
     `tokenizers` are the names of those it has, `scheduler` is the scheduler's config, `index` model_index.json;
-    `defaults` are the Settings fields that its clipgen.json recommends, `sides` what its pictures may measure, `sheets`
-    the configs of components that are nothing else.
+    `defaults` are the Settings fields that its clipgen.json recommends, `size_limits` the image sizes it can generate,
+    `config_components` the configs of components that are nothing else.
     """
 
-    found: Found
+    found: ModelFolder
     layout: Layout
-    networks: Mapping[str, Network]
+    networks: Mapping[str, CheckedNetwork]
     tokenizers: tuple[str, ...]
     scheduler: dict[str, Any]
     index: dict[str, Any]
     defaults: dict[str, Any]
-    sides: Sides
-    sheets: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    size_limits: SizeLimits
+    config_components: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def sees(self) -> bool:
+    def accepts_image(self) -> bool:
         """Whether it brings what it takes to be told a picture."""
-        return bool(self.layout.sees) and all(name in self.networks for name in self.layout.sees)
+        return bool(self.layout.image_networks) and all(name in self.networks for name in self.layout.image_networks)

@@ -6,36 +6,38 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.models.layout import POSITIONS, Checked, Network, Part, with_tied
+from clipgen.models.layout import POSITIONS, CheckedModel, CheckedNetwork, NetworkSpec, with_tied
 from clipgen.models.read_tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Filling = Callable[[int, int], object]  # (bytes that are filled, bytes in all)
+LoadProgress = Callable[[int, int], object]  # (bytes that are filled, bytes in all)
 
 
-def untold(done: int, total: int) -> None:
-    """A Filling that nobody listens to."""
+def ignore_progress(done: int, total: int) -> None:
+    """A LoadProgress that nobody listens to."""
 
 
-def load(checked: Checked, device: torch.device, dtype: torch.dtype, filling: Filling = untold) -> dict[str, Any]:
-    """Returns the model's networks, filled, and its tokenizers, by component name; `filling` hears of each tensor.
+def load(
+    checked: CheckedModel, device: torch.device, dtype: torch.dtype, progress: LoadProgress = ignore_progress
+) -> dict[str, Any]:
+    """Returns the model's networks, filled, and its tokenizers, by component name; `progress` hears of each tensor.
 
     Raises OutOfMemory before anything is read if the device has no room, ModelError for weights that are not finite
     and for a tokenizer that cannot be read.
     """
-    networks = load_networks(checked.found.name, checked.networks, device, dtype, filling)
+    networks = load_networks(checked.found.name, checked.networks, device, dtype, progress)
     return {**networks, **{name: _tokenizer(checked, name) for name in checked.tokenizers}}
 
 
 def load_networks(
     model: str,
-    networks: Mapping[str, Network],
+    networks: Mapping[str, CheckedNetwork],
     device: torch.device,
     dtype: torch.dtype,
-    filling: Filling = untold,
+    progress: LoadProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Returns checked networks, filled, by name; raises OutOfMemory, ModelError for weights that are not finite."""
     from clipgen.device import check_memory
@@ -46,11 +48,11 @@ def load_networks(
     for name, network in networks.items():
         for size in _fill(name, network, device, dtype):
             done += size
-            filling(min(done, total), total)
+            progress(min(done, total), total)
     return {name: network.module for name, network in networks.items()}
 
 
-def _precision(key: str, tensor: Tensor, part: Part, dtype: torch.dtype) -> torch.dtype:
+def _precision(key: str, tensor: Tensor, part: NetworkSpec, dtype: torch.dtype) -> torch.dtype:
     """Returns what one tensor of a network is kept in; its whole numbers stay what they are."""
     import torch
 
@@ -60,14 +62,14 @@ def _precision(key: str, tensor: Tensor, part: Part, dtype: torch.dtype) -> torc
     return torch.float32 if part.full_precision or too_wide else dtype
 
 
-def _bytes(network: Network, dtype: torch.dtype) -> int:
+def _bytes(network: CheckedNetwork, dtype: torch.dtype) -> int:
     """Returns the memory that a network will take; of tensors that are tied to each other one counts."""
     part, state = network.part, network.module.state_dict()
     own = {key: tensor for key, tensor in state.items() if part.tied.get(key, key) >= key}
     return sum(tensor.numel() * _precision(key, tensor, part, dtype).itemsize for key, tensor in own.items())
 
 
-def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
+def _fill(name: str, network: CheckedNetwork, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
     """Fills a network, and yields the bytes of each tensor once it is on the device."""
     state: dict[str, Tensor] = {}
     for key, tensor in _tensors(name, network, dtype):
@@ -77,7 +79,7 @@ def _fill(name: str, network: Network, device: torch.device, dtype: torch.dtype)
     _restore_positions(network.module, device)
 
 
-def _tensors(name: str, network: Network, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yields each tensor under its present-day name, copied out of the file and known to be finite."""
     import torch
     from safetensors import SafetensorError
@@ -113,7 +115,7 @@ def _restore_positions(module: torch.nn.Module, device: torch.device) -> None:
                 )
 
 
-def _tokenizer(checked: Checked, name: str) -> Any:
+def _tokenizer(checked: CheckedModel, name: str) -> Any:
     import transformers
 
     folder = checked.found.path / name

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.models.find import Found, find_clip
+from clipgen.models.find import ModelFolder, find_clip
 from clipgen.models.header import MAX_TOKENIZER, read_json
-from clipgen.models.layout import Part
+from clipgen.models.layout import NetworkSpec
 from clipgen.models.load import load_networks
 from clipgen.models.network import check_network
 from clipgen.models.read_tokenizer import read_tokenizer
@@ -37,12 +37,12 @@ def load_encoder(model: str, device: torch.device, *, offline: bool = False) -> 
     if kind not in CLASSES:
         raise ModelError(f"Model '{found.name[:200]}' is of the kind '{kind[:60]}'. Works: {', '.join(CLASSES)}.")
     _check_jsons(found.path)
-    network = check_network(found.path, Part((("transformers", CLASSES[kind]),), full_precision=True))
+    network = check_network(found.path, NetworkSpec((("transformers", CLASSES[kind]),), full_precision=True))
     filled = load_networks(found.name, {"clip": network}, device, torch.float32)["clip"]
     return ClipEncoder(_shown(found), filled, _tokenizer(found.path, kind), _preprocessor(found.path))
 
 
-def _shown(found: Found) -> str:
+def _shown(found: ModelFolder) -> str:
     """Returns a CLIP's name as records carry it: `org/name`, a folder's own name, `storybook/clip`."""
     name = found.name if found.kind == "hub" else Path(found.name).name
     return name if found.kind == "hub" or found.path.name == name else f"{name}/clip"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
 from clipgen.models.header import Entry, read_headers, read_json, weight_files
-from clipgen.models.layout import POSITIONS, Files, Network, Pair, Part, with_tied
+from clipgen.models.layout import POSITIONS, CheckedNetwork, ClassRef, NetworkFiles, NetworkSpec, with_tied
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -44,21 +44,21 @@ WIDTHS = frozenset(
 )
 
 
-def check_network(folder: Path, part: Part) -> Network:
+def check_network(folder: Path, part: NetworkSpec) -> CheckedNetwork:
     """Checks one network that stands alone in its folder, against the first class of `part`; raises ModelError."""
     return make_network(folder.name, part.classes[0], read_files(folder), part)
 
 
-def read_files(folder: Path) -> Files:
+def read_files(folder: Path) -> NetworkFiles:
     """Reads one network's config and the headers of its weights; raises ModelError if the two disagree on sizes."""
     config = read_json(folder / "config.json")
     _, paths = weight_files(folder)
-    files = Files(config, tuple(paths), read_headers(paths))
+    files = NetworkFiles(config, tuple(paths), read_headers(paths))
     _check_sizes(folder.name, files)
     return files
 
 
-def _check_sizes(name: str, files: Files) -> None:
+def _check_sizes(name: str, files: NetworkFiles) -> None:
     """Raises ModelError if a config asks for more layers or wider ones than the weights can fill."""
     widest = max((side for entry in files.header.values() for side in entry.shape), default=0)
     bounds = dict.fromkeys(DEPTHS, len(files.header)) | dict.fromkeys(WIDTHS, widest)
@@ -83,7 +83,7 @@ def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
                     yield key, number
 
 
-def make_network(name: str, pair: Pair, files: Files, part: Part) -> Network:
+def make_network(name: str, pair: ClassRef, files: NetworkFiles, part: NetworkSpec) -> CheckedNetwork:
     """Builds a network that has shapes and no memory, and holds the files' tensors against them."""
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -97,10 +97,10 @@ def make_network(name: str, pair: Pair, files: Files, part: Part) -> Network:
         raise ModelError(f"{name}/config.json describes no {pair[1]}: {reason}") from error
     entries = {part.rename(key): entry for key, entry in files.header.items()}
     _check_tensors(name, module, with_tied(entries, part))
-    return Network(module, files.paths, part)
+    return CheckedNetwork(module, files.paths, part)
 
 
-def _maker(pair: Pair) -> Callable[[dict[str, Any]], Any]:
+def _maker(pair: ClassRef) -> Callable[[dict[str, Any]], Any]:
     """Returns what makes a network of a class from its config; the pair comes from a family's own table."""
     from clipgen.device import collection_off, set_library_switches
 

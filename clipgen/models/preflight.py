@@ -9,18 +9,17 @@ from typing import Any
 
 from clipgen.errors import ModelError, SettingsError
 from clipgen.image_file import digest_of
-from clipgen.models.find import Found
+from clipgen.models.find import ModelFolder
 from clipgen.models.header import MAX_TOKENIZER, read_json
-from clipgen.models.layout import Checked, Layout, Pair, encoder_of
+from clipgen.models.layout import CheckedModel, ClassRef, Layout, SizeLimits, encoder_of
 from clipgen.models.network import make_network, read_files
-from clipgen.models.sides import Sides
 from clipgen.settings.settings import MODEL_FIELDS, check_field
 
 MAX_TIMESTEPS = 10_000
 MAX_SUMS = 2**20  # bytes
 
 
-def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
+def preflight(found: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedModel:
     """Checks a model against the family that its model_index.json names; `layouts` is by pipeline class.
 
     In order: index, configs, headers, then networks on the meta device, which hold no memory. Raises ModelError.
@@ -40,10 +39,14 @@ def preflight(found: Found, layouts: Mapping[str, Layout]) -> Checked:
     networks = {name: make_network(name, pair, files[name], layout.networks[name]) for name, pair in pairs.items()}
     modules = {name: network.module for name, network in networks.items()}
     layout.check(modules, tokenizers)
-    sides = layout.sides(modules)
-    _check_own_size(defaults, sides, found.name)
-    sheets = {name: read_json(found.path / name / sheet.file) for name, sheet in layout.sheets.items()}
-    return Checked(found, layout, networks, tuple(tokenizers), scheduler, index, defaults, sides, sheets)
+    size_limits = layout.size_limits(modules)
+    _check_own_size(defaults, size_limits, found.name)
+    config_components = {
+        name: read_json(found.path / name / sheet.file) for name, sheet in layout.config_components.items()
+    }
+    return CheckedModel(
+        found, layout, networks, tuple(tokenizers), scheduler, index, defaults, size_limits, config_components
+    )
 
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
@@ -58,7 +61,7 @@ def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
         )
 
 
-def verify(found: Found) -> int:
+def verify(found: ModelFolder) -> int:
     """Compares every file with the model's SHA256SUMS and returns how many there are; raises ModelError.
 
     The only check that finds a flipped bit which leaves a finite number.
@@ -80,8 +83,8 @@ def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str
     """Raises ModelError unless every component is a (library, class) pair of the family's table and none is missing."""
     schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
     classes = {name: part.classes for name, part in layout.networks.items()}
-    sheets = {name: sheet.classes for name, sheet in layout.sheets.items()}
-    table = {**classes, **layout.tokenizers, **schedulers, **sheets, **layout.unused}
+    config_components = {name: sheet.classes for name, sheet in layout.config_components.items()}
+    table = {**classes, **layout.tokenizers, **schedulers, **config_components, **layout.unused}
     present = {name: tuple(map(str, value)) for name, value in index.items() if isinstance(value, list) and any(value)}
     for name, pair in present.items():
         if pair not in table.get(name, ()):
@@ -89,11 +92,11 @@ def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str
             raise ModelError(f"model_index.json: '{name[:60]}' is {'.'.join(pair)[:80]}; clipgen loads {works} there.")
     required = {name for name, part in layout.networks.items() if part.required}
     needed = required | {name for name in layout.tokenizers if encoder_of(name) in {*required, *networks}}
-    if missing := sorted((needed | {"scheduler", *sheets}) - present.keys()):
+    if missing := sorted((needed | {"scheduler", *config_components}) - present.keys()):
         raise ModelError(f"model_index.json names no {missing[0]}.")
 
 
-def _pairs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, Pair]]:
+def _pairs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, ClassRef]]:
     """Yields the networks there are: those of the index, and those that have a folder without being named."""
     for name, part in layout.networks.items():
         match index.get(name):
@@ -134,9 +137,9 @@ def _defaults(path: Path) -> dict[str, Any]:
         raise ModelError(f"clipgen.json: {error}") from None
 
 
-def _check_own_size(defaults: Mapping[str, Any], sides: Sides, model: str) -> None:
+def _check_own_size(defaults: Mapping[str, Any], size_limits: SizeLimits, model: str) -> None:
     """Raises ModelError if a model recommends a size that it cannot draw."""
     try:
-        sides.check(defaults.get("width"), defaults.get("height"), model)
+        size_limits.check(defaults.get("width"), defaults.get("height"), model)
     except SettingsError as error:
         raise ModelError(f"clipgen.json: {error}") from None

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from clipgen.families import Conditioning, Family, stacked
+from clipgen.families import Conditioning, Family, stack_conditionings
 from clipgen.pipeline.plan import Batch
 from clipgen.pipeline.variation import Varied
 from clipgen.settings.settings import Note, Settings
@@ -26,7 +26,9 @@ class Prompts:
     def told(self, settings: Settings, name: str = "prompt") -> Conditioning:
         """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
         row, _ = self._read(settings, name)
-        return self.family.at_scale(self.family.with_picture(row, None, 0.0, 0), settings.guidance_scale or 1.0)
+        return self.family.with_guidance_scale(
+            self.family.with_image(row, None, 0.0, 0), settings.guidance_scale or 1.0
+        )
 
     @torch.no_grad()
     def of_batch(self, batch: Batch, varied: Varied | None) -> tuple[Conditioning, Conditioning]:
@@ -43,10 +45,12 @@ class Prompts:
             for name, rows in told.items():
                 row, notes = self._read(picture, name)
                 known = varied if name == "prompt" else None
-                seen, weight = (None, 0.0) if known is None else (known.seen.told, known.source.weight)
-                rows.append(self.family.with_picture(row, seen, weight, picture.seed or 0))
+                seen, weight = (None, 0.0) if known is None else (known.seen.embeds, known.source.weight)
+                rows.append(self.family.with_image(row, seen, weight, picture.seed or 0))
                 own_notes.extend(notes)
-        halves = [self.family.at_scale(stacked(rows), batch.guidance_scale) for rows in told.values()]
+        halves = [
+            self.family.with_guidance_scale(stack_conditionings(rows), batch.guidance_scale) for rows in told.values()
+        ]
         return halves[0], halves[-1]
 
     def forget(self) -> None:
@@ -60,5 +64,5 @@ class Prompts:
         self, name: str, text: str, syntax: str, long_prompt: str
     ) -> tuple[Conditioning, tuple[Note, ...]]:
         """Encodes one prompt; `_encode` keeps the last ones."""
-        encoded = encode_prompt(text, self.family.towers, syntax=syntax, long_prompt=long_prompt, field=name)
+        encoded = encode_prompt(text, self.family.text_encoders, syntax=syntax, long_prompt=long_prompt, field=name)
         return self.family.encode(encoded.embedded, blank=encoded.text == ""), encoded.warnings

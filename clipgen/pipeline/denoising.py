@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipgen.device import Ladder
-from clipgen.families import Conditioning, Family, for_rows
+from clipgen.families import Conditioning, Family, repeat_conditioning
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.steering import Steering
@@ -34,7 +34,7 @@ def predicting(
 
     return classifier_free(
         predict,
-        *(for_rows(each, rows) for each in told),
+        *(repeat_conditioning(each, rows) for each in told),
         scale=1.0 if family.distilled else batch.guidance_scale,
         start=shared.cfg_start,
         stop=shared.cfg_stop,
@@ -63,6 +63,6 @@ def states_of(
 
 def _scheduler(batch: Batch, family: Family, device: torch.device) -> Any:
     """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
-    tokens, sigmas = family.tokens(*batch.size), family.sigmas(batch.steps)
+    tokens, sigmas = family.image_seq_len(*batch.size), family.sigmas(batch.steps)
     config = family.scheduler_config
     return make_scheduler(batch.scheduler, config, batch.steps, device, tokens=tokens, sigmas=sigmas)

@@ -13,14 +13,14 @@ from clipgen.settings.settings import Settings
 
 def check_pictures(runs: Iterable[Settings]) -> None:
     """Opens each picture once; raises ImageFileError for a broken one to vary, SettingsError for one of `like`."""
-    from clipgen.image_file import open_picture
+    from clipgen.image_file import open_image
 
     runs = list(runs)
     for source in dict.fromkeys(run.vary for run in runs if run.vary is not None):
-        open_picture(split_target(source)[0])
+        open_image(split_target(source)[0])
     for target in dict.fromkeys(target for run in runs if run.guided for target in run.like):
         try:
-            open_picture(split_target(target)[0])
+            open_image(split_target(target)[0])
         except ImageFileError as error:
             raise SettingsError(f"like: {error}", field="like") from error
 

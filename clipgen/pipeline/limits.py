@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipgen.families import FAMILIES, Family
-from clipgen.families.folder import own_scheduler
+from clipgen.families.components import own_scheduler
 from clipgen.guidance.steering import check_guidance
-from clipgen.models import Layout, Sides
-from clipgen.models.layout import Checked
+from clipgen.models import Layout, SizeLimits
+from clipgen.models.layout import CheckedModel
 from clipgen.pipeline.variation import check_vary
 from clipgen.sampling.prediction import check_prediction
 from clipgen.settings.settings import Settings
@@ -25,7 +25,7 @@ class Limits:
 
     model: str
     layout: Layout
-    sides: Sides
+    sides: SizeLimits
     prediction: str
     sees: bool
     defaults: Mapping[str, Any]
@@ -37,14 +37,14 @@ class Limits:
         check_vary(settings, self.model, self.layout, self.sees)
 
 
-def limits_on_disk(checked: Checked, model: str) -> Limits:
+def limits_on_disk(checked: CheckedModel, model: str) -> Limits:
     """Returns the limits of a model that has passed the preflight and is called `model`."""
     known = {"scheduler": own_scheduler(checked.scheduler), **checked.defaults}
     prediction = check_prediction(checked.scheduler)
-    return Limits(model, checked.layout, checked.sides, prediction, checked.sees, known)
+    return Limits(model, checked.layout, checked.size_limits, prediction, checked.accepts_image, known)
 
 
 def limits_of(family: Family, model: str, defaults: Mapping[str, Any]) -> Limits:
     """Returns the limits of a loaded model that is called `model`."""
     layout, _ = FAMILIES[family.name]
-    return Limits(model, layout, family.sides, family.prediction, family.see is not None, defaults)
+    return Limits(model, layout, family.size_limits, family.prediction_type, family.encode_image is not None, defaults)

@@ -14,14 +14,14 @@ from clipgen.clip.score import Score, Scorer
 from clipgen.decode import is_broken
 from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled
-from clipgen.families import LAYOUTS, Conditioning, Family, adopt, load_family
+from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
 from clipgen.guidance.backward import check_backward
 from clipgen.guidance.budget import resolve
 from clipgen.guidance.flops import Facts
 from clipgen.guidance.pricing import PRICED_BY, facts_for
 from clipgen.guidance.steering import Steering, steering_of
-from clipgen.models import Filling, find_model, preflight, untold
-from clipgen.models.clip_cache import Clips
+from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
+from clipgen.models.clip_cache import ClipCache
 from clipgen.pipeline.conditioning import Prompts
 from clipgen.pipeline.denoising import predicting, states_of
 from clipgen.pipeline.limits import limits_of, limits_on_disk
@@ -54,7 +54,7 @@ class Pipeline:
         self.device = device
         self.defaults = {**STEERING_DEFAULTS, **family.defaults, **defaults}
         self.scorer = scorer
-        self._clips = Clips(scorer, device, offline)
+        self._clips = ClipCache(scorer, device, offline)
         self._prompts = Prompts(family)
         self._ladder, self._turns = Ladder(device), Turns(device)
         self._viewer = Viewer(family, scorer, self._ladder, self._turns)
@@ -67,12 +67,12 @@ class Pipeline:
         dtype: str = "auto",
         offline: bool = False,
         wanted: Sequence[Settings] = (),
-        filling: Filling = untold,
+        progress: LoadProgress = ignore_progress,
     ) -> Pipeline:
         """Finds, checks and loads a model: a bundled name, `org/name` of the hub, or `./folder`.
 
         `wanted` is what will be drawn: what this model cannot draw is refused here, before anything is loaded.
-        `filling` hears how many of its bytes are in place. Raises SettingsError, ModelNotFound, ModelError,
+        `progress` hears how many of its bytes are in place. Raises SettingsError, ModelNotFound, ModelError,
         OutOfMemory; nothing of a model that is refused is loaded.
         """
         place = pick_device(device)
@@ -83,7 +83,7 @@ class Pipeline:
         for settings in wanted:
             limits.check(settings)
         with memory_told(f"Model '{model}'", place):
-            family, scorer = load_family(checked, place, precision, filling)
+            family, scorer = load_family(checked, place, precision, progress)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
         return cls(family, origin, place, checked.defaults, scorer, offline)
 
@@ -93,7 +93,7 @@ class Pipeline:
 
         Raises ModelError for a class that no family of clipgen fits.
         """
-        family = adopt(pipeline)
+        family = family_from_pipeline(pipeline)
         name, dtype = str(pipeline.name_or_path or "from-diffusers"), str(pipeline.dtype).removeprefix("torch.")
         origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
         return cls(family, origin, pipeline.device, {}, None)
@@ -253,7 +253,7 @@ class Pipeline:
                     warnings=(*batch.own_notes[row], *shared),
                     seconds=seconds / len(batch.pictures),
                     origin=self.origin,
-                    examiner=self._clips.examiner,
+                    prompt_checker=self._clips.prompt_checker,
                     inputs={} if varied is None else {"vary": varied.source.digest},
                     source=None if varied is None else varied.features,
                 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from clipgen.clip.questions import Check, Examiner, phrases_of
+from clipgen.clip.prompt_check import PhraseCheck, PromptChecker, split_phrases
 from clipgen.clip.score import Score
 from clipgen.decode import to_image
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
@@ -123,14 +123,14 @@ class Result:
     seconds: float
     origin: Origin = field(repr=False)
     path: Path | None = None
-    examiner: Examiner | None = field(default=None, repr=False)
+    prompt_checker: PromptChecker | None = field(default=None, repr=False)
     inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def features(self) -> Tensor | None:
         """The unit vector [D] that the model's CLIP gives the picture, on its device; None without a CLIP."""
-        return None if self.examiner is None else self.examiner.see(self.pixels)
+        return None if self.prompt_checker is None else self.prompt_checker.image_features(self.pixels)
 
     @cached_property
     def likeness(self) -> float | None:
@@ -138,13 +138,17 @@ class Result:
         return None if self.source is None or self.features is None else float(self.features @ self.source)
 
     @cached_property
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[PhraseCheck, ...]:
         """CLIP's answers to what the parts of the prompt ask, () without a CLIP."""
-        return self.check(phrases_of(plain_text(self.settings.prompt, self.settings.prompt_syntax)))
+        return self.check(split_phrases(plain_text(self.settings.prompt, self.settings.prompt_syntax)))
 
-    def check(self, phrases: Sequence[str]) -> tuple[Check, ...]:
+    def check(self, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
         """Returns CLIP's answers to whether the picture shows some phrases, () without a CLIP."""
-        return () if self.examiner is None or self.features is None else self.examiner.ask(self.features, phrases)
+        return (
+            ()
+            if self.prompt_checker is None or self.features is None
+            else self.prompt_checker.check(self.features, phrases)
+        )
 
     @cached_property
     def image(self) -> Image:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clipgen.clip.diversity import Diversity
-    from clipgen.clip.questions import Check
+    from clipgen.clip.prompt_check import PhraseCheck
     from clipgen.clip.score import Score
 
 WORDS = ((99.0, "strong"), (95.0, "good"), (80.0, "fair"), (0.0, "weak"))
@@ -46,7 +46,7 @@ def likeness_line(likeness: float | None) -> str:
     return "" if likeness is None else f"CLIP cosine {likeness:.2f} to the picture it varies"
 
 
-def chips(checks: Sequence[Check]) -> str:
+def chips(checks: Sequence[PhraseCheck]) -> str:
     """Returns `fox ✓ 97 %  red ✗ 31 %`, a chip a question: the thing, its colour or its number."""
     return "  ".join(f"{each.subject} {'✓' if each.holds else '✗'} {100 * each.probability:.0f} %" for each in checks)
 

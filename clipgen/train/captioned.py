@@ -17,8 +17,8 @@ import torch
 from PIL import Image, ImageOps
 
 from clipgen.errors import ImageFileError, SettingsError
-from clipgen.gallery import find_pictures
-from clipgen.image_file import open_picture
+from clipgen.gallery import find_images
+from clipgen.image_file import open_image
 from clipgen.train.data import Bytes, to_unit
 
 FEWEST = 8  # pictures from which something can be learnt and something held back
@@ -70,7 +70,7 @@ def find_pairs(data: Path) -> list[Pair]:
 
 
 def _beside(folder: Path) -> Iterator[Pair]:
-    for path in find_pictures([folder]):
+    for path in find_images([folder]):
         text = path.with_suffix(".txt")
         if text.is_file() and (captions := _clean(text.read_text("utf-8", "replace").splitlines())):
             yield Pair(path, captions)
@@ -124,7 +124,7 @@ def _store(pairs: list[Pair], size: int, state: str, described: Path, stored: Pa
     with partial.open("wb") as file:
         for pair in pairs:
             try:
-                image = open_picture(pair.path)
+                image = open_image(pair.path)
             except ImageFileError:
                 continue
             file.write(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC).tobytes())

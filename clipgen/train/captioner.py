@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, GPT2Config
 
-from clipgen.captioning.base import LONGEST
-from clipgen.captioning.clipcap import Captioner, CaptionerConfig
+from clipgen.captioning.clip_captioner import LONGEST
+from clipgen.captioning.clipcap import ClipCap, ClipCapConfig
 from clipgen.captioning.coca import Coca, CocaConfig
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.train.data import Pictures, Renders, Seen, held_back
@@ -29,10 +29,10 @@ QUERIES = 64  # what CoCa gathers of a picture
 IGNORED = -100
 
 
-def build_captioner(tokenizer: CLIPTokenizer, features: int, mapper: str = "mlp") -> Captioner:
+def build_captioner(tokenizer: CLIPTokenizer, features: int, mapper: str = "mlp") -> ClipCap:
     """Builds the untrained ClipCap for CLIP's vectors of so many numbers; it writes the tokens of the CLIP."""
     decoder = _decoder(tokenizer, PREFIX + LONGEST + 1)
-    return Captioner(CaptionerConfig(features=features, prefix=PREFIX, mapper=mapper, decoder=decoder))
+    return ClipCap(ClipCapConfig(features=features, prefix=PREFIX, mapper=mapper, decoder=decoder))
 
 
 def build_coca(tokenizer: CLIPTokenizer, states: int) -> Coca:
@@ -53,7 +53,7 @@ class CaptionerPart:
     """Trains on what a CLIP sees of pictures and fresh captions of them; the CLIP itself stays as it is."""
 
     def __init__(
-        self, model: Captioner | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer, preprocessor: Mapping[str, Any],
+        self, model: ClipCap | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer, preprocessor: Mapping[str, Any],
         data: Pictures, batch: int, seed: int = 0,
     ) -> None:  # fmt: skip
         self.model, self.clip, self.tokenizer, self.data = model, clip.eval(), tokenizer, data
@@ -89,16 +89,16 @@ class CaptionerPart:
     def _seen(self, indices: npt.NDArray[np.int64]) -> Tensor:
         """Returns what CLIP sees of some pictures, [B, ...]; where that is one vector a picture it is kept."""
         device = self.encoder.model.device
-        return self.kept.of(indices).to(device) if self.model.is_small else self._look(indices)
+        return self.kept.of(indices).to(device) if self.model.cache_features else self._look(indices)
 
     def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        return self.model.look(self.encoder, (self.data.images(indices) + 1) / 2)
+        return self.model.encode_images(self.encoder, (self.data.images(indices) + 1) / 2)
 
     def show(self, folder: Path) -> dict[str, float]:
         """Writes captions of pictures held back; measures their loss and how many of the things in them are named."""
         indices, words = np.arange(self.known, len(self.data)), random.Random(0)
         texts = self._captions(indices, words)
-        written = self.model.write(self._seen(indices[:64]), self.tokenizer)
+        written = self.model.caption(self._seen(indices[:64]), self.tokenizer)
         lines = [f"{true}\n    {own}" for true, own in zip(texts, written, strict=False)]
         (folder / "captions.txt").write_text("\n".join(lines) + "\n", "utf-8")
         return {"val_loss": self._loss(indices, texts).item(), **self._named(indices, written)}
@@ -115,7 +115,7 @@ class CaptionerPart:
         return {"val_named": float(np.mean([concept in text for concept, text in pairs]))}
 
 
-def writing_loss(head: Captioner | Coca, seen: Tensor, texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
+def writing_loss(head: ClipCap | Coca, seen: Tensor, texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
     """Returns the mean cross entropy of captions' tokens, each with its end, given what is seen of their pictures."""
     found = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
     ids: Tensor = found.input_ids[:, 1:].to(seen.device)  # without a start: the picture is that

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, CLIPModel, CLIPTokenizer, SiglipModel
 
 from clipgen.captioning.coca import Coca
-from clipgen.models.load_captioner import FOLDERS
+from clipgen.models.load_captioner import HEAD_FOLDERS
 from clipgen.train.captioner import writing_loss
 from clipgen.train.data import Renders, held_back
 from clipgen.train.gathered import gathered
@@ -46,7 +46,7 @@ HELD_BACK, MEASURED = 2048, 512  # pictures never trained on, the last ones of t
 WEIGHTS = {  # of the terms of the loss; of the contrast's has writing what CoCa gives it
     "contrast": 1.0, "anchoring": 0.1, "naming": 0.5, "placing": 0.5, "patches": 0.5, "writing": 2.0,
 }  # fmt: skip
-COCA = FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
+COCA = HEAD_FOLDERS["coca"]  # of what writes, beside the folder of its CLIP
 NAMES = 48  # bare names a batch: what a label says when it says no more
 RARE = -4.0  # where the logits of labels begin: few are true of a picture
 
@@ -236,7 +236,7 @@ class ClipPart:
 
     def _written(self, writer: Coca, states: Tensor, scenes: Sequence[Scene], folder: Path) -> dict[str, float]:
         """Writes captions of scenes into a folder; returns how many are wholly right, and the loss."""
-        pairs = list(zip(map(plain_caption, scenes), writer.write(states, self.tokenizer), strict=True))
+        pairs = list(zip(map(plain_caption, scenes), writer.caption(states, self.tokenizer), strict=True))
         (folder / "captions.txt").write_text("".join(f"{true}\n    {own}\n" for true, own in pairs), "utf-8")
         whole = float(np.mean([true == own for true, own in pairs]))
         return {"val_writing": self._writing(writer, states, scenes).item(), "val_whole": whole}

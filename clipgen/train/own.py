@@ -12,9 +12,9 @@ from typing import Any
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from clipgen.captioning.clipcap import Captioner
+from clipgen.captioning.clipcap import ClipCap
 from clipgen.captioning.coca import Coca
-from clipgen.models.load_captioner import FOLDERS
+from clipgen.models.load_captioner import HEAD_FOLDERS
 from clipgen.train.captioned import Captioned, captioned
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
@@ -29,7 +29,7 @@ from clipgen.train.vae import VaePart
 
 GENTLE = 0.3  # of the recipe's learning rate: the weights in the box are worth keeping
 WARM_UP = 50  # steps
-HEADS = FOLDERS.values()  # what learns to write
+HEADS = HEAD_FOLDERS.values()  # what learns to write
 SAVE_MINUTES = 1.0
 SHOWN = 4  # captions that the denoiser shows itself by
 
@@ -94,7 +94,7 @@ class OwnTraining:
         clip, tokenizer, preprocessor = self._eye()
         there, width = shipped() / "captioner", clip.config.projection_dim
         fresh = build_captioner(tokenizer, width, self.mapper)
-        head = Captioner.from_pretrained(there).float() if there.exists() else fresh
+        head = ClipCap.from_pretrained(there).float() if there.exists() else fresh
         return CaptionerPart(head, clip, tokenizer, preprocessor, self.data, CAPTIONER.batch, seed_of(self.accelerator))
 
     def _coca(self) -> CaptionerPart:

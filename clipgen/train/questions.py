@@ -1,4 +1,4 @@
-"""What clipgen.clip.questions takes for granted, measured: `python -m clipgen.train.questions` prints it.
+"""What clipgen.clip.prompt_check takes for granted, measured: `python -m clipgen.train.questions` prints it.
 
 How far a phrase stands out of others where it is true of a picture and where it is not, on renders nothing trained on.
 """
@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import numpy as np
 import torch
 
-from clipgen.clip.questions import Examiner, phrases_of
+from clipgen.clip.prompt_check import PromptChecker, split_phrases
 from clipgen.clip.score import Scorer, read_captions
 from clipgen.models import load_encoder
 from clipgen.models.find import BUNDLED
@@ -25,16 +25,16 @@ FIRST_SEED = 1_800_000_000  # scenes far from those that anything trains on
 FALSE = 3  # phrases of other scenes asked about each picture
 
 
-def measure(examiner: Examiner, scenes: list[Scene], rng: random.Random) -> tuple[list[float], list[float]]:
+def measure(prompt_checker: PromptChecker, scenes: list[Scene], rng: random.Random) -> tuple[list[float], list[float]]:
     """Returns how far the phrases of each scene's own plain caption stand out of its picture, and those of others."""
-    told = [phrases_of(plain_caption(scene)) for scene in scenes]
-    side = examiner.scorer.encoder.side
+    told = [split_phrases(plain_caption(scene)) for scene in scenes]
+    side = prompt_checker.scorer.encoder.image_size
     true, false = list[float](), list[float]()
     for scene, own in zip(scenes, told, strict=True):
-        image = examiner.see(_pixels(scene, side))
+        image = prompt_checker.image_features(_pixels(scene, side))
         others = [phrase for phrases in rng.sample(told, len(told)) for phrase in phrases if phrase not in own][:FALSE]
         for found, phrases in ((true, own), (false, others)):
-            found += [far for phrase in phrases if (far := examiner.stands_out(image, phrase)) is not None]
+            found += [far for phrase in phrases if (far := prompt_checker.z_score(image, phrase)) is not None]
     return true, false
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     scorer = Scorer(load_encoder(args.clip, torch.device("cpu")), read_captions())
     scenes = [sample_scene(seed, PLAIN) for seed in range(FIRST_SEED, FIRST_SEED + args.scenes)]
-    true, false = measure(Examiner(scorer), scenes, random.Random(0))
+    true, false = measure(PromptChecker(scorer), scenes, random.Random(0))
     present, absent = fmean(true), fmean(false)
     spread = fmean((stdev(true), stdev(false)))
     middle = (present + absent) / 2

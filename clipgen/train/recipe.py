@@ -17,7 +17,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
 
-from clipgen.captioning.clipcap import Captioner
+from clipgen.captioning.clipcap import ClipCap
 from clipgen.captioning.coca import Coca
 from clipgen.clip.encoder import HALF
 from clipgen.errors import ClipgenError
@@ -89,7 +89,7 @@ class Recipe:
         assemble(folder, parts)
         put_back(self._writer(), COCA, folder)
         if (self.out / "captioner" / "model").exists():
-            put_back(self._trained(Captioner, "captioner"), "captioner", folder)
+            put_back(self._trained(ClipCap, "captioner"), "captioner", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:

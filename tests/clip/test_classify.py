@@ -5,7 +5,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from clipgen.clip.classify import check_labels, guesses, label_features, probabilities
+from clipgen.clip.classify import check_labels, classify_features, label_features, probabilities
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
 
@@ -39,7 +39,7 @@ def test_templates_are_averaged_as_vectors(encoder):
 
 def test_guesses_come_likeliest_first(encoder, images):
     words = label_features(encoder, LABELS)
-    found = guesses(encoder, images[0], LABELS, words)
+    found = classify_features(encoder, images[0], LABELS, words)
     chances = probabilities(encoder, images[:1], words)[0]
     assert [guess.probability for guess in found] == sorted(chances.tolist(), reverse=True)
     assert found[0].label == LABELS[int(chances.argmax())]

@@ -33,7 +33,7 @@ def test_logits_are_transformers_own(encoder):
     pixels = pictures(2, 32, 32)
     tokens = encoder.tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        theirs = encoder.model(**tokens, pixel_values=encoder.see(pixels)).logits_per_image
+        theirs = encoder.model(**tokens, pixel_values=encoder.preprocess(pixels)).logits_per_image
         ours = encoder.logits(encoder.image_features(pixels), encoder.text_features(texts))
     assert torch.allclose(ours, theirs, atol=1e-4)
 
@@ -111,8 +111,8 @@ def test_pictures_are_seen_as_transformers_sees_them(size, changes):
     processor, words, levels = clip_processor(**changes), tiny.tokenizer(32), levels_of(size)
     encoder = ClipEncoder("tiny", tiny.clip(words), words, json.loads(processor.to_json_string()))
     theirs = torch.from_numpy(numpy.stack(processor(image_of(levels), return_tensors="np")["pixel_values"]))
-    assert (encoder.see(levels / 255) - theirs).abs().max() <= 1e-5
-    assert (encoder.see(encoder.prepare(image_of(levels))[None]) - theirs).abs().max() <= 1e-5
+    assert (encoder.preprocess(levels / 255) - theirs).abs().max() <= 1e-5
+    assert (encoder.preprocess(encoder.to_pixels(image_of(levels))[None]) - theirs).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -122,14 +122,14 @@ def test_features_of_pictures_are_transformers_own_with_their_processor(encoder,
         pixel_values = clip_processor()(image_of(levels), return_tensors="pt")["pixel_values"]
         theirs = F.normalize(encoder.model.get_image_features(pixel_values).pooler_output, dim=-1)
         assert torch.allclose(encoder.image_features(levels / 255), theirs, atol=1e-4)
-        assert torch.allclose(encoder.image_features(encoder.prepare(image_of(levels))[None]), theirs, atol=1e-4)
+        assert torch.allclose(encoder.image_features(encoder.to_pixels(image_of(levels))[None]), theirs, atol=1e-4)
 
 
 def test_of_a_line_only_the_middle_is_enlarged(encoder):
     levels = torch.arange(40_000).remainder(256).to(torch.uint8).expand(1, 3, 1, 40_000)
-    assert encoder.prepare(image_of(levels)).shape == (3, 32, 32)
+    assert encoder.to_pixels(image_of(levels)).shape == (3, 32, 32)
     short = levels[..., 19_000:21_000]
-    assert torch.equal(encoder.prepare(image_of(levels)), encoder.prepare(image_of(short)))
+    assert torch.equal(encoder.to_pixels(image_of(levels)), encoder.to_pixels(image_of(short)))
 
 
 def test_the_preprocessors_numbers_win(tiny_v):
@@ -137,7 +137,7 @@ def test_the_preprocessors_numbers_win(tiny_v):
     known = json.loads((tiny_v / "clip" / "preprocessor_config.json").read_text())
     plain = ClipEncoder("tiny", tiny.clip(words), words, {**known, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]})
     pixels = pictures(1, 32, 32)
-    assert torch.equal(plain.see(pixels), pixels)
+    assert torch.equal(plain.preprocess(pixels), pixels)
 
 
 def test_gradients_reach_the_pixels(encoder):
@@ -149,7 +149,7 @@ def test_gradients_reach_the_pixels(encoder):
 def test_gradients_pass_the_rounding_as_a_linear_map(encoder):
     pixels = (0.2 + 0.6 * pictures(1, 48, 64)).requires_grad_()
     weight = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    (gradient,) = torch.autograd.grad((encoder.see(pixels) * weight).sum(), pixels)
+    (gradient,) = torch.autograd.grad((encoder.preprocess(pixels) * weight).sum(), pixels)
     smooth = F.interpolate(pixels, (32, 42), mode="bicubic", antialias=True)[..., 5:37]
     (expected,) = torch.autograd.grad((smooth / encoder.std * weight).sum(), pixels)
     assert torch.allclose(gradient, expected, atol=1e-4)
@@ -182,7 +182,7 @@ def test_siglip_is_transformers_own(siglip, size):
         inputs = siglip_processor(siglip)(image_of(levels), return_tensors="pt")
         theirs = siglip.model(**inputs, input_ids=tokens.input_ids)
         words = siglip.text_features(texts)
-        for seen in (levels / 255, siglip.prepare(image_of(levels))[None]):
+        for seen in (levels / 255, siglip.to_pixels(image_of(levels))[None]):
             features = siglip.image_features(seen)
             assert torch.allclose(features, theirs.image_embeds, atol=1e-4)
             assert torch.allclose(siglip.logits(features, words), theirs.logits_per_image, atol=1e-4)
@@ -190,7 +190,7 @@ def test_siglip_is_transformers_own(siglip, size):
 
 
 def test_siglip_squeezes_the_whole_picture_and_its_variant_keeps_the_shape(siglip):
-    shape = siglip.see(levels_of((40, 128)) / 255).shape
+    shape = siglip.preprocess(levels_of((40, 128)) / 255).shape
     assert shape == ((1, 3, 16, 56) if siglip.kind == "siglip2" else (1, 3, 32, 32))
 
 

@@ -86,7 +86,7 @@ def test_the_defaults_are_the_models_own(pipes, kind, steps, guidance_scale):
     }
     family = pipes[kind].family
     assert family.latent_shape(96, 64) == (4, 8, 12)
-    assert family.tokens(96, 64) == 4 * 6
+    assert family.image_seq_len(96, 64) == 4 * 6
     assert family.distilled
     assert family.sigmas(4) == [1.0, 0.75, 0.5, 0.25]
 
@@ -98,7 +98,7 @@ def test_sides_are_multiples_of_the_patch(pipes):
 
 
 def test_weights_act_on_t5s_tokens_and_not_on_the_summary(pipes):
-    plain, weighted = (encode_prompt(prompt, pipes["dev"].family.towers) for prompt in ("a fox", "a (fox:1.5)"))
+    plain, weighted = (encode_prompt(prompt, pipes["dev"].family.text_encoders) for prompt in ("a fox", "a (fox:1.5)"))
     told = [pipes["dev"].family.encode(encoded.embedded, blank=False) for encoded in (plain, weighted)]
     assert apart(told[0]["encoder_hidden_states"], told[1]["encoder_hidden_states"]) > 0.1
     assert torch.equal(told[0]["pooled_projections"], told[1]["pooled_projections"])

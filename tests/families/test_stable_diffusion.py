@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS, load_family
-from clipgen.families.folder import own_scheduler
-from clipgen.models import Found, load, preflight
+from clipgen.families.components import own_scheduler
+from clipgen.models import ModelFolder, load, preflight
 from clipgen.sampling.schedulers import SCHEDULERS
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def folder(tiny_epsilon, tmp_path):
 
 
 def check(folder):
-    return preflight(Found("./model", folder, "folder"), LAYOUTS)
+    return preflight(ModelFolder("./model", folder, "folder"), LAYOUTS)
 
 
 def rename(path, change):
@@ -95,7 +95,7 @@ def test_the_defaults_are_the_folders_own(folder):
         "eta": 0.0,
     }
     assert family.latent_shape(96, 64) == (4, 32, 48)
-    assert family.prediction == "epsilon"
+    assert family.prediction_type == "epsilon"
 
 
 def test_the_index_names_the_schedulers_class(folder):

@@ -44,7 +44,7 @@ def test_it_draws_without_t5_as_diffusers_does(without_t5):
     options = {"dtype": torch.float32, "local_files_only": True, "text_encoder_3": None, "tokenizer_3": None}
     peer = diffusers.StableDiffusion3Pipeline.from_pretrained(without_t5, **options)
     pipe = Pipeline.from_pretrained(str(without_t5))
-    assert len(pipe.family.towers) == 2
+    assert len(pipe.family.text_encoders) == 2
     picture = theirs(peer, guidance_scale=7.0)
     assert apart(ours(pipe, guidance_scale=7.0), picture) <= 1e-4
     assert apart(ours(Pipeline.from_diffusers(peer), guidance_scale=7.0), picture) <= 1e-4
@@ -77,8 +77,8 @@ def test_the_defaults_are_the_models_own(pipe):
     }
     family = pipe.family
     assert family.latent_shape(96, 64) == (4, 16, 24)
-    assert family.tokens(96, 64) == 8 * 12
-    assert (family.prediction, family.distilled, family.sigmas(4)) == ("flow", False, None)
+    assert family.image_seq_len(96, 64) == 8 * 12
+    assert (family.prediction_type, family.distilled, family.sigmas(4)) == ("flow", False, None)
 
 
 def test_a_picture_larger_than_its_table_of_places_is_refused(pipe):
@@ -89,7 +89,7 @@ def test_a_picture_larger_than_its_table_of_places_is_refused(pipe):
 
 def test_weights_act_on_the_tokens_of_all_encoders_and_not_on_the_summary(pipe):
     plain, weighted = (
-        pipe.family.encode(encode_prompt(prompt, pipe.family.towers).embedded, blank=False)
+        pipe.family.encode(encode_prompt(prompt, pipe.family.text_encoders).embedded, blank=False)
         for prompt in ("a fox in snow", "a (fox:1.5) in snow")
     )
     assert plain["encoder_hidden_states"].shape == (1, 77 + TOKENS, 64)
@@ -127,4 +127,4 @@ def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, file,
 
 def test_t5_that_nobody_names_is_not_loaded(folder, tmp_path):
     other = spoiled(folder, tmp_path / "model", "model_index.json", text_encoder_3=[None, None])
-    assert len(Pipeline.from_pretrained(str(other)).family.towers) == 2
+    assert len(Pipeline.from_pretrained(str(other)).family.text_encoders) == 2

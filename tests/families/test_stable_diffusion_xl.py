@@ -7,7 +7,7 @@ import torch
 from parity import apart, check, ours, refused, spoiled, theirs
 
 from clipgen import ModelError, Pipeline
-from clipgen.families import adopt, load_family
+from clipgen.families import family_from_pipeline, load_family
 from clipgen.text import encode_prompt
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def test_a_loaded_pipeline_is_taken_over(pipe, peer):
     kept = peer.text_encoder_2
     peer.text_encoder_2 = None
     with pytest.raises(ModelError, match="StableDiffusionXLPipeline has no text_encoder_2"):
-        adopt(peer)
+        family_from_pipeline(peer)
     peer.text_encoder_2 = kept
 
 
@@ -73,12 +73,12 @@ def test_the_defaults_are_the_models_own(pipe):
     }
     family = pipe.family
     assert family.latent_shape(96, 64) == (4, 32, 48)
-    assert (family.prediction, family.distilled, family.sigmas(4)) == ("epsilon", False, None)
+    assert (family.prediction_type, family.distilled, family.sigmas(4)) == ("epsilon", False, None)
     assert family.latent_rgb.shape == (4, 3)
 
 
 def told(family, prompt):
-    encoded = encode_prompt(prompt, family.towers)
+    encoded = encode_prompt(prompt, family.text_encoders)
     return family.encode(encoded.embedded, blank=encoded.text == "")
 
 

@@ -93,7 +93,7 @@ def test_it_sees_what_its_own_feature_extractor_prepares(pipe, peer, picture):
     with torch.no_grad():
         prepared = peer.feature_extractor(images=Image.open(picture), return_tensors="pt").pixel_values
         wanted = peer.image_encoder(prepared).image_embeds
-    assert torch.allclose(pipe.family.see(read_pixels(str(picture))).told, wanted, atol=1e-4)
+    assert torch.allclose(pipe.family.encode_image(read_pixels(str(picture))).embeds, wanted, atol=1e-4)
 
 
 def test_without_a_picture_it_draws_nothing(pipe, folder):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from clipgen.gallery import find_pictures
+from clipgen.gallery import find_images
 
 
 def test_files_as_they_are_and_what_lies_below_folders_in_order(tmp_path):
@@ -9,5 +9,5 @@ def test_files_as_they_are_and_what_lies_below_folders_in_order(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     named = [tmp_path / "notes.txt", tmp_path, tmp_path / "none.png"]
-    found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(named)]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(named)]
     assert found == ["notes.txt", "a.jpg", "b.PNG", "deep/c.webp", "none.png"]

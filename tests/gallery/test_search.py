@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from clipgen.errors import ImageFileError, SettingsError
-from clipgen.gallery import find_pictures, index_of, look, nearest, sought, terms_of
-from clipgen.image_file import open_picture
+from clipgen.gallery import find_images, iter_image_features, nearest_images, open_index, parse_query, query_features
+from clipgen.image_file import open_image
 from clipgen.models.find import find_clip
 
 from .conftest import CAR, FOX
@@ -27,7 +27,7 @@ def album(drawn: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def index():
-    return index_of(find_clip("storybook").path)
+    return open_index(find_clip("storybook").path)
 
 
 def surprised(path: Path, error: ImageFileError) -> None:
@@ -40,44 +40,46 @@ def names(paths) -> list[str]:
 
 def test_only_what_is_new_or_changed_is_looked_at(album, clip, drawn):
     encoder = clip.encoder
-    assert names(index().update(find_pictures([album]), encoder, surprised)) == ["car.png", "fox.png"]
-    assert names(index().update(find_pictures([album]), encoder, surprised)) == []
+    assert names(index().update(find_images([album]), encoder, surprised)) == ["car.png", "fox.png"]
+    assert names(index().update(find_images([album]), encoder, surprised)) == []
     shutil.copy(drawn[FOX], album / "again.png")
     shutil.copy(drawn[FOX], album / "car.png")
-    assert names(index().update(find_pictures([album]), encoder, surprised)) == ["again.png", "car.png"]
+    assert names(index().update(find_images([album]), encoder, surprised)) == ["again.png", "car.png"]
     (album / "again.png").unlink()
-    assert names(index().update(find_pictures([album]), encoder, surprised)) == []
+    assert names(index().update(find_images([album]), encoder, surprised)) == []
     assert names(index().features([album / "again.png", album / "fox.png"])[0]) == ["fox.png"]
 
 
 def test_what_was_seen_before_a_stop_is_kept(album, clip):
-    updates = index().update(find_pictures([album]), clip.encoder, surprised)
+    updates = index().update(find_images([album]), clip.encoder, surprised)
     next(updates)
     updates.close()
-    assert len(names(index().update(find_pictures([album]), clip.encoder, surprised))) == 1
+    assert len(names(index().update(find_images([album]), clip.encoder, surprised))) == 1
 
 
 def test_a_torn_file_begins_anew(album, clip):
-    list(index().update(find_pictures([album]), clip.encoder, surprised))
+    list(index().update(find_images([album]), clip.encoder, surprised))
     index().file.write_bytes(b"torn")
-    assert len(list(index().update(find_pictures([album]), clip.encoder, surprised))) == 2
+    assert len(list(index().update(find_images([album]), clip.encoder, surprised))) == 2
 
 
 def test_another_clip_has_another_index(clip, tmp_path):
     copy = shutil.copytree(find_clip("storybook").path, tmp_path / "clip", copy_function=shutil.copy)
-    assert index_of(copy).file != index().file
+    assert open_index(copy).file != index().file
 
 
 def test_the_closest_comes_first(album, clip):
-    paths, seen = list(find_pictures([album])), index()
+    paths, seen = list(find_images([album])), index()
     list(seen.update(paths, clip.encoder, surprised))
     for text, name in ((FOX, "fox.png"), (CAR, "car.png")):
-        found = nearest(seen, paths, sought(clip.encoder, [(text, 1.0)]), 5)
+        found = nearest_images(seen, paths, query_features(clip.encoder, [(text, 1.0)]), 5)
         assert found[0].path.name == name
         assert found[0].similarity > found[1].similarity
-    [(_, fox)] = look(clip.encoder, [(None, open_picture(album / "fox.png"))])
-    assert nearest(seen, paths, sought(clip.encoder, [], [fox]), 1)[0].similarity == pytest.approx(1, abs=1e-3)
-    assert nearest(seen, [], sought(clip.encoder, [], [fox]), 1) == []
+    [(_, fox)] = iter_image_features(clip.encoder, [(None, open_image(album / "fox.png"))])
+    assert nearest_images(seen, paths, query_features(clip.encoder, [], [fox]), 1)[0].similarity == pytest.approx(
+        1, abs=1e-3
+    )
+    assert nearest_images(seen, [], query_features(clip.encoder, [], [fox]), 1) == []
 
 
 @pytest.mark.parametrize(
@@ -89,12 +91,12 @@ def test_the_closest_comes_first(album, clip):
     ],
 )
 def test_a_query_is_a_sum(query, terms, clip):
-    assert terms_of(query) == terms
+    assert parse_query(query) == terms
     total = sum(sign * clip.encoder.text_features([text])[0] for text, sign in terms)
-    assert torch.allclose(sought(clip.encoder, terms), F.normalize(total, dim=0), atol=1e-6)
+    assert torch.allclose(query_features(clip.encoder, terms), F.normalize(total, dim=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("query", ["", " ", "+ ", "a fox - "])
 def test_a_sum_without_words_is_refused(query):
     with pytest.raises(SettingsError, match=r"A search is words, or words with ' \+ ' and ' - ' between them"):
-        terms_of(query)
+        parse_query(query)

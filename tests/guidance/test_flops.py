@@ -8,7 +8,7 @@ import torch
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
-from clipgen.families import adopt
+from clipgen.families import family_from_pipeline
 from clipgen.guidance.budget import Choice, price
 from clipgen.guidance.flops import (
     KL_DECODER,
@@ -39,7 +39,7 @@ def family() -> Any:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     words = tiny.tokenizer()
-    return adopt(
+    return family_from_pipeline(
         StableDiffusionPipeline(
             vae=tiny.vae_kl(),
             text_encoder=tiny.text_encoder(words),

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from clipgen.errors import ImageFileError
-from clipgen.image_file import Restored, encode_image, read_chunks, read_settings, settings_from_text
+from clipgen.image_file import RestoredSettings, encode_image, read_chunks, read_settings, settings_from_text
 from clipgen.settings.settings import Settings
 from image_file.samples import FOX, MODEL, picture, png, record_of, with_comment, with_exif, with_tags
 
@@ -20,7 +20,7 @@ MAKE, MODEL_TAG, SOFTWARE, MAKER_NOTE, COMMENT = 0x010F, 0x0110, 0x0131, 0x927C,
 OTHER_NOISE = "Another app's noise differs; expect another picture."
 
 
-def codes(restored: Restored) -> list[str]:
+def codes(restored: RestoredSettings) -> list[str]:
     return [note.code for note in restored.warnings]
 
 

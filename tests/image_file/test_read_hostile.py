@@ -1,4 +1,4 @@
-"""Holds reading against texts and files made to hurt: only Restored or ImageFileError, in little time and memory."""
+"""Reading hostile texts and files gives RestoredSettings or ImageFileError, in little time and memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from PIL import Image
 
 import clipgen.image_file
 from clipgen.errors import ImageFileError
-from clipgen.image_file import SUFFIXES, Format, Restored, encode_image, read_chunks, read_settings, settings_from_text
+from clipgen.image_file import (
+    SUFFIXES,
+    Format,
+    RestoredSettings,
+    encode_image,
+    read_chunks,
+    read_settings,
+    settings_from_text,
+)
 from clipgen.image_file.chunks import XMP
 from clipgen.image_file.exif import build_exif, decode_comment, read_exif
-from clipgen.image_file.foreign import from_compel, to_clipgen
+from clipgen.image_file.foreign_prompt import from_compel, to_clipgen
 from clipgen.image_file.strict_json import depth_of, parse_json
 from clipgen.image_file.xmp import build_xmp, read_record
 from image_file.samples import picture, png, record_of
@@ -36,7 +44,7 @@ NASTY = [
 ]  # fmt: skip
 
 
-def outcome(read: Callable[[], Restored]) -> Restored | None:
+def outcome(read: Callable[[], RestoredSettings]) -> RestoredSettings | None:
     """Returns what came out, None for ImageFileError; anything else fails the test."""
     try:
         restored = read()

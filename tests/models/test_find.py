@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipgen.errors import ModelError, ModelNotFound, SettingsError
-from clipgen.models import Found, ModelId, find_model, list_models, parse_id
+from clipgen.models import ModelFolder, ModelId, find_model, list_models, parse_id
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_the_hubs_cache_names_a_file_by_its_hash(tmp_path):
     blob = tmp_path / ("ab" * 32)
     blob.write_bytes(b"weights")
     os.symlink(blob, tmp_path / "unet" / "model.safetensors")
-    assert Found("org/name", tmp_path, "hub").hash == "ab" * 32
+    assert ModelFolder("org/name", tmp_path, "hub").hash == "ab" * 32
 
 
 def test_a_model_without_denoiser_has_no_hash(tmp_path):
     with pytest.raises(ModelError, match="no unet or transformer folder"):
-        Found("./x", tmp_path, "folder").hash  # noqa: B018 - the property does the work
+        ModelFolder("./x", tmp_path, "folder").hash  # noqa: B018 - the property does the work
 
 
 def test_the_list_begins_with_what_is_bundled():

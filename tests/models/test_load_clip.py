@@ -23,7 +23,7 @@ def siglip(tmp_path):
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])
 def test_a_siglip_folder_is_the_network_that_was_saved(kind, tmp_path):
     encoder = load_encoder(str(tiny_siglip.save(tmp_path / "tiny", kind)), CPU)
-    assert (encoder.kind, encoder.name, encoder.side) == (kind, "tiny", 32)
+    assert (encoder.kind, encoder.name, encoder.image_size) == (kind, "tiny", 32)
     saved = tiny_siglip.model(kind).state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in encoder.model.state_dict().items())
     assert encoder.image_features(PIXELS).shape == (2, 32)

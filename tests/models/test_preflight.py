@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clipgen.errors import ModelError, OutOfMemory
 from clipgen.families import LAYOUTS
-from clipgen.models import Found, load, preflight, verify
+from clipgen.models import ModelFolder, load, preflight, verify
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(tiny_v, tmp_path):
 
 
 def check(folder):
-    return preflight(Found("./model", folder, "folder"), LAYOUTS)
+    return preflight(ModelFolder("./model", folder, "folder"), LAYOUTS)
 
 
 def edit(path, **changes):
@@ -248,7 +248,7 @@ def test_shards_load_as_one(folder):
 
 def test_verify_finds_a_flipped_bit(folder):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    found = Found("./model", folder, "folder")
+    found = ModelFolder("./model", folder, "folder")
     with pytest.raises(ModelError, match="no SHA256SUMS"):
         verify(found)
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}" for path in files]

@@ -344,7 +344,7 @@ def test_it_stops_between_two_passes_of_one_step(pipe, settings):
 
 def test_loading_tells_how_many_bytes_are_in_place(tiny_v):
     told = []
-    Pipeline.from_pretrained(str(tiny_v), filling=lambda done, total: told.append((done, total)))
+    Pipeline.from_pretrained(str(tiny_v), progress=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1][0] == told[-1][1]
     assert len({total for _, total in told}) == 1

@@ -13,7 +13,7 @@ import clipgen
 from clipgen import ImageFileError, Pipeline, Settings, SettingsError, read_settings
 from clipgen.families import LAYOUTS
 from clipgen.image_file.names import output_path
-from clipgen.models import Found, preflight
+from clipgen.models import ModelFolder, preflight
 from clipgen.report.command_line import command_line
 from clipgen.settings.checks import SERVED
 from clipgen.settings.settings import validate
@@ -125,15 +125,15 @@ def test_a_writer_that_does_not_fit_is_refused(folder, tmp_path):
     other = shutil.copytree(folder, tmp_path / "model")
     tiny.coca(tiny.tokenizer(32), states=16).save_pretrained(other / "coca")
     with pytest.raises(clipgen.ModelError, match=r"coca reads patches of 16 numbers, its CLIP gives 32\."):
-        preflight(Found("./model", other, "folder"), LAYOUTS)
+        preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
     words = tiny.tokenizer(32)
     words.add_tokens(["fox"])
     tiny.coca(words).save_pretrained(other / "coca")
     with pytest.raises(clipgen.ModelError, match=r"coca writes 515 different tokens, its CLIP reads 514\."):
-        preflight(Found("./model", other, "folder"), LAYOUTS)
+        preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
     shutil.rmtree(other / "clip")
     with pytest.raises(clipgen.ModelError, match=r"coca writes of what a CLIP sees, and the model brings none\."):
-        preflight(Found("./model", other, "folder"), LAYOUTS)
+        preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
 
 
 def test_the_field_and_what_goes_with_it():

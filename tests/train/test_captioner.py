@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from transformers import CLIPModel, CLIPTokenizer
 
-from clipgen.captioning.clipcap import Captioner
+from clipgen.captioning.clipcap import ClipCap
 from clipgen.captioning.coca import Coca
 from clipgen.errors import ModelError, ModelNotFound
 from clipgen.models.find import BUNDLED
@@ -31,7 +31,7 @@ HALF = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
 HEADS = ("mlp", "transformer", "coca")
 
 
-def build(name: str, tokenizer: CLIPTokenizer, clip: CLIPModel) -> Captioner | Coca:
+def build(name: str, tokenizer: CLIPTokenizer, clip: CLIPModel) -> ClipCap | Coca:
     """One of the heads for storybook's CLIP, untrained."""
     torch.manual_seed(0)
     if name == "coca":
@@ -92,7 +92,7 @@ def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokeni
     assert losses[-1] < 0.2 * losses[0]
     part.model.eval()
     features = part._seen(np.arange(4))
-    assert part.model.write(features, tokenizer) == list(CAPTIONS)
+    assert part.model.caption(features, tokenizer) == list(CAPTIONS)
     assert part.show(tmp_path)["val_loss"] < 0.5
     assert "a red picture" in (tmp_path / "captions.txt").read_text()
     part.model.save_pretrained(tmp_path / "model")
@@ -105,7 +105,7 @@ def test_the_loop_trains_it_like_any_part(data: Captioned, tokenizer: CLIPTokeni
     model = fit(part, replace(BUDGET, minutes=0.02), tmp_path, Accelerator(cpu=True), lambda line: None)
     model.save_pretrained(tmp_path / "model")
     assert (tmp_path / "state.safetensors").is_file()
-    assert Captioner.from_pretrained(tmp_path / "model").prefix == part.model.prefix
+    assert ClipCap.from_pretrained(tmp_path / "model").prefix == part.model.prefix
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:
     with pytest.raises(ModelError, match="n_layer is 1000000000, but the weights reach"):
         load_captioner(model, torch.device("cpu"))
     config.write_text(json.dumps({**facts, "mapper": "gru"}))
-    with pytest.raises(ModelError, match="describes no Captioner: mapper 'gru' is neither mlp nor transformer"):
+    with pytest.raises(ModelError, match="describes no ClipCap: mapper 'gru' is neither mlp nor transformer"):
         load_captioner(model, torch.device("cpu"))
     weights.write_bytes(b"x")
     with pytest.raises(ModelError, match=r"captioner/model\.safetensors"):

@@ -128,7 +128,7 @@ def test_the_clip_learns_to_write_too_and_its_writer_lies_beside_it(
     assert Anchored.from_pretrained(tmp_path / "clip" / "judge").writer is None
     with torch.no_grad():
         _, states = part.model.images(renders.images(np.arange(2)))
-        assert again.writer.write(states, tokenizer) == part.model.writer.write(states, tokenizer)
+        assert again.writer.caption(states, tokenizer) == part.model.writer.caption(states, tokenizer)
 
 
 def test_what_is_seen_of_a_picture_is_looked_at_once() -> None:
@@ -224,7 +224,7 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     for name in ("clip", "judge"):
         encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))
         assert encoder.text_features(["a fox in snow"]).shape == (1, encoder.model.config.text_config.hidden_size)
-        assert torch.allclose(encoder.see(pixels), pixels * 2 - 1, atol=1e-6)  # what training shows the towers
+        assert torch.allclose(encoder.preprocess(pixels), pixels * 2 - 1, atol=1e-6)  # what training shows the towers
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "AutoPipelineForText2Image", "DiffusionPipeline"])

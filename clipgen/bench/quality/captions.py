@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from clipgen.bench.quality.figures import Figure, share
-from clipgen.captioning.base import Writer
+from clipgen.captioning.clip_captioner import Captioner
 from clipgen.world.grammar import caption
 from clipgen.world.parse import ParsedCaption, parse
 from clipgen.world.render import render
@@ -21,7 +21,7 @@ SIDE = 128
 AT_ONCE = 16
 
 
-def captions(writer: Writer, count: int, mix: Mix, split: Split, side: int = SIDE) -> list[Figure]:
+def captions(writer: Captioner, count: int, mix: Mix, split: Split, side: int = SIDE) -> list[Figure]:
     """Captions `count` pictures and measures that; the chance is what captions of other pictures reach.
 
     The ceiling is what the grammar's own captions reach, which leave things out at random.
@@ -29,7 +29,7 @@ def captions(writer: Writer, count: int, mix: Mix, split: Split, side: int = SID
     scenes = list(islice(unseen(mix, split, stream=4), count))
     written: list[str] = []
     for start in range(0, count, AT_ONCE):
-        written += writer.write([render(scene, side) for scene in scenes[start : start + AT_ONCE]])
+        written += writer.caption([render(scene, side) for scene in scenes[start : start + AT_ONCE]])
     said = [parse(text) for text in written]
     ideal = measured([parse(caption(scene, random.Random(scene.seed))) for scene in scenes], scenes)
     luck = measured([*said[1:], said[0]], scenes)

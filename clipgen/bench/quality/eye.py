@@ -9,7 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.gallery.look import look
+from clipgen.gallery.features import iter_image_features
 from clipgen.world.render import render
 from clipgen.world.scene import Scene
 
@@ -21,7 +21,7 @@ class Eye:
 
     def __init__(self, encoder: ClipEncoder) -> None:
         self.encoder = encoder
-        self.side = min(encoder.side, LARGEST)
+        self.side = min(encoder.image_size, LARGEST)
 
     def images(self, scenes: Sequence[Scene]) -> Tensor:
         """Returns the unit vectors [N, D] of scenes."""
@@ -29,7 +29,9 @@ class Eye:
 
     def pictures(self, pictures: Iterable[Image]) -> Tensor:
         """Returns the unit vectors [N, D] of RGB pictures, which are asked for a few at a time."""
-        return torch.stack([features for _, features in look(self.encoder, ((None, each) for each in pictures))])
+        return torch.stack(
+            [features for _, features in iter_image_features(self.encoder, ((None, each) for each in pictures))]
+        )
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Returns the unit vectors [N, D] of texts."""

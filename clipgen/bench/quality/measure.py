@@ -17,7 +17,7 @@ from clipgen.bench.quality.quadruples import quadruples
 from clipgen.bench.quality.retrieval import retrieval
 from clipgen.bench.quality.zero_shot import drawings, zero_shot
 from clipgen.bench.timing import machine
-from clipgen.captioning.base import Writer
+from clipgen.captioning.clip_captioner import Captioner
 from clipgen.clip.score import Scorer
 from clipgen.train.tiers import TIERS
 from clipgen.world.art import find_package
@@ -54,7 +54,7 @@ class Protocol:
 
 def measure(
     scorer: Scorer,
-    writers: Sequence[Writer],
+    writers: Sequence[Captioner],
     count: int,
     split: Split = "dev",
     folder: Path | None = None,

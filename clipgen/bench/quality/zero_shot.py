@@ -16,8 +16,8 @@ from clipgen.bench.quality.eye import Eye
 from clipgen.bench.quality.figures import Figure, share
 from clipgen.clip.classify import label_features
 from clipgen.errors import SettingsError
-from clipgen.gallery import find_pictures
-from clipgen.image_file import open_picture
+from clipgen.gallery import find_images
+from clipgen.image_file import open_image
 from clipgen.world.concepts import COLOURS, PLACES, concepts
 from clipgen.world.grammar import PLACE_PHRASES, indefinite
 from clipgen.world.scene import Mix, Scene
@@ -57,12 +57,12 @@ def drawings(eye: Eye, folder: Path, mix: Mix) -> list[Figure]:
     """
     labels = mix.names
     names = {code_points(drawing): name for name in labels for drawing in concepts()[name].drawings}
-    found = [(names[key], path) for path in find_pictures([folder]) if (key := _key(path)) in names]
+    found = [(names[key], path) for path in find_images([folder]) if (key := _key(path)) in names]
     if not found:
         raise SettingsError(
             f"drawings '{folder}' holds no emoji of the world, named such as '1f98a.png'", field="drawings"
         )
-    told = eye.pictures(open_picture(path) for _, path in found) @ things(eye, labels, TEMPLATES).T
+    told = eye.pictures(open_image(path) for _, path in found) @ things(eye, labels, TEMPLATES).T
     return naming("things, another's drawings", labels, [(name,) for name, _ in found], told, (0.35, 0.60))
 
 

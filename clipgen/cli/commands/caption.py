@@ -15,7 +15,7 @@ from clipgen.cli.output import Report
 from clipgen.errors import ImageFileError
 
 if TYPE_CHECKING:
-    from clipgen.captioning.base import Writer
+    from clipgen.captioning.clip_captioner import Captioner
 
 DIFFERENT = ("missing", "hallucinated")
 NOTHING = "-"
@@ -53,13 +53,13 @@ def caption(
     columns = ("picture", "caption", *DIFFERENT * diff)
     with Report(json=json, verbose=verbose) as report, ImageWalk(report, columns) as walk:
         from clipgen.device import pick_device
-        from clipgen.gallery import find_pictures
+        from clipgen.gallery import find_images
         from clipgen.models.load_captioner import load_captioner
 
-        def load() -> Writer:
+        def load() -> Captioner:
             return load_captioner(model, pick_device(device), kind, offline=offline)
 
-        paths = list(find_pictures(images))
+        paths = list(find_images(images))
         for path, text in walk.over(paths, _written(walk, paths, model, load)):
             if not diff:
                 walk.row(path, text)
@@ -74,14 +74,14 @@ def caption(
 
 
 def _written(
-    walk: ImageWalk, paths: Sequence[Path], model: str, load: Callable[[], Writer]
+    walk: ImageWalk, paths: Sequence[Path], model: str, load: Callable[[], Captioner]
 ) -> Generator[tuple[Path, str], None, None]:
     """Yields each picture's path and caption by a model that loads once a picture is open."""
-    from clipgen.gallery import captioned
+    from clipgen.gallery import iter_captions
 
-    pictures = walk.opened(paths)
+    pictures = walk.open_images(paths)
     if (first := next(pictures, None)) is not None:
-        yield from captioned(walk.loaded(model, load), chain([first], pictures))
+        yield from iter_captions(walk.loaded(model, load), chain([first], pictures))
 
 
 def _compare(walk: ImageWalk, path: Path, prompt: str, text: str) -> None:

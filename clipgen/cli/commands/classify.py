@@ -62,17 +62,17 @@ def classify(
     clipgen classify outputs/ --labels fox,owl,car --template "a {}" --top 1
     """
     with Report(json=json, verbose=verbose) as report, ImageWalk(report, ("chance", "label", "picture")) as walk:
-        from clipgen.clip.classify import PLAIN, check_labels, guesses, label_features
+        from clipgen.clip.classify import DEFAULT_TEMPLATES, check_labels, classify_features, label_features
 
         names = [name.strip() for line in labels for name in line.split(",")]
-        templates = template or PLAIN
+        templates = template or DEFAULT_TEMPLATES
         check_labels(names, templates)
         words: Tensor | None = None
         for path, features, scorer in walk.seen(images, Clip(model, device, offline)):
             if words is None:
                 warn_cut(report, scorer, [each.replace("{}", name) for name in names for each in templates])
                 words = label_features(scorer.encoder, names, templates)
-            best = guesses(scorer.encoder, features, names, words)[: top or TOP]
+            best = classify_features(scorer.encoder, features, names, words)[: top or TOP]
             for guess in best:
                 walk.row(f"{100 * guess.probability:.1f} %", guess.label, path)
             walk.tell(path=str(path), labels=[vars(guess) for guess in best])

@@ -61,9 +61,9 @@ def explain(
     clipgen explain photo.jpg -p "a cat, a sofa"   any picture, by CLIP alone
     """
     with Report(json=json, verbose=verbose, events=False) as report:
-        from clipgen.image_file import open_picture
+        from clipgen.image_file import open_image
 
-        picture = open_picture(image)
+        picture = open_image(image)
         known = {} if prompt else _known(Path(image), report)
         configure_hub_progress(report)
         if "seed" in known:
@@ -107,14 +107,14 @@ def _by_replay(picture: Image, values: dict[str, Any], device: str, report: Repo
 
 
 def _by_clip(picture: Image, prompt: str | None, clip: Clip, report: Report) -> Explanation:
-    from clipgen.gallery import explain_picture
+    from clipgen.gallery import explain_image
 
     if prompt is None:
         raise SettingsError("The picture carries no prompt: name its words with --prompt", field="prompt")
     check_field("prompt", prompt)
     scorer = clip.load(report)
     report.note(FOREIGN)
-    return explain_picture(scorer, picture, prompt)
+    return explain_image(scorer, picture, prompt)
 
 
 def _write(found: Explanation, picture: Path, output: str | None) -> Path:

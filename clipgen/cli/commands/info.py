@@ -12,7 +12,7 @@ from clipgen.errors import ClipgenError
 from clipgen.report.command_line import command_line
 
 if TYPE_CHECKING:
-    from clipgen.image_file import Restored
+    from clipgen.image_file import RestoredSettings
 
 
 def info(
@@ -72,7 +72,7 @@ def _one(report: Report, path: Path, *, heading: bool, command: bool, raw: bool)
     }
 
 
-def _print(report: Report, path: Path, restored: Restored, heading: bool) -> None:
+def _print(report: Report, path: Path, restored: RestoredSettings, heading: bool) -> None:
     rows = [("file", str(path))] if heading else []
     rows += [("made by", restored.source)]
     rows += [(name, value) for name, value in restored.settings.to_dict().items() if value not in (None, "", [])]

@@ -13,7 +13,7 @@ from clipgen.cli.group import Command, Group
 from clipgen.cli.output import Report
 
 if TYPE_CHECKING:
-    from clipgen.models import Found
+    from clipgen.models import ModelFolder
 
 app = typer.Typer(cls=Group)
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
@@ -106,12 +106,12 @@ def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
         report.result(found.path)
 
 
-def _told(model: Found, family: str | None) -> dict[str, Any]:
+def _told(model: ModelFolder, family: str | None) -> dict[str, Any]:
     path = model.path
     return {"name": model.name, "kind": model.kind, "family": family, "bytes": _size(path), "path": str(path)}
 
 
-def _family(model: Found) -> str | None:
+def _family(model: ModelFolder) -> str | None:
     """Returns the family that draws a model, by its model_index.json; None if none does."""
     from clipgen.errors import ModelError
     from clipgen.families import LAYOUTS

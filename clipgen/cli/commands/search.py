@@ -56,32 +56,32 @@ def search(
     clipgen search --like fox.png --folder photos  what looks alike
     """
     with Report(json=json, verbose=verbose) as report, ImageWalk(report, ("similarity", "picture")) as walk:
-        from clipgen.gallery import index_of, look, nearest, sought, terms_of
-        from clipgen.image_file import open_picture
+        from clipgen.gallery import iter_image_features, nearest_images, open_index, parse_query, query_features
+        from clipgen.image_file import open_image
         from clipgen.models.find import find_clip
 
         if text is None and not like:
             raise SettingsError("Say what to search for: words, or --like IMAGE", field="text")
-        terms = [] if text is None else terms_of(text)
-        examples = [(name, open_picture(name)) for name in like or ()]
+        terms = [] if text is None else parse_query(text)
+        examples = [(name, open_image(name)) for name in like or ()]
         paths = _below(folder) if folder else _made()
         encoder = Clip(model, device, offline).load(report).encoder
-        index = index_of(find_clip(model, offline=True).path)
+        index = open_index(find_clip(model, offline=True).path)
         for _ in walk.over(paths, index.update(paths, encoder, walk.fault)):
             pass
-        vector = sought(encoder, terms, [features for _, features in look(encoder, examples)])
-        for found in nearest(index, paths, vector, top or TOP):
+        vector = query_features(encoder, terms, [features for _, features in iter_image_features(encoder, examples)])
+        for found in nearest_images(index, paths, vector, top or TOP):
             walk.row(f"{found.similarity:.3f}", found.path)
             walk.tell(**{**vars(found), "path": str(found.path)})
 
 
 def _below(folders: list[str]) -> list[Path]:
     """Returns the pictures below folders; raises SettingsError for what is none."""
-    from clipgen.gallery import find_pictures
+    from clipgen.gallery import find_images
 
     if missing := [name for name in folders if not Path(name).is_dir()]:
         raise SettingsError(f"folder '{missing[0]}' is not there", field="folder")
-    return list(find_pictures(folders))
+    return list(find_images(folders))
 
 
 def _made() -> list[Path]:

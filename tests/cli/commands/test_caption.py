@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessorPil, CLIPTokenizer
 
 from clipgen import caption
-from clipgen.captioning.blip import BlipWriter
+from clipgen.captioning.blip import BlipCaptioner
 from clipgen.models.find import BUNDLED
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioner import build_captioner, build_coca
@@ -95,7 +95,7 @@ def test_blip_sees_what_its_own_processor_sees(tmp_path: Path) -> None:
     image = Image.effect_noise((60, 40), 80).convert("RGB")
     wanted = BlipImageProcessorPil.from_pretrained(tmp_path / "blip")(image, return_tensors="pt").pixel_values[0]
     writer = load_captioner(str(tmp_path / "blip"), torch.device("cpu"))
-    assert isinstance(writer, BlipWriter)
+    assert isinstance(writer, BlipCaptioner)
     assert torch.allclose(writer._prepare(image), wanted, atol=1e-5)
 
 

@@ -9,10 +9,10 @@ import tiny
 import torch
 from PIL import Image
 
-from clipgen import Pipeline, Settings, SettingsError, explain, explain_picture
+from clipgen import Pipeline, Settings, SettingsError, explain, explain_image
 from clipgen.families.attention import WordAttention, listening
 from clipgen.gallery.explain_sheet import heat_picture, sheet
-from clipgen.gallery.heat import words_read
+from clipgen.gallery.explanation import words_read
 
 from .conftest import CAR, FOX, STEPS
 
@@ -77,7 +77,7 @@ def test_without_cross_attention_and_clip_it_says_so(tmp_path):
 
 
 def test_a_text_without_words_is_refused(with_clip, clip):
-    for ask in (lambda: explain(with_clip, SMALL.replace(prompt="!?")), lambda: explain_picture(clip, IMAGE, "!?")):
+    for ask in (lambda: explain(with_clip, SMALL.replace(prompt="!?")), lambda: explain_image(clip, IMAGE, "!?")):
         with pytest.raises(SettingsError, match=r"prompt must hold a word, got '!\?'"):
             ask()
 
@@ -86,7 +86,7 @@ IMAGE = Image.new("RGB", (96, 64), "white")
 
 
 def test_words_past_the_limit_have_no_map(with_clip):
-    tower = with_clip.family.towers[0]
+    tower = with_clip.family.text_encoders[0]
     spans, tokens = words_read("fox " * 40, tower)
     assert 0 < len(spans) == len(tokens) < 40
     assert max(map(max, tokens)) < tower.length
@@ -117,7 +117,7 @@ def test_patches_that_look_like_a_word_are_where_it_is(drawn, clip):
     for k, text in enumerate((FOX, CAR)):
         with Image.open(drawn[text]) as image:
             both.paste(image, (128 * k, 0))
-    found = explain_picture(clip, both, "fox car")
+    found = explain_image(clip, both, "fox car")
     assert (found.source, found.maps.shape) == ("patch similarity", (2, 7, 14))
     left, right = found.maps[..., :7].mean(dim=(1, 2)), found.maps[..., 7:].mean(dim=(1, 2))
     assert left[0] > right[0]

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from clipgen.clip.explain import drops, patch_maps, stretched, word_spans
 from clipgen.clip.score import Scorer
+from clipgen.clip.word_importance import normalise_maps, patch_maps, similarity_drops, word_spans
 from clipgen.errors import SettingsError
 from clipgen.families.attention import WordAttention, listening, reads_words
-from clipgen.families.towers import Tower
-from clipgen.gallery.look import look, pixels_of
+from clipgen.families.text_encoders import TextEncoder
+from clipgen.gallery.features import image_to_pixels, iter_image_features
 from clipgen.pipeline.pipeline import Pipeline
 from clipgen.pipeline.plan import plan
 from clipgen.settings.settings import Settings
@@ -70,24 +70,24 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
     if not reads_words(family) or alone.vary is not None:  # what was read of a picture is no words
         if scorer is None:
             raise SettingsError(f"model '{pipeline.origin.model}' has no cross-attention and no CLIP", field="model")
-        return explain_picture(scorer, pipeline.run(alone)[0].image, text)
-    spans, tokens = words_read(text, family.towers[0])
+        return explain_image(scorer, pipeline.run(alone)[0].image, text)
+    spans, tokens = words_read(text, family.text_encoders[0])
     _check_words(text, spans)
     heard = WordAttention(pipeline.told(alone)["encoder_hidden_states"], family.latent_shape(*batch.size)[1:])
     with listening(family, heard):
         [result] = pipeline.run(alone)
     maps = torch.stack([heard.total[places].mean(dim=0) for places in tokens]).cpu()
-    return _explained(result.image, text, spans, stretched(maps), "cross-attention", scorer)
+    return _explained(result.image, text, spans, normalise_maps(maps), "cross-attention", scorer)
 
 
-def explain_picture(scorer: Scorer, image: Image.Image, text: str) -> Explanation:
+def explain_image(scorer: Scorer, image: Image.Image, text: str) -> Explanation:
     """Returns which patches of any picture look like each word of a text, to a CLIP that sees one patch at a time.
 
     It is what can be said of a picture whose making nobody can repeat. Raises SettingsError for a text without words.
     """
     spans = word_spans(text)
     _check_words(text, spans)
-    pixels = pixels_of(image).to(scorer.encoder.model.device)
+    pixels = image_to_pixels(image).to(scorer.encoder.model.device)
     maps = patch_maps(scorer.encoder, pixels, [text[start:end] for start, end in spans]).cpu()
     return _explained(image, text, spans, maps, "patch similarity", scorer)
 
@@ -97,9 +97,9 @@ def _check_words(text: str, spans: Sequence[tuple[int, int]]) -> None:
         raise SettingsError(f"prompt must hold a word, got '{text}'", field="prompt")
 
 
-def words_read(text: str, tower: Tower) -> tuple[list[tuple[int, int]], list[list[int]]]:
+def words_read(text: str, tower: TextEncoder) -> tuple[list[tuple[int, int]], list[list[int]]]:
     """Returns the words of a text that a text encoder reads, by where they stand, and the places of their tokens."""
-    tokens = tower.tokenizer(text, max_length=tower.length, truncation=True, return_offsets_mapping=True)
+    tokens = tower.tokenizer(text, max_length=tower.max_length, truncation=True, return_offsets_mapping=True)
     found = []
     for start, end in word_spans(text):
         places = [k for k, (a, b) in enumerate(tokens.offset_mapping) if a < b and a < end and b > start]
@@ -114,6 +114,8 @@ def _explained(
     if scorer is None:
         return Explanation(image, text, words, maps, source)
     encoder = scorer.encoder
-    [(_, features)] = look(encoder, [(None, image)])
+    [(_, features)] = iter_image_features(encoder, [(None, image)])
     similarity = float(encoder.text_features([text])[0] @ features)
-    return Explanation(image, text, words, maps, source, similarity, tuple(drops(encoder, features, text, spans)))
+    return Explanation(
+        image, text, words, maps, source, similarity, tuple(similarity_drops(encoder, features, text, spans))
+    )

@@ -34,8 +34,8 @@ def test_the_articles_snippet(drawn, clip):
     probs = logits_per_image.softmax(dim=1)
     ours = similarity(big, LABELS, model=clip)
     assert torch.allclose(ours * model.logit_scale.exp(), logits_per_image, atol=1e-4)
-    [guesses] = classify(big, LABELS, model=clip)
-    by_label = {guess.label: guess.probability for guess in guesses}
+    [classify_features] = classify(big, LABELS, model=clip)
+    by_label = {guess.label: guess.probability for guess in classify_features}
     assert torch.allclose(torch.tensor([[by_label[label] for label in LABELS]]), probs, atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_scores_are_those_that_the_pictures_carry(drawn, clip):
 
 def test_rank_puts_the_best_first_and_says_which_it_was(drawn, clip):
     first, last = rank([drawn[CAR], drawn[FOX]], FOX, model=clip)
-    assert (first.index, first.picture, last.index) == (1, drawn[FOX], 0)
+    assert (first.index, first.image, last.index) == (1, drawn[FOX], 0)
     assert first.score.rank > last.score.rank
 
 
@@ -106,8 +106,8 @@ def test_any_siglip_by_its_folder(drawn, tmp_path):
     with Image.open(drawn[FOX]) as image:
         wide = image.resize((200, 80))
     assert similarity([wide, image], ["a fox", "an owl"], model=folder).shape == (2, 2)
-    [guesses] = classify(wide, ["a fox", "an owl"], model=folder)
-    assert sum(guess.probability for guess in guesses) == pytest.approx(1)
+    [classify_features] = classify(wide, ["a fox", "an owl"], model=folder)
+    assert sum(guess.probability for guess in classify_features) == pytest.approx(1)
 
 
 def test_what_cannot_be_asked_is_one_line(drawn, clip, tmp_path):

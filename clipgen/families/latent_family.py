@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipgen.families.folder import own_scheduler
-from clipgen.families.towers import Seen, Tower
-from clipgen.models import Sides
+from clipgen.families.components import own_scheduler
+from clipgen.families.text_encoders import ImageEmbeds, TextEncoder
+from clipgen.models import SizeLimits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 FAST_PIXELS = 256 * 256  # up to here a KL decoder is fast enough to look at single steps
 
 
-def factor_of(vae: Any) -> int:
+def vae_scale_factor(vae: Any) -> int:
     """Returns how many pixels a side one latent covers."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
-class OnLatents:
+class LatentFamily:
     """A denoiser on the latents of a VAE, told by text encoders; see the Family protocol."""
 
     distilled = False
     latent_rgb: Tensor | None = None
     latent_head: LatentHead | None = None
-    see: Callable[[Tensor], Seen] | None = None
+    encode_image: Callable[[Tensor], ImageEmbeds] | None = None
 
     def __init__(
         self,
         denoiser: Any,
         vae: Any,
-        towers: Sequence[Tower],
-        sides: Sides,
+        text_encoders: Sequence[TextEncoder],
+        size_limits: SizeLimits,
         scheduler_config: Mapping[str, Any],
     ) -> None:
         import torch
@@ -44,29 +44,29 @@ class OnLatents:
 
         self.denoiser = denoiser
         self.vae = vae.to(memory_format=torch.channels_last)
-        self.towers: Sequence[Tower] = tuple(towers)
-        self.sides = sides
+        self.text_encoders: Sequence[TextEncoder] = tuple(text_encoders)
+        self.size_limits = size_limits
         self.scheduler_config = scheduler_config
-        self.prediction = check_prediction(scheduler_config)
-        self.factor = factor_of(vae)
+        self.prediction_type = check_prediction(scheduler_config)
+        self.vae_scale_factor = vae_scale_factor(vae)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Returns [C, h, w] of one picture's latents."""
-        return self.vae.config.latent_channels, height // self.factor, width // self.factor
+        return self.vae.config.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
-    def tokens(self, width: int, height: int) -> int:
+    def image_seq_len(self, width: int, height: int) -> int:
         """Returns how many places of one picture the denoiser sees: what a schedule shifts by."""
-        return (width // self.sides.unit) * (height // self.sides.unit)
+        return (width // self.size_limits.multiple_of) * (height // self.size_limits.multiple_of)
 
     def sigmas(self, steps: int) -> Sequence[float] | None:
         """Returns None: the scheduler's own noise levels."""
         return None
 
-    def at_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
+    def with_guidance_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
         """Returns the conditioning as it is: this denoiser takes no guidance scale."""
         return conditioning
 
-    def with_picture(
+    def with_image(
         self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
         """Returns the conditioning as it is: this denoiser is told of prompts alone."""
@@ -91,7 +91,10 @@ class OnLatents:
 
     def denoiser_to_float32(self) -> bool:
         """Puts denoiser and text encoders into float32 for good; returns False if they were."""
-        changes = [_to_float32(network) for network in (self.denoiser, *(tower.encoder for tower in self.towers))]
+        changes = [
+            _to_float32(network)
+            for network in (self.denoiser, *(text_encoder.model for text_encoder in self.text_encoders))
+        ]
         return any(changes)
 
     def _own_defaults(self, sample_size: int | Sequence[int], steps: int, guidance_scale: float) -> dict[str, Any]:
@@ -99,8 +102,8 @@ class OnLatents:
         height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
         return {
             "steps": steps,
-            "width": width * self.factor,
-            "height": height * self.factor,
+            "width": width * self.vae_scale_factor,
+            "height": height * self.vae_scale_factor,
             "scheduler": own_scheduler(self.scheduler_config),
             "guidance_scale": guidance_scale,
             "eta": 0.0,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipgen.errors import ModelError
-from clipgen.models import Pair, Part, encoder_of
+from clipgen.models import ClassRef, NetworkSpec, encoder_of
 from clipgen.sampling.schedulers import SCHEDULERS
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -25,20 +25,20 @@ def _vae_name(name: str) -> str:
     return re.sub(r"(attentions\.\d+\.)(query|key|value|proj_attn)\.", lambda m: f"{m[1]}{OLD_ATTENTION[m[2]]}.", name)
 
 
-CLIP_TOKENIZER: tuple[Pair, ...] = (("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast"))
-T5_TOKENIZER: tuple[Pair, ...] = (("transformers", "T5TokenizerFast"), ("transformers", "T5Tokenizer"))
-UNET = Part((("diffusers", "UNet2DConditionModel"),))
-VAE = Part((("diffusers", "AutoencoderKL"), ("diffusers", "AutoencoderTiny")), _vae_name)
-CLIP_TEXT = Part((("transformers", "CLIPTextModel"),), _text_name)
-CLIP_TEXT_PROJECTED = Part((("transformers", "CLIPTextModelWithProjection"),))
-T5_TEXT = Part(
+CLIP_TOKENIZER: tuple[ClassRef, ...] = (("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast"))
+T5_TOKENIZER: tuple[ClassRef, ...] = (("transformers", "T5TokenizerFast"), ("transformers", "T5Tokenizer"))
+UNET = NetworkSpec((("diffusers", "UNet2DConditionModel"),))
+VAE = NetworkSpec((("diffusers", "AutoencoderKL"), ("diffusers", "AutoencoderTiny")), _vae_name)
+CLIP_TEXT = NetworkSpec((("transformers", "CLIPTextModel"),), _text_name)
+CLIP_TEXT_PROJECTED = NetworkSpec((("transformers", "CLIPTextModelWithProjection"),))
+T5_TEXT = NetworkSpec(
     (("transformers", "T5EncoderModel"),),
     tied=dict((EMBEDDINGS, EMBEDDINGS[::-1])),
     not_half=(".wo.",),  # the feed-forward outputs of T5 v1.1 pass float16's range
 )
-CLIP = Part((("transformers", "CLIPModel"),), required=False, full_precision=True)
-LATENT_HEAD = Part((("transformers", "CLIPVisionModelWithProjection"),), required=False, full_precision=True)
-UNUSED: Mapping[str, tuple[Pair, ...]] = {
+CLIP = NetworkSpec((("transformers", "CLIPModel"),), required=False, full_precision=True)
+LATENT_HEAD = NetworkSpec((("transformers", "CLIPVisionModelWithProjection"),), required=False, full_precision=True)
+UNUSED: Mapping[str, tuple[ClassRef, ...]] = {
     "feature_extractor": (
         ("transformers", "CLIPImageProcessor"),
         ("transformers", "CLIPImageProcessorPil"),

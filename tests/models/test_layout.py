@@ -10,28 +10,28 @@ from safetensors.torch import load_file, save_file
 
 from clipgen import Pipeline, Settings, SettingsError
 from clipgen.errors import ModelError
-from clipgen.models import Sides
+from clipgen.models import SizeLimits
 
 
 def test_a_side_that_is_no_multiple_is_one_line():
     with pytest.raises(SettingsError) as error:
-        Sides(16).check(136, 128, "storybook")
+        SizeLimits(16).check(136, 128, "storybook")
     assert str(error.value) == "width must be a multiple of 16 for model 'storybook', got '136'"
     assert (error.value.field, error.value.exit_code) == ("width", 2)
     with pytest.raises(SettingsError, match="height must be at most 96 for model 'x', got '112'") as error:
-        Sides(16, most=96).check(96, 112, "x")
+        SizeLimits(16, max_size=96).check(96, 112, "x")
     assert error.value.field == "height"
 
 
 def test_sides_that_are_left_to_the_model_and_those_that_fit_pass():
-    Sides(16, most=96).check(None, None, "x")
-    Sides(16, most=96).check(96, None, "x")
-    Sides(8).check(2048, 64, "x")
+    SizeLimits(16, max_size=96).check(None, None, "x")
+    SizeLimits(16, max_size=96).check(96, None, "x")
+    SizeLimits(8).check(2048, 64, "x")
 
 
 def test_the_vae_decides(tiny_epsilon, tiny_v):
-    assert check(tiny_epsilon).sides == Sides(2)
-    assert check(tiny_v).sides == Sides(8)
+    assert check(tiny_epsilon).size_limits == SizeLimits(2)
+    assert check(tiny_v).size_limits == SizeLimits(8)
 
 
 @pytest.fixture(scope="module")

@@ -12,40 +12,40 @@ from clipgen.clip.encoder import CUBIC, MEAN, STD
 from clipgen.clip.resample import KERNELS, resize
 
 
-class VisionTower:
+class ImageEncoder:
     """A transformers CLIPVisionModelWithProjection and the preprocessor_config.json that says how it is to see."""
 
     def __init__(self, model: Any, preprocessor: Mapping[str, Any]) -> None:
         self.model = model
-        self.side: int = model.config.image_size
-        self.edge = max(self.side, _edge(preprocessor.get("size")))
+        self.image_size: int = model.config.image_size
+        self.edge = max(self.image_size, _edge(preprocessor.get("size")))
         known = preprocessor.get("resample", CUBIC)
         self.resample: int = known if known in KERNELS else CUBIC
         self.mean = torch.tensor(preprocessor.get("image_mean", MEAN)).view(3, 1, 1)
         self.std = torch.tensor(preprocessor.get("image_std", STD)).view(3, 1, 1)
 
     @torch.no_grad()
-    def embeds(self, pixels: Tensor) -> Tensor:
+    def image_embeds(self, pixels: Tensor) -> Tensor:
         """Returns image_embeds [I, D] of pictures [I, 3, H, W] in [0, 1], in float32."""
-        seen = self.see(pixels).to(self.model.device, self.model.dtype)
+        seen = self.preprocess(pixels).to(self.model.device, self.model.dtype)
         found: Tensor = self.model(seen).image_embeds
         return found.float()
 
     @torch.no_grad()
-    def of_nothing(self) -> Tensor:
+    def zero_image_embeds(self) -> Tensor:
         """Returns image_embeds [1, D] of a picture of zeros, as unconditional halves are told."""
-        nothing = torch.zeros(1, 3, self.side, self.side, device=self.model.device, dtype=self.model.dtype)
+        nothing = torch.zeros(1, 3, self.image_size, self.image_size, device=self.model.device, dtype=self.model.dtype)
         found: Tensor = self.model(nothing).image_embeds
         return found.float()
 
-    def see(self, pixels: Tensor) -> Tensor:
+    def preprocess(self, pixels: Tensor) -> Tensor:
         """Returns the centre squares of pictures as the tower takes them: of its own side, normalised."""
         height, width = pixels.shape[-2:]
         scale = self.edge / min(height, width)
         size = max(self.edge, int(height * scale)), max(self.edge, int(width * scale))
         resized = pixels if size == (height, width) else resize(pixels, size, KERNELS[self.resample])
-        top, left = (size[0] - self.side) // 2, (size[1] - self.side) // 2
-        square = resized[..., top : top + self.side, left : left + self.side]
+        top, left = (size[0] - self.image_size) // 2, (size[1] - self.image_size) // 2
+        square = resized[..., top : top + self.image_size, left : left + self.image_size]
         return (square - self.mean.to(square)) / self.std.to(square)
 
 

@@ -28,7 +28,7 @@ def without(text: str, span: tuple[int, int]) -> str:
     return " ".join(f"{text[: span[0]]} {text[span[1] :]}".split())
 
 
-def drops(encoder: ClipEncoder, image: Tensor, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
+def similarity_drops(encoder: ClipEncoder, image: Tensor, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
     """Returns how far the cosine of a picture's unit vector [D] and a text falls when each word is left out.
 
     Above 0: the picture shows it. Below 0: without the word the text fits better, as the picture lacks it.
@@ -47,22 +47,23 @@ def patch_maps(encoder: ClipEncoder, picture: Tensor, words: Sequence[str]) -> T
     top, left = torch.meshgrid(_starts(height - side, rows), _starts(width - side, columns), indexing="ij")
     squares = torch.stack([left.flatten(), top.flatten(), torch.full_like(left, side).flatten()], dim=1)
     features = [
-        encoder.image_features(cut(picture, part, encoder.side).clamp(0, 1)) for part in squares.split(PATCHES_AT_ONCE)
+        encoder.image_features(cut(picture, part, encoder.image_size).clamp(0, 1))
+        for part in squares.split(PATCHES_AT_ONCE)
     ]
     found = encoder.text_features(words) @ torch.cat(features).T  # [W, rows * columns]
-    return stretched(found.unflatten(1, (rows, columns)))
+    return normalise_maps(found.unflatten(1, (rows, columns)))
 
 
 def _starts(room: int, count: int) -> Tensor:
     return torch.linspace(0, room, count, dtype=torch.float64)
 
 
-def stretched(maps: Tensor) -> Tensor:
+def normalise_maps(maps: Tensor) -> Tensor:
     """Returns maps [W, h, w] with the lowest place of each at 0 and its highest at 1; a flat one is 0."""
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp(min=1e-9)
 
 
-def smooth(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Returns maps [W, h, w] enlarged to a height and width, in [0, 1]."""
     return F.interpolate(maps[None], size, mode="bicubic", align_corners=False)[0].clamp(0, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgen.errors import ImageFileError
-from clipgen.image_file.paths import shown_path
+from clipgen.image_file.paths import printable_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +17,7 @@ MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 16_777_216
 
 
-def open_picture(path: str | Path) -> Image:
+def open_image(path: str | Path) -> Image:
     """Returns a PNG, JPEG or WebP file as an RGB picture, turned as its camera was held, its first frame if it moves.
 
     What is transparent becomes white. Raises ImageFileError for what is missing, of another kind, broken or larger
@@ -25,7 +25,7 @@ def open_picture(path: str | Path) -> Image:
     """
     from PIL import Image, ImageOps
 
-    shown, file = shown_path(path), Path(path)
+    shown, file = printable_path(path), Path(path)
     try:
         if (size := file.stat().st_size) > MAX_BYTES:
             raise ImageFileError(f"Picture '{shown}' must be at most {MAX_BYTES:,} bytes, got '{size:,}'.")

@@ -41,7 +41,7 @@ ARTICLE = re.compile(r"^(?:a|an|the|some)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Check:
+class PhraseCheck:
     """One question to a picture: the part of the prompt it comes from, what it asks, how likely it is so."""
 
     phrase: str
@@ -60,13 +60,13 @@ class Check:
         return ARTICLE.sub("", self.phrase) if words is None else _pattern(words).findall(self.phrase)[0]
 
 
-def phrases_of(text: str) -> list[str]:
+def split_phrases(text: str) -> list[str]:
     """Returns the parts of a prompt between its joints, each once: `a red fox and snow` -> `a red fox`, `snow`."""
     parts = (" ".join(part.split()) for part in JOINT.split(text))
     return list(dict.fromkeys(part for part in parts if re.search(r"\w", part)))
 
 
-class Examiner:
+class PromptChecker:
     """Asks pictures about phrases, by one CLIP."""
 
     def __init__(self, scorer: Scorer) -> None:
@@ -75,25 +75,27 @@ class Examiner:
     @cached_property
     def others(self) -> Tensor:
         """The unit vectors [N, D] of the phrases of the calibration captions: what may be there or not."""
-        found = dict.fromkeys(phrase for caption in self.scorer.captions for phrase in phrases_of(caption))
+        found = dict.fromkeys(phrase for caption in self.scorer.captions for phrase in split_phrases(caption))
         return self.scorer.encoder.text_features(list(found))
 
     @torch.no_grad()
-    def see(self, pixels: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor) -> Tensor:
         """Returns the unit vector [D] of a picture [3, H, W] in [0, 1]."""
         return self.scorer.encoder.image_features(pixels[None])[0]
 
     @torch.no_grad()
-    def ask(self, image: Tensor, phrases: Sequence[str]) -> tuple[Check, ...]:
+    def check(self, image: Tensor, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
         """Returns the questions that phrases hold and their answers for a picture's unit vector [D]."""
         return tuple(check for phrase in phrases for check in self._about(image, phrase))
 
-    def _about(self, image: Tensor, phrase: str) -> list[Check]:
-        checks = [Check(phrase, "thing", self._is_there(image, phrase))]
+    def _about(self, image: Tensor, phrase: str) -> list[PhraseCheck]:
+        checks = [PhraseCheck(phrase, "thing", self._is_there(image, phrase))]
         for kind, words in KINDS:
             if choices := _variants(phrase, words):
                 labels = label_features(self.scorer.encoder, choices)
-                checks += [Check(phrase, kind, float(probabilities(self.scorer.encoder, image[None], labels)[0, 0]))]
+                checks += [
+                    PhraseCheck(phrase, kind, float(probabilities(self.scorer.encoder, image[None], labels)[0, 0]))
+                ]
         return checks
 
     def _is_there(self, image: Tensor, phrase: str) -> float:
@@ -101,13 +103,13 @@ class Examiner:
 
         How far it stands out is normal about PRESENT or ABSENT: by Bayes' rule that gives a sigmoid.
         """
-        far = self.stands_out(image, phrase)
+        far = self.z_score(image, phrase)
         if far is None:
             return HOLDS
         return 1 / (1 + exp(-(PRESENT - ABSENT) / SPREAD**2 * (far - (PRESENT + ABSENT) / 2)))
 
     @torch.no_grad()
-    def stands_out(self, image: Tensor, phrase: str) -> float | None:
+    def z_score(self, image: Tensor, phrase: str) -> float | None:
         """Returns a phrase's cosine to a picture's vector [D], in the other phrases' deviations from their mean.
 
         None where there are too few others.

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from clipgen.errors import ImageFileError
-from clipgen.image_file import open_picture
+from clipgen.image_file import open_image
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_every_kind_opens_as_rgb(tmp_path: Path, kind: str) -> None:
     Image.new("RGB", (20, 10), (200, 30, 30)).save(tmp_path / "a", kind)
-    picture = open_picture(tmp_path / "a")
+    picture = open_image(tmp_path / "a")
     assert (picture.mode, picture.size) == ("RGB", (20, 10))
     assert all(abs(a - b) < 8 for a, b in zip(picture.getpixel((5, 5)), (200, 30, 30), strict=True))
 
@@ -22,22 +22,22 @@ def test_every_kind_opens_as_rgb(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16", "1"])
 def test_other_colour_spaces_become_rgb(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (9, 9)).save(tmp_path / "a", "JPEG" if mode == "CMYK" else "PNG")
-    assert open_picture(tmp_path / "a").mode == "RGB"
+    assert open_image(tmp_path / "a").mode == "RGB"
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.png")
-    assert open_picture(tmp_path / "a.png").getpixel((1, 1)) == (255, 255, 255)
+    assert open_image(tmp_path / "a.png").getpixel((1, 1)) == (255, 255, 255)
 
 
 def test_a_turned_camera_and_a_moving_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture(tmp_path / "turned.jpg").size == (10, 20)
+    assert open_image(tmp_path / "turned.jpg").size == (10, 20)
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert open_picture(tmp_path / "moving.webp").getpixel((4, 4)) == (255, 0, 0)
+    assert open_image(tmp_path / "moving.webp").getpixel((4, 4)) == (255, 0, 0)
 
 
 def _empty(path: Path, width: int) -> None:
@@ -70,5 +70,5 @@ def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
         ("bomb.png", "must have at most 16,777,216 pixels; it has far more."),
     ):
         with pytest.raises(ImageFileError) as refused:
-            open_picture(tmp_path / name)
+            open_image(tmp_path / name)
         assert str(refused.value).endswith(why), name

@@ -20,7 +20,7 @@ BEAMS = 4
 
 
 @strict
-class HeadConfig(PreTrainedConfig):  # type: ignore[misc]
+class CaptionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes of a head that writes: those of its decoder, a GPT-2, and by subclass those of what stands before it."""
 
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
@@ -28,7 +28,7 @@ class HeadConfig(PreTrainedConfig):  # type: ignore[misc]
     decoder: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
 
 
-class Writer(Protocol):
+class Captioner(Protocol):
     """Says what pictures show, always the same; `kind` is by which method: clipcap, coca or blip."""
 
     @property
@@ -36,12 +36,12 @@ class Writer(Protocol):
         """By which method."""
         ...
 
-    def write(self, pictures: Sequence[Image]) -> list[str]:
+    def caption(self, pictures: Sequence[Image]) -> list[str]:
         """Returns a caption of each RGB picture."""
         ...
 
 
-class Head(Protocol):
+class CaptionHead(Protocol):
     """What writes from what a CLIP sees: `look` says what that is, [B, ..., width], `write` goes on from there."""
 
     kind: ClassVar[str]
@@ -51,19 +51,19 @@ class Head(Protocol):
         """How many numbers it takes at a time."""
         ...
 
-    def look(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
+    def encode_images(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
         """Returns what it takes of pictures [B, 3, H, W] in [0, 1]."""
         ...
 
-    def write(self, seen: Tensor, tokenizer: Any) -> list[str]:
+    def caption(self, seen: Tensor, tokenizer: Any) -> list[str]:
         """Returns a caption for each picture seen."""
         ...
 
 
-class ClipWriter:
+class ClipCaptioner:
     """A CLIP and a head on it that writes with the CLIP's own tokens."""
 
-    def __init__(self, encoder: ClipEncoder, head: Head) -> None:
+    def __init__(self, encoder: ClipEncoder, head: CaptionHead) -> None:
         self.encoder, self.head = encoder, head
 
     @property
@@ -72,21 +72,21 @@ class ClipWriter:
         return self.head.kind
 
     @torch.no_grad()
-    def write(self, pictures: Sequence[Image]) -> list[str]:
+    def caption(self, pictures: Sequence[Image]) -> list[str]:
         """Returns a caption of each RGB picture."""
-        pixels = torch.stack([self.encoder.prepare(picture) for picture in pictures])
-        return self.head.write(self.head.look(self.encoder, pixels), self.encoder.tokenizer)
+        pixels = torch.stack([self.encoder.to_pixels(picture) for picture in pictures])
+        return self.head.caption(self.head.encode_images(self.encoder, pixels), self.encoder.tokenizer)
 
 
-def written(decoder: Any, tokenizer: Any, **start: Tensor) -> list[str]:
+def generate_captions(decoder: Any, tokenizer: Any, **start: Tensor) -> list[str]:
     """Returns what a GPT2LMHeadModel goes on to say from where it is to start, always the same, by a beam of four."""
     end = tokenizer.eos_token_id
     ids = decoder.generate(
         **start, max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False, pad_token_id=end, eos_token_id=end
     )
-    return cleaned(tokenizer.batch_decode(ids, skip_special_tokens=True))
+    return clean_captions(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
-def cleaned(texts: Sequence[str]) -> list[str]:
+def clean_captions(texts: Sequence[str]) -> list[str]:
     """Returns texts on one line each, single spaces between their words, none before a comma."""
     return [" ".join(text.split()).replace(" ,", ",") for text in texts]
