@@ -68,9 +68,10 @@ MEGABYTE = 1_000_000
 
 def test_the_packages_are_the_folders() -> None:
     inside = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "clipgen").rglob("__init__.py")}
-    beside = {f"clipgen.{name}" for name in ("presets", "ui") if (ROOT / name / "__init__.py").exists()}
+    mapped = [path for name in ("presets", "ui") for path in (ROOT / name).rglob("__init__.py")]
+    beside = {".".join(("clipgen", *path.parent.relative_to(ROOT).parts)) for path in mapped}
     assert SETUPTOOLS["packages"] == sorted(inside | beside)
-    assert SETUPTOOLS["package-dir"] == {name: name.removeprefix("clipgen.") for name in beside}
+    assert SETUPTOOLS["package-dir"] == {f"clipgen.{name}": name for name in ("presets", "ui")}
 
 
 def test_every_python_file_is_in_a_package() -> None:
@@ -115,7 +116,7 @@ def test_packages_that_break_torch_are_never_asked_for() -> None:
 
 
 def test_all_lists_are_sorted_and_true() -> None:
-    for path in [*(ROOT / "clipgen").rglob("*.py"), *(ROOT / "ui").glob("*.py"), ROOT / "presets" / "__init__.py"]:
+    for path in [*(ROOT / "clipgen").rglob("*.py"), *(ROOT / "ui").rglob("*.py"), ROOT / "presets" / "__init__.py"]:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 names = ast.literal_eval(node.value)

@@ -1,1 +1,1 @@
-"""The browser: a page to type prompts into, and named endpoints for programs; `app.serve` opens both."""
+"""The browser interface: a Gradio page and named API endpoints over one worker; `server.serve` starts both."""

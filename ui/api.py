@@ -1,15 +1,14 @@
-"""Named endpoints for programs: what the page does, with Settings fields as inputs and JSON events as outputs."""
+"""Named Gradio endpoints for programs: Settings fields in, JSON events or JSON answers out."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.events import api as endpoint
+from gradio.events import api as register_endpoint
 
 from clipgen.compare import DIAL, DUEL
 from clipgen.errors import ClipgenError
@@ -17,28 +16,29 @@ from clipgen.report.command_line import command_line
 from clipgen.settings.preset import list_presets
 from clipgen.settings.settings import FIELDS, Settings
 
-from . import ask
-from .events import Event, compare, generate
-from .upload import read
-from .workshop import Answer, Workshop
+from . import clip_tasks, json_events
+from .job_events import TaskResult
+from .json_events import JsonEvent
+from .worker import Worker
 
-KINDS: Mapping[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "tuple": list}
-STREAMED = "Inputs are Settings fields, None = nothing said; streams the events that clipgen --json prints."
+TYPES: Mapping[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "tuple": list}
+STREAM_HELP = "Inputs are Settings fields, None for the default; streams the events that clipgen --json prints."
 
 
-class Questions:
-    """The endpoints that answer at once, by their names; programs read what each does off its first line.
+class Endpoints:
+    """The endpoints that return one JSON answer, under the names of these methods.
 
-    An error is an answer too, as the envelope carries it.
+    The first line of each docstring is the description that programs read. An error is returned as
+    `{"ok": false, "error": ...}`.
     """
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
     def info(self, picture: dict) -> dict:  # type: ignore[type-arg]
-        """Reads the settings inside a picture of clipgen or another app."""
+        """Reads the settings stored inside a picture of clipgen or another app."""
         try:
-            _, restored = read(self._workshop.shelf, picture)
+            _, restored = self._worker.image_store.read_settings(picture)
         except ClipgenError as error:
             return {"ok": False, "error": error.to_dict()}
         return {
@@ -51,32 +51,44 @@ class Questions:
         }
 
     def score(self, picture: dict, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
-        """Says how well a picture fits a text."""
-        asked = partial(ask.score, self._workshop, picture, prompt)
-        return self._answered(request, asked, lambda found: {"clip": found.to_dict()})
+        """Scores how well a picture fits a text."""
+        return self._run(
+            request,
+            lambda: clip_tasks.score(self._worker, picture, prompt),
+            lambda score: {"clip": score.to_dict()},
+        )
 
     def rank(self, pictures: list, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
-        """Sorts pictures by how well they fit a text, the best first; index counts from 0 in your list."""
-
-        def told(found: Any) -> dict[str, Any]:
-            return {"pictures": [{"index": each.index, "clip": each.score.to_dict()} for each in found]}
-
-        return self._answered(request, partial(ask.rank, self._workshop, pictures, prompt), told)
+        """Sorts pictures by how well they fit a text, best first; index counts from 0 in the given list."""
+        return self._run(
+            request,
+            lambda: clip_tasks.rank(self._worker, pictures, prompt),
+            lambda ranking: {"pictures": [{"index": each.index, "clip": each.score.to_dict()} for each in ranking]},
+        )
 
     def caption(self, picture: dict, request: gr.Request) -> dict:  # type: ignore[type-arg]
-        """Says what a picture shows, by a model that brings a captioner."""
-        asked = partial(ask.caption, self._workshop, picture)
-        return self._answered(request, asked, lambda found: {"caption": found})
+        """Describes a picture in words, if the model has a captioner."""
+        return self._run(
+            request,
+            lambda: clip_tasks.caption(self._worker, picture),
+            lambda caption: {"caption": caption},
+        )
 
     def classify(self, picture: dict, labels: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
-        """Says which of some labels, between commas, a picture shows."""
-        asked = partial(ask.classify, self._workshop, picture, labels)
-        return self._answered(request, asked, lambda found: {"labels": [vars(guess) for guess in found]})
+        """Returns the probability of each label; labels is a text with commas between them."""
+        return self._run(
+            request,
+            lambda: clip_tasks.classify(self._worker, picture, labels),
+            lambda guesses: {"labels": [vars(guess) for guess in guesses]},
+        )
 
     def explain(self, picture: dict, prompt: str, request: gr.Request) -> dict:  # type: ignore[type-arg]
-        """Says which part of a picture belongs to which word; an empty prompt is the one inside."""
-        asked = partial(ask.explain, self._workshop, picture, prompt)
-        return self._answered(request, asked, lambda found: found.to_dict())
+        """Shows which part of a picture belongs to which word; an empty prompt means the one inside the picture."""
+        return self._run(
+            request,
+            lambda: clip_tasks.explain(self._worker, picture, prompt),
+            lambda explanation: explanation.to_dict(),
+        )
 
     def presets(self) -> list:  # type: ignore[type-arg]
         """Lists the presets."""
@@ -86,72 +98,73 @@ class Questions:
         ]
 
     def models(self) -> list:  # type: ignore[type-arg]
-        """Lists the models that this page draws with."""
-        return list(self._workshop.house.models)
+        """Lists the models that this server offers."""
+        return list(self._worker.config.models)
 
     def status(self) -> dict:  # type: ignore[type-arg]
-        """Tells which model is loaded, on what, and how many jobs there are."""
-        return self._workshop.status()
+        """Returns the loaded model, its device and the number of jobs."""
+        return self._worker.status()
 
-    def _answered(
-        self, request: gr.Request, asked: Callable[[], Any], told: Callable[[Any], dict[str, Any]]
+    def _run(
+        self, request: gr.Request, build_task: Callable[[], Any], to_dict: Callable[[Any], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Returns the answer to a question about a picture, as `told` says it."""
-        workshop = self._workshop
+        """Runs a task and returns its result as JSON, or the error that building or running it raised."""
+        worker = self._worker
         try:
-            model = workshop.model or workshop.house.models[0]
-            last = list(workshop.ask(asked(), model, request.session_hash or ""))[-1]
+            model = worker.model_name or worker.config.models[0]
+            *_, last = worker.run_task(build_task(), model, request.session_hash or "")
         except ClipgenError as error:
             return {"ok": False, "error": error.to_dict()}
-        return {"ok": True, **told(last.value)} if isinstance(last, Answer) else {"ok": False, "error": None}
+        return {"ok": True, **to_dict(last.value)} if isinstance(last, TaskResult) else {"ok": False, "error": None}
 
 
-def endpoints(workshop: Workshop) -> None:
-    """Gives the page its named endpoints; call it inside a Blocks."""
+def add_endpoints(worker: Worker) -> None:
+    """Adds the named endpoints to the gr.Blocks that is being built."""
 
-    def run_generate(request: gr.Request, *raw: Any) -> Iterator[Event]:
-        yield from generate(workshop, _given(raw), request.session_hash or "")
+    def generate(request: gr.Request, *raw: Any) -> Iterator[JsonEvent]:
+        yield from json_events.generate(worker, _without_none(raw), request.session_hash or "")
 
-    def run_compare(request: gr.Request, *raw: Any) -> Iterator[Event]:
+    def compare(request: gr.Request, *raw: Any) -> Iterator[JsonEvent]:
         judge, dial, *fields = raw
-        yield from compare(workshop, _given(fields), judge, DIAL if dial else DUEL, request.session_hash or "")
+        way = DIAL if dial else DUEL
+        yield from json_events.compare(worker, _without_none(fields), judge, way, request.session_hash or "")
 
-    drawing = {
-        "generate": (_with_fields(run_generate), "Draws pictures."),
-        "compare": (
-            _with_fields(run_compare, judge=str, dial=bool),
-            "Draws a prompt guided and unguided, or with dial steered more and less.",
-        ),
-    }
-    for name, (run, what) in drawing.items():
-        endpoint(run, api_name=name, api_description=f"{what} {STREAMED}", concurrency_limit=None)
-    for name, answer in inspect.getmembers(Questions(workshop), inspect.ismethod):
+    compare_help = "Generates a prompt with and without guidance, or with dial at several guidance strengths."
+    for name, function, description in (
+        ("generate", _with_fields(generate), "Generates pictures."),
+        ("compare", _with_fields(compare, judge=str, dial=bool), compare_help),
+    ):
+        register_endpoint(
+            function, api_name=name, api_description=f"{description} {STREAM_HELP}", concurrency_limit=None
+        )
+    for name, method in inspect.getmembers(Endpoints(worker), inspect.ismethod):
         if not name.startswith("_"):
-            endpoint(answer, api_name=name, concurrency_limit=None)
+            register_endpoint(method, api_name=name, concurrency_limit=None)
 
 
-def _given(raw: Any) -> dict[str, Any]:
-    """Returns the fields that a caller gave: None is what nobody said."""
+def _without_none(raw: Any) -> dict[str, Any]:
+    """Returns the Settings fields that the caller set: None means the default."""
     return {name: value for name, value in zip(FIELDS, raw, strict=True) if value is not None}
 
 
-def _with_fields(run: Callable[..., Any], **first: type) -> Callable[..., Any]:
-    """Gives a function of raw values one named parameter for each Settings field, None where nothing is said."""
-    hints = {**first, **{name: _kind(name) for name in FIELDS}}
-    named = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=hint)
-        for name, hint in hints.items()
-    ]
-    request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+def _with_fields(function: Callable[..., Any], **extra: type) -> Callable[..., Any]:
+    """Returns a function whose signature has one named parameter for each of `extra` and each Settings field.
 
-    def call(*raw: Any) -> Iterator[Event]:
-        yield from run(*raw)
+    Gradio reads the signature to describe the endpoint. Each parameter is optional, its default is None.
+    """
+    types = {**extra, **{name: _field_type(name) for name in FIELDS}}
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("request", keyword, annotation=gr.Request)]
+    parameters += [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in types.items()]
 
-    vars(call)["__signature__"] = inspect.Signature([request, *named], return_annotation=dict)
-    call.__annotations__ = {"request": gr.Request, **hints, "return": dict}
+    def call(*raw: Any) -> Iterator[JsonEvent]:
+        yield from function(*raw)
+
+    vars(call)["__signature__"] = inspect.Signature(parameters, return_annotation=dict)
+    call.__annotations__ = {"request": gr.Request, **types, "return": dict}
     return call
 
 
-def _kind(name: str) -> type:
-    """Returns the type that a field's annotation begins with; choices are texts."""
-    return KINDS.get(re.split(r"\W", Settings.__annotations__[name])[0], str)
+def _field_type(name: str) -> type:
+    """Returns the first type in a field's annotation; a Literal is a str."""
+    return TYPES.get(re.split(r"\W", Settings.__annotations__[name])[0], str)

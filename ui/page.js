@@ -1,138 +1,145 @@
-// What only the browser can do: keys, day and night, the clipboard, dropping a picture anywhere.
+// What only the browser can do: keyboard shortcuts, dark mode, the clipboard, dropping a file anywhere on the page.
 (() => {
   const $ = (selector) => document.querySelector(selector);
-  const seen = (node) => node && node.offsetParent !== null;
-  const press = (id) => { const node = $(id); if (seen(node)) node.click(); return seen(node); };
-  const prompt = () => $("#field-prompt textarea");
-  const store = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private windows keep nothing */ } };
-  const kept = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
+  const isVisible = (node) => node && node.offsetParent !== null;
+  const click = (selector) => { const node = $(selector); if (isVisible(node)) node.click(); return isVisible(node); };
+  const promptField = () => $("#field-prompt textarea");
+  const save = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private windows may refuse */ } };
+  const load = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
 
-  const write = (area, text, start, end) => {
+  // Sets the text of a textarea as if it were typed, so that Gradio notices it.
+  const setText = (area, text, start, end) => {
     Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(area, text);
     area.dispatchEvent(new Event("input", { bubbles: true }));
     if (start !== undefined) area.setSelectionRange(start, end);
   };
 
-  // Tabs that a phone has no room for are in a menu; the hidden copy that gradio measures is passed over.
-  const show = (name) => [...document.querySelectorAll("#tabs > .tab-wrapper > :not(.visually-hidden) button")].find((tab) => tab.textContent.trim() === name)?.click();
-  const tab = () => $("#tabs button[role=tab][aria-selected=true]")?.textContent.trim().toLowerCase();
+  // Tabs that do not fit on a phone are in a menu; Gradio keeps a hidden copy of each tab button to measure its width.
+  const showTab = (name) => [...document.querySelectorAll("#tabs > .tab-wrapper > :not(.visually-hidden) button")].find((tab) => tab.textContent.trim() === name)?.click();
+  const currentTab = () => $("#tabs button[role=tab][aria-selected=true]")?.textContent.trim().toLowerCase();
 
-  const copy = async (text) => { try { await navigator.clipboard.writeText(text); } catch { /* the line stays on the page to be copied by hand */ } };
+  const copy = async (text) => { try { await navigator.clipboard.writeText(text); } catch { /* the text stays visible and can be copied by hand */ } };
 
-  // Prompts that were drawn, the newest last; -1 is what is being typed.
-  let back = -1, typed = "";
-  const past = () => JSON.parse(kept("clipgen-prompts") || "[]");
-  const remember = () => {
-    const text = prompt()?.value.trim();
-    if (text && text.length <= 2000) store("clipgen-prompts", JSON.stringify([...past().filter((old) => old !== text), text].slice(-50)));
-    back = -1;
+  // Earlier prompts, the newest last. `historyIndex` counts back from the newest; -1 is the text being typed.
+  let historyIndex = -1, draft = "";
+  const promptHistory = () => JSON.parse(load("clipgen-prompts") || "[]");
+  const rememberPrompt = () => {
+    const text = promptField()?.value.trim();
+    if (text && text.length <= 2000) save("clipgen-prompts", JSON.stringify([...promptHistory().filter((other) => other !== text), text].slice(-50)));
+    historyIndex = -1;
   };
-  const earlier = (by) => {
-    const all = past(), area = prompt();
-    if (back === -1) typed = area.value;
-    back = Math.max(-1, Math.min(all.length - 1, back + by));
-    write(area, back === -1 ? typed : all[all.length - 1 - back]);
+  const showEarlierPrompt = (offset) => {
+    const prompts = promptHistory(), area = promptField();
+    if (historyIndex === -1) draft = area.value;
+    historyIndex = Math.max(-1, Math.min(prompts.length - 1, historyIndex + offset));
+    setText(area, historyIndex === -1 ? draft : prompts[prompts.length - 1 - historyIndex]);
   };
 
-  // (words:1.1) around the selection, or the word at the cursor.
-  const weigh = (area, by) => {
+  // Changes the weight of the selection, or of the word at the cursor: fox -> (fox:1.1).
+  const changeWeight = (area, delta) => {
     let { selectionStart: start, selectionEnd: end, value } = area;
     if (start === end) {
       while (start > 0 && /[\w-]/.test(value[start - 1])) start--;
       while (end < value.length && /[\w-]/.test(value[end])) end++;
     }
     if (start === end) return;
-    const around = value.slice(0, start).endsWith("(") && value.slice(end).match(/^:(\d+(?:\.\d+)?)\)/);
+    const existing = value.slice(0, start).endsWith("(") && value.slice(end).match(/^:(\d+(?:\.\d+)?)\)/);
     const words = value.slice(start, end);
-    const weight = Math.round(((around ? parseFloat(around[1]) : 1) + by) * 10) / 10;
+    const weight = Math.round(((existing ? parseFloat(existing[1]) : 1) + delta) * 10) / 10;
     if (weight < 0 || weight > 2) return;
-    const from = around ? start - 1 : start, to = around ? end + around[0].length : end;
+    const from = existing ? start - 1 : start, to = existing ? end + existing[0].length : end;
     const text = weight === 1 ? words : `(${words}:${weight.toFixed(1)})`;
-    const inside = from + (weight === 1 ? 0 : 1);
-    write(area, value.slice(0, from) + text + value.slice(to), inside, inside + words.length);
+    const selection = from + (weight === 1 ? 0 : 1);
+    setText(area, value.slice(0, from) + text + value.slice(to), selection, selection + words.length);
   };
 
-  // A text once it has been still for a moment, so that not every key is sent.
-  let moved = 0;
-  document.addEventListener("input", () => { moved = Date.now(); }, true);
-  const settled = async (text) => {
-    for (let left; (left = moved + 200 - Date.now()) > 0;) await new Promise((done) => setTimeout(done, left));
-    return prompt()?.value ?? text;
+  // Resolves with the prompt 200 ms after the last key, so that not every key is sent to the server.
+  let lastInput = 0;
+  document.addEventListener("input", () => { lastInput = Date.now(); }, true);
+  const debounce = async (text) => {
+    for (let left; (left = lastInput + 200 - Date.now()) > 0;) await new Promise((done) => setTimeout(done, left));
+    return promptField()?.value ?? text;
   };
 
-  const generate = () => { remember(); return press("#generate") || press("#load"); };
-  const draw = () => { show("Draw"); scrollTo(0, 0); setTimeout(generate, 60); };
-  const stop = () => press("#stop") || press("#stop-compare");
-  const night = (dark) => { document.body.classList.toggle("dark", dark); document.documentElement.style.colorScheme = dark ? "dark" : "light"; };
-  const help = () => { const list = $("#keys"); if (list.open) list.close(); else list.showModal(); };
-  const step = (by) => {
-    const cells = [...document.querySelectorAll(tab() === "gallery" ? "#wall .thumbnail-item" : "#strip .thumbnail-item")].filter(seen);
-    if (!cells.length) return;
-    const now = cells.findIndex((cell) => cell.classList.contains("selected"));
-    cells[(now + by + cells.length) % cells.length].click();
+  const pressGenerate = () => { rememberPrompt(); return click("#generate") || click("#load"); };
+  const generate = () => { showTab("Generate"); scrollTo(0, 0); setTimeout(pressGenerate, 60); };
+  const stop = () => click("#stop") || click("#stop-compare");
+  const setDark = (dark) => { document.body.classList.toggle("dark", dark); document.documentElement.style.colorScheme = dark ? "dark" : "light"; };
+  const toggleKeys = () => { const dialog = $("#keys"); if (dialog.open) dialog.close(); else dialog.showModal(); };
+  const selectImage = (offset) => {
+    const grid = currentTab() === "gallery" ? "#gallery-grid" : "#thumbnails";
+    const items = [...document.querySelectorAll(`${grid} .thumbnail-item`)].filter(isVisible);
+    if (!items.length) return;
+    const index = items.findIndex((item) => item.classList.contains("selected"));
+    items[(index + offset + items.length) % items.length].click();
   };
 
-  const recall = (name) => press(`#${name}-${tab()}`);
-  const letters = {
-    a: () => recall("all"), s: () => recall("seed"), r: () => recall("remix"), m: () => recall("compare"),
-    c: () => press("#swap"), w: () => recall("words"), v: () => recall("vary"), i: () => show("Info"), p: () => { show("Draw"); setTimeout(() => prompt()?.focus(), 60); return true; },
-    ArrowLeft: () => step(-1), ArrowRight: () => step(1), "?": help,
+  const imageAction = (name) => click(`#${name}-${currentTab()}`);
+  const shortcuts = {
+    a: () => imageAction("all"), s: () => imageAction("seed"), r: () => imageAction("remix"), m: () => imageAction("compare"),
+    w: () => imageAction("words"), v: () => imageAction("vary"), c: () => click("#swap"), i: () => showTab("Info"),
+    p: () => { showTab("Generate"); setTimeout(() => promptField()?.focus(), 60); },
+    ArrowLeft: () => selectImage(-1), ArrowRight: () => selectImage(1), "?": toggleKeys,
   };
 
   document.addEventListener("keydown", (event) => {
-    const command = event.ctrlKey || event.metaKey, area = event.target;
-    const types = area.matches?.("input:not([type=range],[type=checkbox],[type=radio]), textarea, select, [contenteditable=true]");
-    const take = () => { event.preventDefault(); event.stopPropagation(); };
-    if (event.key === "Escape" && !$("#keys").open) { if (stop()) take(); return; }
-    if (command && event.key === "Enter") { take(); generate(); return; }
+    const ctrl = event.ctrlKey || event.metaKey, target = event.target;
+    const isTextField = target.matches?.("input:not([type=range],[type=checkbox],[type=radio]), textarea, select, [contenteditable=true]");
+    const consume = () => { event.preventDefault(); event.stopPropagation(); };
+    if (event.key === "Escape" && !$("#keys").open) { if (stop()) consume(); return; }
+    if (ctrl && event.key === "Enter") { consume(); pressGenerate(); return; }
     if (event.key === "ArrowUp" || event.key === "ArrowDown") {
-      const by = event.key === "ArrowUp" ? 1 : -1;
-      if (event.altKey && (area === prompt() || !types)) { take(); earlier(by); return; }
-      if (command && area.matches?.("#field-prompt textarea, #field-negative_prompt textarea")) { take(); weigh(area, by / 10); return; }
+      const direction = event.key === "ArrowUp" ? 1 : -1;
+      if (event.altKey && (target === promptField() || !isTextField)) { consume(); showEarlierPrompt(direction); return; }
+      if (ctrl && target.matches?.("#field-prompt textarea, #field-negative_prompt textarea")) { consume(); changeWeight(target, direction / 10); return; }
     }
-    if (types || command || event.altKey || area.closest?.("[role=tablist], [role=slider], [type=range], [type=radio]")) return;
-    if (letters[event.key]) { letters[event.key](); if (event.key.length === 1) take(); }
+    if (isTextField || ctrl || event.altKey || target.closest?.("[role=tablist], [role=slider], [type=range], [type=radio]")) return;
+    if (shortcuts[event.key]) { shortcuts[event.key](); if (event.key.length === 1) consume(); }
   }, true);
 
+  // Shows the mask of the pressed word over the image; a second press hides it.
+  const toggleWord = (word) => {
+    const wasPressed = word.getAttribute("aria-pressed") === "true", figure = word.closest("figure");
+    figure.querySelectorAll("[data-mask]").forEach((other) => other.setAttribute("aria-pressed", other === word && !wasPressed));
+    const mask = figure.querySelector(".mask");
+    mask.src = word.dataset.mask;
+    mask.hidden = wasPressed;
+  };
+
   document.addEventListener("click", (event) => {
-    const at = (selector) => event.target.closest?.(selector);
-    if (at("#generate")) remember();
-    if (at("#night")) { night(!document.body.classList.contains("dark")); store("clipgen-night", document.body.classList.contains("dark")); }
-    if (at("#keys-button")) help();
+    const closest = (selector) => event.target.closest?.(selector);
+    if (closest("#generate")) rememberPrompt();
+    if (closest("#dark-mode")) { const dark = !document.body.classList.contains("dark"); setDark(dark); save("clipgen-dark", dark); }
+    if (closest("#keys-button")) toggleKeys();
     if (event.target.id === "keys") event.target.close();
-    const word = at("[data-veil]");
-    if (word) {
-      const pressed = word.getAttribute("aria-pressed") === "true", figure = word.closest("figure");
-      figure.querySelectorAll("[data-veil]").forEach((other) => other.setAttribute("aria-pressed", other === word && !pressed));
-      const veil = figure.querySelector(".veil");
-      veil.src = word.dataset.veil;
-      veil.hidden = pressed;
-    }
-    const example = at("[data-prompt]");
-    if (example) { write(prompt(), example.dataset.prompt); setTimeout(generate, 60); }
+    if (closest("[data-mask]")) toggleWord(closest("[data-mask]"));
+    const example = closest("[data-prompt]");
+    if (example) { setText(promptField(), example.dataset.prompt); setTimeout(pressGenerate, 60); }
   });
 
-  // A picture dropped anywhere goes to Info.
+  // A file dropped anywhere else than on an upload area goes to the Info tab, which is built when it is first shown.
   document.addEventListener("dragover", (event) => { if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
     const file = event.dataTransfer?.files[0];
-    if (!file || event.target.closest?.("#drop")) return;
+    if (!file || event.target.closest?.("#info-upload, #clip-upload, #clip-uploads, #field-like, #field-vary")) return;
     event.preventDefault();
-    show("Info");
-    const wait = setInterval(() => {
-      const input = $("#drop input[type=file]");
+    showTab("Info");
+    const timer = setInterval(() => {
+      const input = $("#info-upload input[type=file]");
       if (!input) return;
-      clearInterval(wait);
-      const moved = new DataTransfer();
-      moved.items.add(file);
-      input.files = moved.files;
+      clearInterval(timer);
+      const transfer = new DataTransfer();
+      transfer.items.add(file);
+      input.files = transfer.files;
       input.dispatchEvent(new Event("change", { bubbles: true }));
     }, 50);
   });
 
-  const chosen = kept("clipgen-night");
-  const dusk = () => night(chosen === null ? matchMedia("(prefers-color-scheme: dark)").matches : chosen === "true");
-  if (document.body) dusk(); else document.addEventListener("DOMContentLoaded", dusk);
+  const restoreDark = () => {
+    const saved = load("clipgen-dark");
+    setDark(saved === null ? matchMedia("(prefers-color-scheme: dark)").matches : saved === "true");
+  };
+  if (document.body) restoreDark(); else document.addEventListener("DOMContentLoaded", restoreDark);
 
-  window.clipgen = { show, draw, copy, settled, ready: () => { dusk(); document.body.dataset.ready = "1"; } };
+  window.clipgen = { showTab, generate, copy, debounce, ready: () => { restoreDark(); document.body.dataset.ready = "1"; } };
 })();

@@ -1,4 +1,4 @@
-"""The theme: paper and ink by day, a night sky by night; fonts come with gradio, nothing from elsewhere."""
+"""The Gradio theme, light and dark; its fonts are bundled with Gradio, so nothing is loaded from other hosts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 
-EMBER = gr.themes.Color(
+ORANGE = gr.themes.Color(
     "#fdf3ec",
     "#fae3d3",
     "#f5c5a6",
@@ -21,7 +21,7 @@ EMBER = gr.themes.Color(
     "#5c2512",
     "#3a160a",
 )
-PAPER = gr.themes.Color(
+SAND = gr.themes.Color(
     "#fffdf8",
     "#f7f1e6",
     "#eae0cf",
@@ -37,22 +37,22 @@ PAPER = gr.themes.Color(
 
 
 def theme() -> gr.themes.Base:
-    """Returns the theme; what it cannot say is in page.css."""
-    made = gr.themes.Base(
-        primary_hue=EMBER,
-        secondary_hue=EMBER,
-        neutral_hue=PAPER,
+    """Returns the theme; what a theme cannot set is in page.css."""
+    base = gr.themes.Base(
+        primary_hue=ORANGE,
+        secondary_hue=ORANGE,
+        neutral_hue=SAND,
         font=[LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"],
         font_mono=[LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"],
         radius_size=gr.themes.sizes.radius_lg,
         text_size=gr.themes.sizes.text_md,
     )
-    return made.set(**_colours())
+    return base.set(**_colours())
 
 
 def _colours() -> dict[str, Any]:
-    """Returns the theme's variables: each role by day, and by night with `_dark`."""
-    day_and_night = {
+    """Returns the theme's variables: each colour for light mode, and with the suffix `_dark` for dark mode."""
+    light_and_dark = {
         "body_background_fill": ("#f6f0e4", "#11131b"),
         "body_text_color": ("#2b231a", "#ece6da"),
         "body_text_color_subdued": ("#6a5d4b", "#a8a294"),
@@ -93,19 +93,19 @@ def _colours() -> dict[str, Any]:
     }
     values: dict[str, Any] = {"block_border_width": "0px", "block_shadow": "none", "input_shadow": "none"}
     values |= {"input_border_width": "1px", "input_shadow_focus": "none", "block_info_text_size": "*text_md"}
-    for role, (day, night) in day_and_night.items():
-        values |= {role: day, f"{role}_dark": night}
+    for name, (light, dark) in light_and_dark.items():
+        values |= {name: light, f"{name}_dark": dark}
     return values
 
 
 def css() -> str:
-    """Returns the page's own style sheet, with the round letters of its headings, which gradio brings."""
-    round_letters = LocalFont("Quicksand", weights=(400, 700)).stylesheet()["css"]
-    return f"{round_letters}\n{_read('page.css')}"
+    """Returns the style sheet of the page, with the font of its headings, which is bundled with Gradio."""
+    heading_font = LocalFont("Quicksand", weights=(400, 700)).stylesheet()["css"]
+    return f"{heading_font}\n{_read('page.css')}"
 
 
 def head() -> str:
-    """Returns what goes into the page's head: its script, before anything is drawn."""
+    """Returns the script of the page for its HTML head, so that dark mode is set before the first paint."""
     return f"<script>\n{_read('page.js')}\n</script>"
 
 

@@ -71,49 +71,48 @@ def ui(
     clipgen ui --listen 0.0.0.0 --auth-file users.txt
     """
     with Report() as report:
-        strangers = listen is not None and listen not in LOOPBACK
+        public = listen is not None and listen not in LOOPBACK
         users = read_users(auth_file) if auth_file else None
-        if strangers and not users and not insecure:
-            raise SettingsError(
-                "--listen needs --auth-file FILE, or --insecure if really everybody may draw", field="listen"
-            )
+        if public and not users and not insecure:
+            raise SettingsError("--listen needs --auth-file FILE, or --insecure to let everybody in", field="listen")
         name = absolute_model(model or read_user().settings.get("model", "storybook"))
         require_model(name, offline=True)
         tables = read_user().tables
-        house = {
+        config = {
             "device": device,
             "dtype": dtype,
-            "keep": not strangers,
+            "save_images": not public,
             "output": output or tables.get("output.path"),
-            "history": not strangers and not no_history and tables.get("history.on", True),
-            "strangers": strangers,
+            "history": not public and not no_history and tables.get("history.on", True),
+            "public": public,
         }
-        door = {
+        bind = {
             "address": listen or "127.0.0.1",
             "port": port or 7860,
-            "hosts": tuple(allow_host or ()),
+            "allowed_hosts": tuple(allow_host or ()),
             "users": users,
         }
-        _serve(name, house, door, open_, report)
+        _serve(name, config, bind, open_, report)
 
 
-def _serve(model: str, house: dict[str, Any], door: dict[str, Any], browser: bool, report: Report) -> None:
-    """Opens the page and stays until Ctrl-C; raises OutputError for a port that is taken."""
+def _serve(model: str, config: dict[str, Any], bind: dict[str, Any], open_browser: bool, report: Report) -> None:
+    """Starts the server and blocks until Ctrl-C; raises OutputError if the port is in use."""
     from clipgen.models import list_models
     from clipgen.settings.checks import LOCAL, SERVED
-    from clipgen.ui.app import Door, House, serve
+    from clipgen.ui.server import serve
+    from clipgen.ui.server_config import BindConfig, ServerConfig
 
     models = tuple(dict.fromkeys([model, *(found.name for found in list_models())]))
-    limits = SERVED if house["strangers"] else LOCAL
+    limits = SERVED if config["public"] else LOCAL
     try:
-        served = serve(House(models, limits, **house), Door(**door), browser and sys.stdout.isatty())
+        server = serve(ServerConfig(models, limits, **config), BindConfig(**bind), open_browser and sys.stdout.isatty())
     except OSError as error:
         raise OutputError(
-            f"Port {door['port']} cannot be used ({error}). Choose another: --port 7861", field="port"
+            f"Port {bind['port']} cannot be used ({error}). Choose another: --port 7861", field="port"
         ) from error
-    report.result(served.address)
-    report.say("Ctrl-C ends it.", "dim")
-    served.stay()
+    report.result(server.url)
+    report.say("Press Ctrl-C to stop the server.", "dim")
+    server.wait()
 
 
 def read_users(path: Path) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ def test_nobody_listens_without_passwords(run: Run) -> None:
     ran = run("ui", "--listen", "0.0.0.0")
     assert (ran.code, ran.err.strip()) == (
         2,
-        "clipgen: --listen needs --auth-file FILE, or --insecure if really everybody may draw",
+        "clipgen: --listen needs --auth-file FILE, or --insecure to let everybody in",
     )
 
 

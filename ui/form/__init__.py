@@ -1,0 +1,1 @@
+"""The form: a component for each Settings field, and what is shown next to them: sizes, cost, tokens."""

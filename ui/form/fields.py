@@ -1,0 +1,145 @@
+"""The components of the form, one for each Settings field, grouped by how soon people need them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from clipgen.sampling.schedulers import SCHEDULERS
+from clipgen.settings.checks import DECODERS, GUARDS, LOCAL, METHODS
+from clipgen.settings.preset import list_presets
+from clipgen.settings.settings import DEFAULTS, FIELDS, LIST_FIELDS, MODEL_FIELDS, Settings
+
+from ..image_store import IMAGE_SUFFIXES
+
+# `like` and `vary` name an image and its weight in one field, "image.png:0.5"; the form has a component for each.
+LIKE_WEIGHT, VARY_WEIGHT = "like_weight", "vary_weight"
+WEIGHTS: Mapping[str, str] = {"like": LIKE_WEIGHT, "vary": VARY_WEIGHT}
+
+PROMPT = ("prompt",)
+LOOK = ("preset", "images", "negative_prompt")
+VARY = ("vary", VARY_WEIGHT)
+GUIDANCE = ("guidance", "clip_guidance_scale", "like", LIKE_WEIGHT, "guidance_scale")
+EXPERT = ("width", "height", "steps", "scheduler", "seed", "model")
+HIDDEN = ("prompt_template",)  # a label that is stored in the image and has no effect on it
+ADVANCED = tuple(name for name in FIELDS if name not in (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *HIDDEN))
+SHOWN = (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *ADVANCED)  # the order of the values in every handler
+
+# Help for the fields that people meet first; the others show the help text of Settings.
+HINTS: Mapping[str, str] = {
+    "preset": "A style: it adds words to the prompt, or sets speed and quality.",
+    "images": "How many to generate. Each one has its own seed, so each one is different.",
+    "width": "Pixels, a multiple of 8.",
+    "height": "Pixels, a multiple of 8.",
+    "negative_prompt": "What you do not want to see, such as: trees, blurry.",
+    "guidance_scale": "Classifier-free guidance (CFG): how strictly the prompt is followed. "
+    "1 = off, 4 to 8 is usual, above 15 pictures look overdone.",
+    "guidance": "CLIP compares pictures with the prompt. It can steer the generation, or choose the best of several.",
+    "clip_guidance_scale": "How strongly CLIP steers towards the prompt.",
+    "like": "CLIP also steers towards this picture.",
+    LIKE_WEIGHT: "The prompt has weight 1. A negative weight steers away from the picture.",
+    "vary": "Generates new pictures with the same content as this one.",
+    VARY_WEIGHT: "1 = this picture only, 0 = the prompt only.",
+    "budget": "How much longer a picture may take than without guidance, such as 1.5; the method is then chosen.",
+    "steps": "Number of denoising steps. More is slower and more detailed; 20 is usual.",
+    "scheduler": "The sampling method. The default is a good choice.",
+    "seed": "The random number that the noise is made from. Same seed and same settings give the same picture.",
+    "model": "The model that generates the picture.",
+}
+METHOD_LABELS = {
+    "off": "Off",
+    "clip": "Steer",
+    "pick": "Best of several",
+    "clip+pick": "Steer and choose",
+    "steer": "Multiply the best",
+    "optimise": "Optimise the noise",
+}
+LABELS = {LIKE_WEIGHT: "Weight of that picture", "vary": "Vary a picture", VARY_WEIGHT: "Weight of that picture"}
+SPELLINGS = {"clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
+MODEL_DEFAULT = "the model's default"
+OPTIONAL = tuple(name for name, value in DEFAULTS.items() if value is None)  # text fields: empty means None
+HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(Settings)}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "scheduler": tuple(SCHEDULERS),
+    "guide_decoder": DECODERS,
+    "guard": GUARDS,
+    "prompt_syntax": ("a1111", "plain"),
+    "long_prompt": ("cut", "error"),
+}
+
+
+def label(name: str) -> str:
+    """Returns the label of a field: `clip_guidance_scale` -> `CLIP guidance scale`."""
+    if name in LABELS:
+        return LABELS[name]
+    words = " ".join(SPELLINGS.get(word, word) for word in name.split("_"))
+    return words[0].upper() + words[1:]
+
+
+def heading(name: str) -> str:
+    """Returns label and hint as HTML, for a file component, which shows neither."""
+    return f'<p class="heading"><b>{label(name)}</b>{HINTS[name]}</p>'
+
+
+def build_field(name: str, models: Sequence[str], max_images: int) -> gr.components.Component:
+    """Returns the component of a field; `values.read` converts what it holds into a Settings value.
+
+    Seeds are text, because a browser rounds integers above 2^53.
+    """
+    common: dict[str, Any] = {
+        "label": label(name),
+        "info": HINTS[name] if name in HINTS else HELP[name],
+        "elem_id": f"field-{name}",
+    }
+    if name == "prompt":
+        return gr.Textbox(
+            value="",
+            label="Prompt",
+            show_label=False,
+            lines=3,
+            max_lines=8,
+            placeholder="Type a prompt, or paste settings",
+            elem_id="field-prompt",
+            autofocus=True,
+        )
+    if name == "preset":
+        choices = [("None", "")] + [(preset.title, preset.name) for preset in list_presets()]
+        return gr.Dropdown(choices, value="", **common)
+    if name == "images":
+        return gr.Slider(1, max_images, value=1, step=1, buttons=[], **common)
+    if name == "guidance":
+        return gr.Radio([(METHOD_LABELS.get(method, method), method) for method in METHODS], value="off", **common)
+    if name == "clip_guidance_scale":
+        return gr.Slider(0, 1, value=DEFAULTS[name], step=0.05, buttons=[], **common)
+    if name in WEIGHTS:
+        return gr.File(
+            file_types=IMAGE_SUFFIXES, type="filepath", height=84, show_label=False, elem_id=common["elem_id"]
+        )
+    if name in WEIGHTS.values():
+        low, high = LOCAL.target if name == LIKE_WEIGHT else LOCAL.part
+        return gr.Slider(low, high, value=1, step=0.1, buttons=[], visible=False, **common)
+    if name == "seed":
+        return gr.Textbox("", placeholder="random", max_lines=1, **common)
+    if name == "model":
+        return gr.Dropdown(list(models), value=models[0], **common)
+    return _build_by_type(name, common)
+
+
+def _build_by_type(name: str, common: Mapping[str, Any]) -> gr.components.Component:
+    """Returns the component that fits the type of a field's default value."""
+    default = DEFAULTS[name]
+    if choices := CHOICES.get(name):
+        options = [*([(MODEL_DEFAULT, "")] if default is None else []), *((each, each) for each in choices)]
+        return gr.Dropdown(options, value=default or "", **common)
+    if isinstance(default, bool):
+        return gr.Checkbox(default, **common)
+    if name in LIST_FIELDS:
+        return gr.Textbox("", lines=1, max_lines=4, placeholder="one per line", **common)
+    if isinstance(default, str):
+        return gr.Textbox(default, lines=1, max_lines=4, **common)
+    if default is None:
+        return gr.Textbox("", placeholder=MODEL_DEFAULT if name in MODEL_FIELDS else "none", max_lines=1, **common)
+    return gr.Number(default, step=0.05 if isinstance(default, float) else 1, **common)
