@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from requirements import needs_drawings
 
 from clipgen import Pipeline, load_clip
 from clipgen.bench.quality import measure as bench
@@ -26,7 +27,6 @@ from clipgen.bench.quality.zero_shot import code_points, naming
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.models.find import BUNDLED
 from clipgen.world import drawings
-from clipgen.world.art import find_package
 from clipgen.world.grammar import caption
 from clipgen.world.parse import parse
 from clipgen.world.scene import Mix
@@ -34,14 +34,6 @@ from clipgen.world.truth import is_true
 from clipgen.world.unseen import unseen
 
 MIX = Mix(tier=2)
-
-
-def _drawings_are_missing() -> bool:
-    try:
-        find_package("noto")
-    except ClipgenError:
-        return True
-    return False
 
 
 class Blind:
@@ -53,7 +45,7 @@ class Blind:
         return ["a fox in snow"] * len(pictures)
 
 
-@pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
+@needs_drawings
 def test_storybook_is_above_chance_in_what_it_was_trained_for() -> None:
     told: list[str] = []
     facts, figures = bench.measure(load_clip(), [Blind()], 8, say=told.append)
@@ -117,7 +109,7 @@ def test_known_answers() -> None:
     assert (code_points("🐻‍❄️"), code_points("🦊")) == ("1f43b-200d-2744", "1f98a")
 
 
-@pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
+@needs_drawings
 def test_pictures_are_drawn_and_judged(tiny_v: Path) -> None:
     pipe = Pipeline.from_pretrained(str(tiny_v))
     pipe.defaults |= {"steps": 4}
@@ -134,7 +126,7 @@ def test_a_picture_passes_that_is_closest_to_its_own_text() -> None:
     assert passes(judge, judge.texts(["a car in snow", "a fox at night"]), texts, wrong) == [False, False]
 
 
-@pytest.mark.skipif(_drawings_are_missing(), reason="the drawings are not installed")
+@needs_drawings
 def test_emoji_of_another_vendor_are_found_by_their_code_points(tmp_path: Path) -> None:
     for name in ("1F98A.png", "emoji_u1f431.png", "1f1e6.png", "notes.png"):
         picture = Image.new("RGBA", (140, 140), "white")

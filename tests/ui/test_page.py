@@ -1,10 +1,9 @@
-"""The page in a real browser: what one types, presses, drops and sees, by day, by night and on a phone."""
+"""The page in Chromium: typing, clicking and dropping files; light and dark mode; a phone."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
@@ -12,38 +11,38 @@ from time import sleep
 import pytest
 from gradio_client import Client
 from PIL import Image
+from requirements import CHROMIUM, IN_CI, needs_chromium
 
 from clipgen.image_file import digest_of, read_settings
 
-from .conftest import Server
+from .conftest import RunningServer
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "google-chrome"))), None)
-CONTRASTS = Path(__file__).with_name("contrasts.js")
-TIMEOUT = 180_000  # ms; a slow machine is no fault of the page
-EVIL = "a fox <img src=x onerror=alert(1)> <b>bold</b>"
+if IN_CI:
+    from playwright import sync_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api")
+LOW_CONTRAST = Path(__file__).with_name("low_contrast.js")
+TIMEOUT = 180_000  # milliseconds, enough for a slow machine
+MARKUP = "a fox <img src=x onerror=alert(1)> <b>bold</b>"
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = [needs_chromium, pytest.mark.filterwarnings("default")]
 
 
-class Visit:
-    """One page in a browser, which notes each request and each complaint."""
+class BrowserPage:
+    """The page in a browser tab; it records the hosts of all requests and all errors."""
 
-    def __init__(self, page: playwright.Page, server: Server) -> None:
+    def __init__(self, page: playwright.Page, server: RunningServer) -> None:
         self.page = page
         self.server = server
         self.hosts: set[str] = set()
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         page.set_default_timeout(TIMEOUT)
         page.on(
             "request", lambda request: self.hosts.add(re.sub(r"^(blob|data):.*", "", request.url).split("?")[0][:99])
         )
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(dialog.message))
         self.open()
 
     def open(self) -> None:
@@ -53,15 +52,15 @@ class Visit:
     def field(self, name: str) -> str:
         return str(self.page.input_value(f"#field-{name} :is(input, textarea) >> nth=0"))
 
-    def unfold(self, name: str) -> None:
-        """Opens a fold, and waits for what is in it, which is built then."""
+    def open_section(self, name: str) -> None:
+        """Opens a section of the form and waits for its fields, which Gradio builds only then."""
         button = self.page.get_by_role("button", name=name).first
         button.click()
         button.locator("xpath=following-sibling::*").locator(":is(input, textarea):visible").first.wait_for()
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
-    def shows(self, name: str, value: str) -> None:
-        """Waits until a field says something."""
+    def wait_for_value(self, name: str, value: str) -> None:
+        """Waits until a field has a value."""
         field = self.page.locator(f"#field-{name} :is(input, textarea)").first
         playwright.expect(field).to_have_value(value, timeout=TIMEOUT)
 
@@ -69,21 +68,21 @@ class Visit:
         self.page.fill(f"#field-{name} :is(input, textarea) >> nth=0", value)
 
     def compare(self, button: str) -> None:
-        """Has a fox drawn in few steps, several ways."""
-        self.unfold("Expert")
+        """Fills in the form and presses a button of the Compare tab."""
+        self.open_section("Expert")
         self.set("steps", "3")
         self.set("prompt", "a fox in snow")
         self.page.get_by_role("tab", name="Compare").click()
         self.page.click(button)
 
-    def draw(self, prompt: str) -> None:
-        """Types a prompt, presses Ctrl+Enter and waits for the picture."""
+    def generate(self, prompt: str) -> None:
+        """Types a prompt, presses Ctrl+Enter and waits for the finished image."""
         self.set("prompt", prompt)
-        finished = self.page.query_selector("#stage [data-final]")
+        finished = self.page.query_selector("#output [data-final]")
         before = finished.get_attribute("src") if finished else ""
         self.page.keyboard.press("Control+Enter")
         self.page.wait_for_function(
-            "before => (document.querySelector('#stage [data-final]')?.getAttribute('src') || before) !== before",
+            "before => (document.querySelector('#output [data-final]')?.getAttribute('src') || before) !== before",
             arg=before,
         )
         self.page.wait_for_selector("#generate")
@@ -98,172 +97,174 @@ def browser() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
-def visit(browser: playwright.Browser, server: Server) -> Iterator[Visit]:
+def browser_page(browser: playwright.Browser, server: RunningServer) -> Iterator[BrowserPage]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    made = Visit(context.new_page(), server)
-    yield made
-    assert made.complaints == []
-    assert {url for url in made.hosts if url and not url.startswith(server.url)} == set()
+    opened = BrowserPage(context.new_page(), server)
+    yield opened
+    assert opened.errors == []
+    assert {url for url in opened.hosts if url and not url.startswith(server.url)} == set()
     context.close()
 
 
-def test_from_prompt_to_file_and_back(visit: Visit, tmp_path: Path) -> None:
-    page = visit.page
+def test_generate_download_and_restore_the_settings(browser_page: BrowserPage, tmp_path: Path) -> None:
+    page = browser_page.page
     page.evaluate(
-        """() => { window.seen = new Set(); new MutationObserver(() => {
+        """() => { window.previews = new Set(); new MutationObserver(() => {
         const preview = document.querySelector('.frame.busy img');
-        if (preview) window.seen.add(preview.src);
+        if (preview) window.previews.add(preview.src);
         }).observe(document.body, { subtree: true, childList: true, attributes: true }); }"""
     )
-    visit.unfold("Expert")
-    visit.set("steps", "30")
-    visit.set("seed", "7")
-    visit.draw("a fox in snow")
-    assert page.evaluate("window.seen.size") >= 2
-    assert "Matches its words better than" in page.inner_text("#stage")
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "30")
+    browser_page.set("seed", "7")
+    browser_page.generate("a fox in snow")
+    assert page.evaluate("window.previews.size") >= 2
+    assert "Matches the prompt better than" in page.inner_text("#output")
     with page.expect_download() as download:
-        page.click("#stage a.picture")
+        page.click("#output a.picture")
     file = tmp_path / download.value.suggested_filename
     download.value.save_as(file)
     assert file.name == "a-fox-in-snow-7.png"
     assert (read_settings(file).settings.seed, read_settings(file).settings.steps) == (7, 30)
-    assert digest_of(file) in {digest_of(path) for path in visit.server.folder.rglob("*.png")}
-    visit.set("prompt", "something else")
-    visit.set("seed", "")
+    assert digest_of(file) in {digest_of(path) for path in browser_page.server.folder.rglob("*.png")}
+    browser_page.set("prompt", "something else")
+    browser_page.set("seed", "")
     page.get_by_role("tab", name="Info").click()
-    page.set_input_files("#drop input[type=file]", file)
-    page.wait_for_selector("#found table")
+    page.set_input_files("#info-upload input[type=file]", file)
+    page.wait_for_selector("#info-output table")
     page.click("#all-info")
     for name, value in (("seed", "7"), ("prompt", "a fox in snow"), ("steps", "30")):
-        visit.shows(name, value)
+        browser_page.wait_for_value(name, value)
 
 
-def test_stop_and_the_next_picture(visit: Visit) -> None:
-    visit.unfold("Expert")
-    visit.set("steps", "100")
-    visit.set("prompt", "a fox in snow")
-    visit.page.keyboard.press("Control+Enter")
-    visit.page.wait_for_selector("text=/step \\d+ of 100/")
-    visit.page.keyboard.press("Escape")
-    visit.page.wait_for_selector("#message >> text=Stopped.")
-    visit.page.wait_for_selector("#generate")
-    visit.set("steps", "2")
-    visit.draw("a fox in snow")
+def test_stop_and_generate_again(browser_page: BrowserPage) -> None:
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "100")
+    browser_page.set("prompt", "a fox in snow")
+    browser_page.page.keyboard.press("Control+Enter")
+    browser_page.page.wait_for_selector("text=/step \\d+ of 100/")
+    browser_page.page.keyboard.press("Escape")
+    browser_page.page.wait_for_selector("#message >> text=Stopped.")
+    browser_page.page.wait_for_selector("#generate")
+    browser_page.set("steps", "2")
+    browser_page.generate("a fox in snow")
 
 
-def test_a_visitor_who_leaves_frees_the_line(browser: playwright.Browser, server: Server) -> None:
-    visit = Visit(browser.new_context().new_page(), server)
-    visit.unfold("Expert")
-    visit.set("steps", "150")
-    visit.set("prompt", "a fox in snow")
-    visit.page.keyboard.press("Control+Enter")
-    visit.page.wait_for_selector("text=/step \\d+ of 150/")
-    visit.page.context.close()
-    programme = Client(server.url, verbose=False)
-    assert any(programme.predict(api_name="/status")["jobs"] == 0 or sleep(0.5) for _ in range(60))
+def test_closing_the_tab_cancels_the_job(browser: playwright.Browser, server: RunningServer) -> None:
+    browser_page = BrowserPage(browser.new_context().new_page(), server)
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "150")
+    browser_page.set("prompt", "a fox in snow")
+    browser_page.page.keyboard.press("Control+Enter")
+    browser_page.page.wait_for_selector("text=/step \\d+ of 150/")
+    browser_page.page.context.close()
+    client = Client(server.url, verbose=False)
+    assert any(client.predict(api_name="/status")["jobs"] == 0 or sleep(0.5) for _ in range(60))
 
 
-def test_recall_keys_and_help(visit: Visit) -> None:
-    page = visit.page
-    visit.unfold("Expert")
-    visit.set("steps", "2")
-    visit.set("seed", "11")
-    visit.draw("a red car in the city")
-    visit.set("seed", "")
-    visit.draw("a fox in snow")
-    visit.set("prompt", "half a thought")
+def test_keyboard_shortcuts_and_actions(browser_page: BrowserPage) -> None:
+    page = browser_page.page
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "2")
+    browser_page.set("seed", "11")
+    browser_page.generate("a red car in the city")
+    browser_page.set("seed", "")
+    browser_page.generate("a fox in snow")
+    browser_page.set("prompt", "half a thought")
     page.keyboard.press("Alt+ArrowUp")
     page.keyboard.press("Alt+ArrowUp")
-    visit.shows("prompt", "a red car in the city")
+    browser_page.wait_for_value("prompt", "a red car in the city")
     page.keyboard.press("Alt+ArrowDown")
     page.keyboard.press("Alt+ArrowDown")
-    visit.shows("prompt", "half a thought")
+    browser_page.wait_for_value("prompt", "half a thought")
     page.evaluate("document.querySelector('#field-prompt textarea').setSelectionRange(0, 4)")
     page.keyboard.press("Control+ArrowUp")
-    visit.shows("prompt", "(half:1.1) a thought")
+    browser_page.wait_for_value("prompt", "(half:1.1) a thought")
     page.keyboard.press("Control+ArrowDown")
-    visit.shows("prompt", "half a thought")
+    browser_page.wait_for_value("prompt", "half a thought")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("s")
     page.wait_for_function("document.querySelector('#field-seed input, #field-seed textarea').value !== ''")
     page.keyboard.press("r")
-    visit.shows("prompt", "a fox in snow")
-    visit.shows("seed", "")
+    browser_page.wait_for_value("prompt", "a fox in snow")
+    browser_page.wait_for_value("seed", "")
     page.keyboard.press("?")
     page.wait_for_selector("#keys")
     page.keyboard.press("Escape")
     page.wait_for_selector("#keys", state="hidden")
-    page.click("#command-draw")
-    page.wait_for_selector("#line-draw textarea, #line-draw input")
-    assert page.input_value("#line-draw :is(textarea, input)").startswith("clipgen 'a fox in snow' --seed")
+    page.click("#command-generate")
+    page.wait_for_selector("#command-line-generate textarea, #command-line-generate input")
+    assert page.input_value("#command-line-generate :is(textarea, input)").startswith("clipgen 'a fox in snow' --seed")
     page.keyboard.press("p")
 
 
-def test_a_pasted_block_becomes_settings(visit: Visit) -> None:
-    visit.set(
+def test_pasted_settings_are_loaded(browser_page: BrowserPage) -> None:
+    browser_page.set(
         "prompt", "an owl\nNegative prompt: trees\nSteps: 25, Sampler: Euler a, CFG scale: 6, Seed: 9, Size: 128x128"
     )
-    visit.page.wait_for_selector("#load")
-    visit.page.keyboard.press("Control+Enter")
-    visit.shows("prompt", "an owl")
-    visit.page.wait_for_selector("#generate")
-    visit.shows("negative_prompt", "trees")
-    visit.page.wait_for_selector("#easel >> text=noise differs")
-    visit.set("prompt", '[settings]\nsteps = 12\nguidance = "clip"')
-    visit.page.wait_for_selector("#load")
-    visit.page.keyboard.press("Control+Enter")
-    visit.page.wait_for_selector("#message >> text=schema must be 1")
-    visit.set("prompt", 'prompt = "an owl at night"\nsteps = 12\nguidance = "clip"')
-    visit.page.wait_for_selector("#load")
-    visit.page.keyboard.press("Control+Enter")
-    visit.shows("prompt", "an owl at night")
-    visit.unfold("Guidance")
-    visit.page.wait_for_selector("#field-guidance input[value=clip]:checked", state="attached")
+    browser_page.page.wait_for_selector("#load")
+    browser_page.page.keyboard.press("Control+Enter")
+    browser_page.wait_for_value("prompt", "an owl")
+    browser_page.page.wait_for_selector("#generate")
+    browser_page.wait_for_value("negative_prompt", "trees")
+    browser_page.page.wait_for_selector("#output-column >> text=noise differs")
+    browser_page.set("prompt", '[settings]\nsteps = 12\nguidance = "clip"')
+    browser_page.page.wait_for_selector("#load")
+    browser_page.page.keyboard.press("Control+Enter")
+    browser_page.page.wait_for_selector("#message >> text=schema must be 1")
+    browser_page.set("prompt", 'prompt = "an owl at night"\nsteps = 12\nguidance = "clip"')
+    browser_page.page.wait_for_selector("#load")
+    browser_page.page.keyboard.press("Control+Enter")
+    browser_page.wait_for_value("prompt", "an owl at night")
+    browser_page.open_section("Guidance")
+    browser_page.page.wait_for_selector("#field-guidance input[value=clip]:checked", state="attached")
 
 
-def test_size_price_and_a_picture_to_be_like(visit: Visit, tmp_path: Path) -> None:
-    page = visit.page
-    page.click("#sizes >> text=Portrait 112 × 144")
-    for fold in ("Guidance", "Expert"):
-        visit.unfold(fold)
-    visit.shows("width", "112")
-    visit.shows("height", "144")
-    picture = tmp_path / "orange.png"
-    Image.new("RGB", (64, 64), "orange").save(picture)
-    page.set_input_files("#field-like input[type=file]", picture)
+def test_size_buttons_cost_and_a_guidance_image(browser_page: BrowserPage, tmp_path: Path) -> None:
+    page = browser_page.page
+    portrait = page.locator("#sizes label", has_text="Portrait")
+    width, height = re.findall(r"\d+", portrait.inner_text())
+    portrait.click()
+    for name in ("Guidance", "Expert"):
+        browser_page.open_section(name)
+    browser_page.wait_for_value("width", width)
+    browser_page.wait_for_value("height", height)
+    image = tmp_path / "orange.png"
+    Image.new("RGB", (64, 64), "orange").save(image)
+    page.set_input_files("#field-like input[type=file]", image)
     page.wait_for_selector("#field-like_weight input")
     page.wait_for_selector("#field-guidance input[value=clip]:checked", state="attached")
     page.click("#field-guidance label:has-text('Best of several')")
-    page.wait_for_selector("#price >> text=/× as long as without CLIP/")
+    page.wait_for_selector("#cost >> text=/× as long as without CLIP guidance/")
     page.click("#field-guidance label:has-text('Steer') >> nth=0")
-    visit.set("steps", "3")
-    visit.draw("a fox in snow")
-    page.wait_for_selector("#price >> text=/About [\\d.]+ s a picture/")
-    assert "112 × 144" in page.inner_text("#stage") + page.inner_text("#easel")
-    made = max(visit.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
-    assert read_settings(made).settings.like == ("./orange.png:1",)
-    page.click("#sizes >> text=Square 128 × 128")
-    visit.shows("width", "")
+    browser_page.set("steps", "3")
+    browser_page.generate("a fox in snow")
+    page.wait_for_selector("#cost >> text=/About [\\d.]+ s per picture/")
+    assert f"{width} × {height}" in page.inner_text("#output")
+    saved = max(browser_page.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
+    assert read_settings(saved).settings.like == ("./orange.png:1",)
+    page.locator("#sizes label", has_text="Square").click()
+    browser_page.wait_for_value("width", "")
 
 
-def test_the_form_survives_a_reload_and_so_does_the_gallery(visit: Visit) -> None:
-    visit.unfold("Expert")
-    visit.set("steps", "2")
-    visit.set("seed", "2147483648123")
-    visit.draw("a fox in snow")
-    visit.open()
-    visit.shows("prompt", "a fox in snow")
-    visit.unfold("Expert")
-    visit.shows("seed", "2147483648123")
-    visit.shows("steps", "2")
-    visit.page.get_by_role("tab", name="Gallery").click()
-    visit.page.locator("#wall .thumbnail-item").first.click()
-    visit.page.wait_for_selector("#viewer figcaption >> text=a fox in snow")
+def test_form_and_gallery_survive_a_reload(browser_page: BrowserPage) -> None:
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "2")
+    browser_page.set("seed", "2147483648123")
+    browser_page.generate("a fox in snow")
+    browser_page.open()
+    browser_page.wait_for_value("prompt", "a fox in snow")
+    browser_page.open_section("Expert")
+    browser_page.wait_for_value("seed", "2147483648123")
+    browser_page.wait_for_value("steps", "2")
+    browser_page.page.get_by_role("tab", name="Gallery").click()
+    browser_page.page.locator("#gallery-grid .thumbnail-item").first.click()
+    browser_page.page.wait_for_selector("#gallery-image figcaption >> text=a fox in snow")
 
 
-def test_compare_slides(visit: Visit) -> None:
-    page = visit.page
-    visit.compare("#start-compare")
+def test_compare_shows_a_slider(browser_page: BrowserPage) -> None:
+    page = browser_page.page
+    browser_page.compare("#start-compare")
     page.wait_for_selector(".verdicts li:nth-child(3)")
     handle = page.locator("#slider .outer, #slider [role=slider], #slider .inner").first
     box = page.locator("#slider").bounding_box()
@@ -280,107 +281,111 @@ def test_compare_slides(visit: Visit) -> None:
     page.wait_for_function("left => document.querySelector('#right input:checked').value === left", arg=left)
 
 
-def test_the_dial_turns(visit: Visit) -> None:
-    page = visit.page
-    visit.compare("#start-dial")
-    page.wait_for_selector(".verdict >> text=double")
-    rows = page.locator(".verdict tbody th").all_inner_texts()
+def test_compare_strengths(browser_page: BrowserPage) -> None:
+    page = browser_page.page
+    browser_page.compare("#start-strengths")
+    page.wait_for_selector(".scores >> text=double")
+    rows = page.locator(".scores tbody th").all_inner_texts()
     assert rows == ["unguided", "quarter", "half", "guided", "double"]
     page.locator("#right").get_by_text("double").click()
     page.wait_for_function("document.querySelector('#right input:checked').value === 'double'")
 
 
-def test_a_word_shows_its_map(visit: Visit) -> None:
-    page = visit.page
-    visit.unfold("Expert")
-    visit.set("steps", "4")
-    visit.draw("a fox in snow")
-    page.click("#words-draw")
-    page.wait_for_selector(".word[data-veil]")
+def test_explain_words(browser_page: BrowserPage) -> None:
+    page = browser_page.page
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "4")
+    browser_page.generate("a fox in snow")
+    page.click("#words-generate")
+    page.wait_for_selector(".word[data-mask]")
     page.locator(".word", has_text="snow").click()
-    assert page.get_attribute(".word[aria-pressed=true]", "data-veil") == page.get_attribute("#stage .veil", "src")
+    assert page.get_attribute(".word[aria-pressed=true]", "data-mask") == page.get_attribute("#output .mask", "src")
     assert "snow" in page.inner_text(".word[aria-pressed=true]")
     page.locator(".word", has_text="snow").click()
-    assert not page.is_visible("#stage .veil")
+    assert not page.is_visible("#output .mask")
 
 
-def test_a_variation_where_the_model_draws_them(visit: Visit) -> None:
-    page = visit.page
-    visit.unfold("Expert")
-    visit.set("steps", "2")
-    visit.draw("an owl at night")
-    before = page.get_attribute("#stage [data-final]", "src")
-    page.click("#vary-draw")
-    page.wait_for_selector(f"#stage [data-final]:not([src='{before}'])")
-    page.wait_for_selector("#stage >> text=to the picture it varies")
-    page.wait_for_selector("#source >> text=your words do not count")
-    made = max(visit.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
+def test_vary(browser_page: BrowserPage) -> None:
+    page = browser_page.page
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "2")
+    browser_page.generate("an owl at night")
+    before = page.get_attribute("#output [data-final]", "src")
+    page.click("#vary-generate")
+    page.wait_for_selector(f"#output [data-final]:not([src='{before}'])")
+    page.wait_for_selector("#output >> text=to the picture it varies")
+    page.wait_for_selector("#vary-source >> text=the prompt is not used")
+    made = max(browser_page.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
     assert str(read_settings(made).settings.vary).endswith(f"{before.rpartition('/')[2]}:1")
-    page.click("#words-only")
-    page.wait_for_selector("#source", state="hidden")
-    visit.draw("an owl at night")
-    made = max(visit.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
+    page.click("#vary-remove")
+    page.wait_for_selector("#vary-source", state="hidden")
+    browser_page.generate("an owl at night")
+    made = max(browser_page.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
     assert read_settings(made).settings.vary is None
 
 
-def test_clip_ranks_and_describes(visit: Visit, tmp_path: Path) -> None:
-    page = visit.page
+def test_rank_and_describe(browser_page: BrowserPage, tmp_path: Path) -> None:
+    page = browser_page.page
     pictures = [tmp_path / f"{colour}.png" for colour in ("orange", "navy")]
     for picture in pictures:
         Image.new("RGB", (64, 64), picture.stem).save(picture)
     page.get_by_role("tab", name="Ask CLIP").click()
-    page.set_input_files("#ask-pictures input[type=file]", pictures)
-    page.wait_for_selector("#ask-pictures >> text=navy")
-    page.fill("#ask-text :is(input, textarea)", "an owl at night")
-    page.click("#ask-rank")
+    page.set_input_files("#clip-uploads input[type=file]", pictures)
+    page.wait_for_selector("#clip-uploads >> text=navy")
+    page.fill("#clip-text :is(input, textarea)", "an owl at night")
+    page.click("#clip-rank")
     page.wait_for_selector(".ranked li:nth-child(2)")
-    page.set_input_files("#ask-picture input[type=file]", pictures[0])
-    page.wait_for_selector("#brought img", state="attached")
-    page.click("#ask-caption")
-    page.wait_for_selector("#answer .caption")
+    page.set_input_files("#clip-upload input[type=file]", pictures[0])
+    page.wait_for_selector("#clip-image img", state="attached")
+    page.click("#clip-caption")
+    page.wait_for_selector("#clip-answer .caption")
 
 
-def test_markup_is_shown_as_text(visit: Visit, tmp_path: Path) -> None:
-    visit.unfold("Expert")
-    visit.set("steps", "1")
-    visit.draw(EVIL)
-    assert visit.page.inner_text("#stage figcaption") == EVIL
-    (made,) = (path for path in visit.server.folder.rglob("*.png") if read_settings(path).settings.prompt == EVIL)
+def test_markup_in_a_prompt_is_shown_as_text(browser_page: BrowserPage, tmp_path: Path) -> None:
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "1")
+    browser_page.generate(MARKUP)
+    assert browser_page.page.inner_text("#output figcaption") == MARKUP
+    (made,) = (
+        path for path in browser_page.server.folder.rglob("*.png") if read_settings(path).settings.prompt == MARKUP
+    )
     renamed = tmp_path / "<img src=x onerror=alert(3)>.png"
     renamed.write_bytes(made.read_bytes())
-    visit.page.get_by_role("tab", name="Info").click()
-    visit.page.set_input_files("#drop input[type=file]", renamed)
-    visit.page.wait_for_selector("#found table")
-    assert EVIL in visit.page.inner_text("#found")
-    visit.page.get_by_role("tab", name="Gallery").click()
-    visit.page.wait_for_selector("#wall img")
-    assert visit.page.locator("img[src=x], #found b, #stage b >> text=bold").count() == 0
+    browser_page.page.get_by_role("tab", name="Info").click()
+    browser_page.page.set_input_files("#info-upload input[type=file]", renamed)
+    browser_page.page.wait_for_selector("#info-output table")
+    assert MARKUP in browser_page.page.inner_text("#info-output")
+    browser_page.page.get_by_role("tab", name="Gallery").click()
+    browser_page.page.wait_for_selector("#gallery-grid img")
+    assert browser_page.page.locator("img[src=x], #info-output b, #output b >> text=bold").count() == 0
 
 
-def test_errors_come_as_words_and_lose_nothing(visit: Visit) -> None:
-    visit.unfold("Expert")
-    visit.set("steps", "many")
-    visit.set("prompt", "a fox in snow")
-    visit.page.keyboard.press("Control+Enter")
-    visit.page.wait_for_selector("#message >> text=steps must be 1 to 150, got 'many'")
-    assert (visit.field("prompt"), visit.field("steps")) == ("a fox in snow", "many")
+def test_an_error_is_a_message_and_the_form_keeps_its_values(browser_page: BrowserPage) -> None:
+    browser_page.open_section("Expert")
+    browser_page.set("steps", "many")
+    browser_page.set("prompt", "a fox in snow")
+    browser_page.page.keyboard.press("Control+Enter")
+    browser_page.page.wait_for_selector("#message >> text=steps must be 1 to 150, got 'many'")
+    assert (browser_page.field("prompt"), browser_page.field("steps")) == ("a fox in snow", "many")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_by_day_and_by_night(browser: playwright.Browser, server: Server, scheme: str) -> None:
+def test_a_phone_in_light_and_dark_mode(browser: playwright.Browser, server: RunningServer, scheme: str) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
-    visit = Visit(context.new_page(), server)
-    page = visit.page
-    for name in ("Draw", "Compare", "Ask CLIP", "Gallery", "Info"):
-        page.evaluate("name => clipgen.show(name)", name)
+    browser_page = BrowserPage(context.new_page(), server)
+    page = browser_page.page
+    for name in ("Generate", "Compare", "Ask CLIP", "Gallery", "Info"):
+        page.evaluate("name => clipgen.showTab(name)", name)
         page.wait_for_selector(f"#tabs button[aria-selected=true] >> text={name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
-    page.evaluate("clipgen.show('Draw')")
-    heights = page.eval_on_selector_all("#generate, #night, #keys-button", "nodes => nodes.map(n => n.offsetHeight)")
+    page.evaluate("clipgen.showTab('Generate')")
+    heights = page.eval_on_selector_all(
+        "#generate, #dark-mode, #keys-button", "nodes => nodes.map(n => n.offsetHeight)"
+    )
     assert min(heights) >= 44
     assert page.locator("body.dark").count() == (scheme == "dark")
-    assert json.loads(page.evaluate(CONTRASTS.read_text("utf-8"))) == []
-    page.click("#night")
+    assert json.loads(page.evaluate(LOW_CONTRAST.read_text("utf-8"))) == []
+    page.click("#dark-mode")
     assert page.locator("body.dark").count() == (scheme == "light")
-    assert visit.complaints == []
+    assert browser_page.errors == []
     context.close()

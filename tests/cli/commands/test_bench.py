@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from clipgen.errors import ClipgenError
-from clipgen.world.art import find_package
+from requirements import needs_drawings
 
 from .conftest import Run
 
@@ -24,11 +22,8 @@ def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
     assert message in ran.err
 
 
+@needs_drawings
 def test_a_measurement_is_one_object(run: Run) -> None:
-    try:
-        find_package("noto")
-    except ClipgenError:
-        pytest.skip("the drawings are not installed")
     data = run("bench", "quality", "--count", "8", "--json").data
     assert data["protocol"]["model"] == "storybook/clip"
     assert {"part", "name", "value", "count", "error", "chance", "floor", "ceiling", "reached"} == set(
