@@ -54,7 +54,10 @@ def sizes(default: tuple[int, int], size_limits: SizeLimits, limits: Limits) -> 
     """
     width, height = default
     area = width * height
-    unit = -(-max(width, height) // ROUNDING // size_limits.multiple_of) * size_limits.multiple_of or size_limits.multiple_of
+    unit = (
+        -(-max(width, height) // ROUNDING // size_limits.multiple_of) * size_limits.multiple_of
+        or size_limits.multiple_of
+    )
     result = []
     for name, ratio in ASPECT_RATIOS.items():
         if abs(ratio - width / height) < 0.01:
