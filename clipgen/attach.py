@@ -18,23 +18,23 @@ from clipgen.errors import ModelError, SettingsError
 from clipgen.families import latent_rgb_matrix
 from clipgen.families.flux import PATCH, pack, unpack
 from clipgen.families.latent_family import LatentFamily, vae_scale_factor
+from clipgen.guidance.build import build_clip_gradient
 from clipgen.guidance.clip_gradient import ClipGradient
-from clipgen.guidance.guide import encoders_of
-from clipgen.guidance.guide_decoder import guide_decoder
-from clipgen.guidance.steering import gradient_of
+from clipgen.guidance.latent_decoder import latent_decoder
+from clipgen.guidance.targets import choose_encoders
 from clipgen.models import SizeLimits
 from clipgen.models.load_clip import load_encoder
-from clipgen.sampling.loop import Moment
+from clipgen.sampling.loop import StepState
 from clipgen.sampling.prediction import (
     NoiseLevel,
     corrects_after_step,
     inject,
-    levels_of_step,
     noise_level,
     recover_x0,
     shift_after_step,
+    step_noise_levels,
 )
-from clipgen.settings.settings import STEERING_DEFAULTS, Settings
+from clipgen.settings.settings import GUIDANCE_DEFAULTS, Settings
 
 CLIP = "openai/clip-vit-base-patch32"  # guides where nobody names another; of the hub, fetched once
 DENOISERS = ("unet", "transformer")
@@ -60,10 +60,10 @@ class ClipGuidance:
         self.denoiser = denoiser_of(pipe)
         device = torch.device(pipe._execution_device)
         self.family = Outside(pipe, device)
-        self.encoders = encoders_of(
+        self.encoders = choose_encoders(
             self.settings, None, type(pipe).__name__, functools.partial(load_encoder, device=device)
         )
-        guide_decoder(self.family, self.settings.guide_decoder or "auto", self.encoders.guides[0].image_size)
+        latent_decoder(self.family, self.settings.guide_decoder or "auto", self.encoders.guides[0].image_size)
         self._outputs: list[Tensor] = []
         self._shape: tuple[int, int] | None = None  # of packed latents, before they were packed
         self._timesteps: Tensor | None = None
@@ -113,7 +113,7 @@ class ClipGuidance:
                 output = inject(model_output, correction, level, self.family.prediction_type)
                 return step(output, timestep, sample, *args, **options)
             result = step(model_output, timestep, sample, *args, **options)
-            return _shifted(result, shift_after_step(correction, *levels_of_step(scheduler, index)))
+            return _shifted(result, shift_after_step(correction, *step_noise_levels(scheduler, index)))
 
         return guided
 
@@ -141,7 +141,7 @@ class ClipGuidance:
             return None
         x0, uncond = x0_of(output), unconditional(outputs, len(latents))
         seeds = tuple(self.seed + row for row in range(len(latents)))
-        moment = Moment(
+        moment = StepState(
             latents=latents,
             x0=x0,
             x0_cond=x0,
@@ -149,7 +149,7 @@ class ClipGuidance:
             alpha=level.alpha,
             sigma=level.sigma,
             progress=index / steps,
-            step=index,
+            index=index,
             steps=steps,
             image_seeds=seeds,
         )
@@ -162,7 +162,7 @@ class ClipGuidance:
                 f"ClipGuidance has {len(self.texts)} prompts, and the pipeline draws {rows} pictures", field="prompt"
             )
         texts = [text for text in self.texts for _ in range(rows // len(self.texts))]
-        return gradient_of(self.settings, self.encoders, self.family, texts)
+        return build_clip_gradient(self.settings, self.encoders, self.family, texts)
 
     def _unpacked(self, latents: Tensor) -> Tensor:
         """Returns latents [B, C, h, w] in float32, whether or not they come packed as [B, L, 4 C]."""
@@ -191,7 +191,7 @@ def settings_of(texts: Sequence[str], scale: float, fields: dict[str, Any]) -> S
     for name in own.keys() - known - {"clip_models", "clip_guidance_scale"}:
         raise SettingsError(f"ClipGuidance takes no {name[:60]}. It takes: {', '.join(sorted(known))}, clip_models.")
     one = [Settings.from_dict({**own, "prompt": text, "guidance": "clip"}) for text in texts]
-    return one[0].with_defaults(STEERING_DEFAULTS)
+    return one[0].with_defaults(GUIDANCE_DEFAULTS)
 
 
 def denoiser_of(pipe: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from clipgen.errors import SettingsError
 from clipgen.pipeline import inputs
 from clipgen.report.comparison import Row, opinion
-from clipgen.sampling.cancellation import Stopped, never
+from clipgen.sampling.cancellation import IsCancelled, never_cancelled
 from clipgen.settings.checks import LOCAL
 from clipgen.settings.settings import Settings, unguided
 
@@ -80,21 +80,21 @@ def load_scorer(name: str, load: Callable[[str], ClipEncoder]) -> Scorer:
 
 
 def contest(
-    pipe: Pipeline, settings: Settings, panel: Panel, way: Way, stopped: Stopped = never
+    pipe: Pipeline, settings: Settings, panel: Panel, way: Way, is_cancelled: IsCancelled = never_cancelled
 ) -> Iterator[Heard | Arm]:
     """Yields the arms of one picture, the unguided one first, and before each of them its steps.
 
-    Everything goes one picture at a time. Closing the iterator stops the work; `stopped` is asked inside the steps
+    Everything goes one picture at a time. Closing the iterator stops the work; `is_cancelled` is asked inside the steps
     too, and raises Cancelled.
     """
-    yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up", stopped)
-    plain = yield from _draw(pipe, unguided(settings), UNGUIDED, stopped)
+    yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up", is_cancelled)
+    plain = yield from _draw(pipe, unguided(settings), UNGUIDED, is_cancelled)
     yield Arm(UNGUIDED, plain, 1, plain.seconds)
-    yield from way.draw(pipe, settings, panel, plain, stopped)
+    yield from way.draw(pipe, settings, panel, plain, is_cancelled)
 
 
 def _against_best(
-    pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, stopped: Stopped
+    pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, is_cancelled: IsCancelled
 ) -> Iterator[Heard | Arm]:
     """Yields guided and best-of.
 
@@ -103,24 +103,26 @@ def _against_best(
     """
     from clipgen.guidance.pick import candidate_seeds
 
-    guided = yield from _draw(pipe, settings, GUIDED, stopped)
+    guided = yield from _draw(pipe, settings, GUIDED, is_cancelled)
     yield Arm(GUIDED, guided, 1, guided.seconds)
     count = 1 + more(plain.seconds, guided.seconds)
     began = monotonic()
     best, best_score, name = plain, score(panel.guide, plain), f"best of {count}"
     for seed in candidate_seeds(plain.seed, count)[1:]:
-        other = yield from _draw(pipe, plain.settings.replace(seed=seed), name, stopped)
+        other = yield from _draw(pipe, plain.settings.replace(seed=seed), name, is_cancelled)
         if (other_score := score(panel.guide, other)).similarity > best_score.similarity:
             best, best_score = other, other_score
     yield Arm(name, best, count, plain.seconds + monotonic() - began)
 
 
-def _turned(pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, stopped: Stopped) -> Iterator[Heard | Arm]:
+def _turned(
+    pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, is_cancelled: IsCancelled
+) -> Iterator[Heard | Arm]:
     """Yields the notches of the dial, the weakest first; what passes the strongest pull is left out."""
     for name, factor in NOTCHES.items():
         scale = factor * settings.clip_guidance_scale
         if scale <= LOCAL.part[1]:
-            guided = yield from _draw(pipe, settings.replace(clip_guidance_scale=scale), name, stopped)
+            guided = yield from _draw(pipe, settings.replace(clip_guidance_scale=scale), name, is_cancelled)
             yield Arm(name, guided, 1, guided.seconds)
 
 
@@ -142,7 +144,7 @@ class Way:
 
     arms: int
     check: Callable[[Settings], None]
-    draw: Callable[[Pipeline, Settings, Panel, Result, Stopped], Iterator[Heard | Arm]]
+    draw: Callable[[Pipeline, Settings, Panel, Result, IsCancelled], Iterator[Heard | Arm]]
 
 
 DUEL = Way(3, lambda settings: None, _against_best)
@@ -169,12 +171,12 @@ def row_of(arm: Arm, panel: Panel) -> Row:
     return Row(arm.name, arm.pictures, arm.seconds, guide, judge, arm.result.seed, arm.result.path)
 
 
-def _draw(pipe: Pipeline, settings: Settings, arm: str, stopped: Stopped) -> Generator[Heard, None, Result]:
+def _draw(pipe: Pipeline, settings: Settings, arm: str, is_cancelled: IsCancelled) -> Generator[Heard, None, Result]:
     """Yields the steps of one picture and returns it."""
     from clipgen.pipeline.result import Result
 
     results = []
-    with closing(cast("Generator[Step | Result, None, None]", pipe.generate(settings, stopped))) as events:
+    with closing(cast("Generator[Step | Result, None, None]", pipe.generate(settings, is_cancelled))) as events:
         for event in events:
             if isinstance(event, Result):
                 results.append(event)

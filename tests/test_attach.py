@@ -123,7 +123,7 @@ def test_the_loop_and_an_attached_guidance_draw_the_same(folders: dict[str, Path
     (result,) = loop.run(settings)
     pipe = load(folders["epsilon"])
     config = {**pipe.scheduler.config, "use_karras_sigmas": False}
-    from clipgen.sampling.loop import make_scheduler
+    from clipgen.sampling.make_scheduler import make_scheduler
 
     named = make_scheduler(settings.scheduler, {**config, "_class_name": "PNDMScheduler"}, 8, torch.device("cpu"))
     pipe.scheduler = getattr(diffusers, type(named).__name__).from_config(named.config)

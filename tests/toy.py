@@ -16,17 +16,17 @@ from torch import Tensor
 
 from clipgen.sampling.loop import (
     Correction,
-    Moment,
-    Point,
     Prediction,
     PredictNoise,
     Selection,
-    State,
+    StepInput,
+    StepOutput,
+    StepState,
     denoise,
-    generators_of,
-    make_scheduler,
-    start_noise,
+    initial_noise,
+    make_generators,
 )
+from clipgen.sampling.make_scheduler import make_scheduler
 
 INSIDE, OUTSIDE, COUNT = 8, 56, 12
 SHAPE = (INSIDE + OUTSIDE, 1, 1)
@@ -55,30 +55,30 @@ def mean_x0(latents: Tensor, alpha: float, sigma: float, prior: Tensor | None = 
     return (weight.softmax(dim=1)[..., None] * means).sum(dim=1).reshape(latents.shape)
 
 
-def output_of(x0: Tensor, latents: Tensor, point: Point) -> Tensor:
-    """Returns what a network has to say at a point for its x0 to be this one."""
-    alpha, sigma, norm = point.level.alpha, point.level.sigma, point.level.norm
+def output_of(x0: Tensor, latents: Tensor, step_input: StepInput) -> Tensor:
+    """Returns what a network has to say at a step_input for its x0 to be this one."""
+    alpha, sigma, norm = step_input.level.alpha, step_input.level.sigma, step_input.level.norm
     noise = (latents - alpha * x0) / sigma
     v = (alpha * noise - sigma * x0) / norm
-    return {"epsilon": noise, "v_prediction": v, "flow": noise - x0, "sample": x0}[point.prediction]
+    return {"epsilon": noise, "v_prediction": v, "flow": noise - x0, "sample": x0}[step_input.prediction_type]
 
 
 def network(
-    scale: float = 1.0, prior: Tensor | None = None, with_graph: Callable[[Point], bool] = lambda point: False
+    scale: float = 1.0, prior: Tensor | None = None, with_graph: Callable[[StepInput], bool] = lambda step_input: False
 ) -> PredictNoise:
     """Returns the exact denoiser: modes weighted by `prior`, guided at `scale` against all of them alike.
 
     At scale 1 there is no unconditional half. Where `with_graph` says so, `cond` leads back to its latents.
     """
 
-    def predict(point: Point) -> Prediction:
-        latents, level = point.latents, point.level
-        with torch.set_grad_enabled(with_graph(point)):
-            leaf = latents.detach().requires_grad_() if with_graph(point) else latents
-            cond = output_of(mean_x0(leaf, level.alpha, level.sigma, prior), leaf, point)
+    def predict(step_input: StepInput) -> Prediction:
+        latents, level = step_input.latents, step_input.level
+        with torch.set_grad_enabled(with_graph(step_input)):
+            leaf = latents.detach().requires_grad_() if with_graph(step_input) else latents
+            cond = output_of(mean_x0(leaf, level.alpha, level.sigma, prior), leaf, step_input)
         if scale == 1.0:
             return Prediction(cond.detach(), cond, None, leaf)
-        uncond = output_of(mean_x0(latents, level.alpha, level.sigma), latents, point)
+        uncond = output_of(mean_x0(latents, level.alpha, level.sigma), latents, step_input)
         return Prediction(uncond + scale * (cond.detach() - uncond), cond, uncond, leaf)
 
     return predict
@@ -120,11 +120,11 @@ def push(strength: float, *, start: float = 0.1, stop: float = 0.7, every: int =
     """
     first: list[int] = []
 
-    def correction(moment: Moment) -> Tensor | None:
+    def correction(moment: StepState) -> Tensor | None:
         if not start <= moment.progress < stop:
             return None
-        first.append(moment.step)
-        if (moment.step - first[0]) % every:
+        first.append(moment.index)
+        if (moment.index - first[0]) % every:
             return None
         gradient = reward_gradient(moment.x0)
         is_flow = abs(moment.alpha + moment.sigma - 1) < 1e-9
@@ -153,8 +153,8 @@ def draw(
     prediction: str = "epsilon",
     eta: float = 0.0,
     select: Selection | None = None,
-) -> State:
+) -> StepOutput:
     """Returns the last state of a run of so many rows, whose seeds count from 0."""
-    generators = generators_of(range(rows))
+    generators = make_generators(range(rows))
     made = make_scheduler(scheduler, config_of(scheduler, prediction), steps, torch.device("cpu"))
-    return list(denoise(predict, made, start_noise(generators, SHAPE), generators, eta, select))[-1]
+    return list(denoise(predict, made, initial_noise(generators, SHAPE), generators, eta, select))[-1]

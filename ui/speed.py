@@ -34,4 +34,4 @@ def flops_of(pipe: Pipeline, settings: Settings) -> float:
     """Returns the FLOP of one image; `settings` must have no open fields (`Settings.with_defaults`)."""
     from clipgen.guidance.budget import choice_of, work
 
-    return work(settings, pipe.facts(settings), choice_of(settings))
+    return work(settings, pipe.model_costs(settings), choice_of(settings))

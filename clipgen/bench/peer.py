@@ -14,8 +14,9 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.families import Conditioning, Family
-from clipgen.sampling.loop import generators_of, make_scheduler, start_noise
-from clipgen.sampling.prediction import check_prediction, inject, noise_level, recover_x0
+from clipgen.sampling.loop import initial_noise, make_generators
+from clipgen.sampling.make_scheduler import make_scheduler
+from clipgen.sampling.prediction import inject, noise_level, read_prediction_type, recover_x0
 from clipgen.settings.settings import Settings
 
 STRENGTH = 100.0  # its clip_guidance_scale
@@ -30,7 +31,7 @@ class CommunityGuidance:
         self.family, self.encoder, self.settings = family, encoder, settings
         self.prompt, self.nothing = told
         self.target = encoder.text_features([settings.prompt])
-        self.prediction = check_prediction(family.scheduler_config)
+        self.prediction = read_prediction_type(family.scheduler_config)
 
     @torch.no_grad()
     def draw(self, cutouts: int) -> Tensor:
@@ -40,7 +41,7 @@ class CommunityGuidance:
         assert settings.steps is not None
         scheduler = make_scheduler("ddim", family.scheduler_config, settings.steps, family.vae.device)
         shape = family.latent_shape(settings.width or 0, settings.height or 0)
-        latents = start_noise(generators_of([settings.seed]), shape).to(family.vae.device)
+        latents = initial_noise(make_generators([settings.seed]), shape).to(family.vae.device)
         random = torch.Generator().manual_seed(settings.seed)
         both = {name: torch.cat([self.nothing[name], told]) for name, told in self.prompt.items()}
         for timestep in scheduler.timesteps:

@@ -99,9 +99,9 @@ def measure(pipe: Pipeline, rounds: int, steps: int | None = None, arms: Sequenc
 
 def _known(pipe: Pipeline, fields: dict[str, Any]) -> dict[str, Any]:
     """Returns an arm's fields for this model: its own decoder has one of two names."""
-    from clipgen.guidance.guide_decoder import guide_decoders
+    from clipgen.guidance.latent_decoder import available_decoders
 
-    own = "tiny" if "tiny" in guide_decoders(pipe.family) else "full"
+    own = "tiny" if "tiny" in available_decoders(pipe.family) else "full"
     return {name: own if value == "own" else value for name, value in fields.items()}
 
 

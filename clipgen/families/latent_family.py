@@ -40,14 +40,14 @@ class LatentFamily:
     ) -> None:
         import torch
 
-        from clipgen.sampling.prediction import check_prediction
+        from clipgen.sampling.prediction import read_prediction_type
 
         self.denoiser = denoiser
         self.vae = vae.to(memory_format=torch.channels_last)
         self.text_encoders: Sequence[TextEncoder] = tuple(text_encoders)
         self.size_limits = size_limits
         self.scheduler_config = scheduler_config
-        self.prediction_type = check_prediction(scheduler_config)
+        self.prediction_type = read_prediction_type(scheduler_config)
         self.vae_scale_factor = vae_scale_factor(vae)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clipgen.sampling.loop import Point
+from clipgen.sampling.loop import StepInput
 from clipgen.sampling.prediction import inject
 
 LONGEST, MOMENTUM = 15.0, -0.5  # of the difference of two x0: norm of a picture's at most, weight of those before
@@ -22,17 +22,17 @@ class AdaptiveProjection:
         self.scale = scale
         self._before: dict[int, Tensor] = {}
 
-    def __call__(self, point: Point, cond: Tensor, uncond: Tensor) -> Tensor:
+    def __call__(self, step_input: StepInput, cond: Tensor, uncond: Tensor) -> Tensor:
         """Returns the guided output [B, C, h, w]: x0 of the prompt plus (scale - 1) times the difference, tamed."""
-        x0 = point.x0(cond)
-        difference = self._with_momentum(point, x0 - point.x0(uncond))
+        x0 = step_input.x0(cond)
+        difference = self._with_momentum(step_input, x0 - step_input.x0(uncond))
         added = (self.scale - 1) * across(shortened(difference, LONGEST), x0)
-        return inject(cond, added, point.level, point.prediction)
+        return inject(cond, added, step_input.level, step_input.prediction_type)
 
-    def _with_momentum(self, point: Point, difference: Tensor) -> Tensor:
+    def _with_momentum(self, step_input: StepInput, difference: Tensor) -> Tensor:
         """Returns the difference with a part of those of earlier steps, row by row wherever a row has gone."""
-        rows = range(len(difference)) if point.rows is None else point.rows
-        if point.index > 0:
+        rows = range(len(difference)) if step_input.rows is None else step_input.rows
+        if step_input.index > 0:
             known = [self._before.get(row, torch.zeros_like(difference[0])) for row in rows]
             difference = difference + MOMENTUM * torch.stack(known)
         self._before = {row: difference[place].detach() for place, row in enumerate(rows)}

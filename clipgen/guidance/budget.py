@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clipgen.guidance.flops import Facts
+from clipgen.guidance.flops import ModelCosts
 from clipgen.guidance.optimise import MOST_STEPS
 from clipgen.guidance.pick import FEWEST_STEPS, HALVED_AT, halving_steps, rows_alive
 from clipgen.guidance.steer import draws_noise, weighing_steps
@@ -51,7 +51,7 @@ def choice_of(settings: Settings) -> Choice:
     return Choice(**{name: known[name] for name in Choice.__dataclass_fields__ if name in known})
 
 
-def resolve(settings: Settings, facts: Facts) -> tuple[Settings, list[Note]]:
+def resolve(settings: Settings, facts: ModelCosts) -> tuple[Settings, list[Note]]:
     """Returns settings with what their budget buys in its place, and a note of it; without a budget they stay.
 
     What the model leaves open must be filled: `Settings.with_defaults`. All but budget and the fields of a Choice
@@ -63,7 +63,7 @@ def resolve(settings: Settings, facts: Facts) -> tuple[Settings, list[Note]]:
     return chosen, [Note("budget", "budget", told(chosen, settings.budget, facts))]
 
 
-def choose(settings: Settings, budget: float, facts: Facts) -> Choice:
+def choose(settings: Settings, budget: float, facts: ModelCosts) -> Choice:
     """Returns the dearest choice that fits; a better tier is asked once a budget pays for all of the one below."""
     best = Choice()
     for tier in tiers(settings, facts):
@@ -83,7 +83,7 @@ def _guarded(choice: Choice, guard: str) -> bool:
     return guard == "survival" or choice.guidance != "optimise"
 
 
-def tiers(settings: Settings, facts: Facts) -> list[list[Choice]]:
+def tiers(settings: Settings, facts: ModelCosts) -> list[list[Choice]]:
     """Returns what a budget may choose from, for this model, scheduler and number of steps, the best tier last."""
     if _steps(settings) < FEWEST_STEPS:
         return [[Choice(), *_picks("pick", CANDIDATES)], _optimising(settings, facts)]
@@ -95,21 +95,21 @@ def _picks(guidance: str, candidates: tuple[int, ...]) -> list[Choice]:
     return [Choice(guidance, candidates=count) for count in candidates]
 
 
-def _steering(settings: Settings, facts: Facts) -> list[Choice]:
+def _steering(settings: Settings, facts: ModelCosts) -> list[Choice]:
     """Returns the crowds there may be, none with a scheduler that draws no noise."""
     if not draws_noise(settings.scheduler or "", facts.prediction, settings.eta or 0.0):
         return []
     return [Choice("steer", particles=count) for count in PARTICLES]
 
 
-def _optimising(settings: Settings, facts: Facts) -> list[Choice]:
+def _optimising(settings: Settings, facts: ModelCosts) -> list[Choice]:
     """Returns the ascents there may be, none where gradients cannot go through the run."""
     if _steps(settings) > MOST_STEPS or not facts.back_propagates:
         return []
     return [Choice("optimise", iterations=count) for count in ITERATIONS]
 
 
-def price(settings: Settings, facts: Facts, choice: Choice | None = None) -> float:
+def price(settings: Settings, facts: ModelCosts, choice: Choice | None = None) -> float:
     """Returns what a picture takes by a choice, that of the settings themselves by default; unguided = 1.
 
     Counted are denoising, decoding, what guidance looks at and one look of CLIP at the finished picture. What the
@@ -118,7 +118,7 @@ def price(settings: Settings, facts: Facts, choice: Choice | None = None) -> flo
     return work(settings, facts, choice or choice_of(settings)) / work(settings, facts, Choice())
 
 
-def work(settings: Settings, facts: Facts, choice: Choice) -> float:
+def work(settings: Settings, facts: ModelCosts, choice: Choice) -> float:
     """Returns the FLOP of one picture."""
     passes = _passes(settings, facts)
     plain = [facts.denoiser.forward * count for count in passes]
@@ -133,7 +133,7 @@ def work(settings: Settings, facts: Facts, choice: Choice) -> float:
     return denoising + looks * (facts.guide.forward + facts.view.forward) + rows[-1] * finish
 
 
-def _passes(settings: Settings, facts: Facts) -> list[int]:
+def _passes(settings: Settings, facts: ModelCosts) -> list[int]:
     """Returns how often a picture goes through the denoiser at each step."""
     steps, doubles = _steps(settings), not facts.distilled and (settings.guidance_scale or 0.0) > 1.0
     return [2 if doubles and settings.cfg_start <= step / steps < settings.cfg_stop else 1 for step in range(steps)]
@@ -147,7 +147,7 @@ def _active(settings: Settings) -> list[bool]:
     return [settings.clip_guidance_scale > 0 and step in guided for step in range(steps)]
 
 
-def _correction(settings: Settings, facts: Facts, choice: Choice) -> float:
+def _correction(settings: Settings, facts: ModelCosts, choice: Choice) -> float:
     """Returns the FLOP that a gradient adds to one step of one picture."""
     if "clip" not in choice.methods:
         return 0.0
@@ -179,7 +179,7 @@ def _steps(settings: Settings) -> int:
     return settings.steps
 
 
-def told(settings: Settings, budget: float, facts: Facts) -> str:
+def told(settings: Settings, budget: float, facts: ModelCosts) -> str:
     """Returns one line about resolved settings: what was chosen for a budget, and what it costs."""
     chosen = choice_of(settings)
     how = "".join(f", {name} {str(value).lower()}" for name, value in chosen.fields.items() if name != "guidance")

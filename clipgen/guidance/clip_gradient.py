@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.clip.views import views
-from clipgen.guidance.guide import Guide
-from clipgen.sampling.loop import Correction, Moment, Point, Prediction, PredictNoise, moment_of
+from clipgen.guidance.targets import ClipTarget
+from clipgen.sampling.loop import Correction, Prediction, PredictNoise, StepInput, StepState, step_state
 from clipgen.settings.settings import Note
 
 BURNT_SLOPE = 0.05  # of the soft clamp: pixels out of [0, 1] keep that much of their gradient
@@ -30,13 +30,13 @@ class ClipGradient:
 
     `decode` takes x0 [B, C, h, w] to pixels [B, 3, H, W], 0 to 1, and keeps gradients. `scale` is the strength in
     units of what classifier-free guidance adds; `start` and `stop` bound the progress, every r-th step is guided, r
-    times as strongly. With `through_unet` the gradient goes through the denoiser too, which needs Moments with a
+    times as strongly. With `through_unet` the gradient goes through the denoiser too, which needs StepStates with a
     graph where `active`. Where the guide `two_key` disagrees, nothing moves.
     """
 
     def __init__(
         self,
-        guides: Sequence[Guide],
+        guides: Sequence[ClipTarget],
         decode: Callable[[Tensor], Tensor],
         *,
         scale: float,
@@ -45,7 +45,7 @@ class ClipGradient:
         stop: float = 0.7,
         every: int = 1,
         through_unet: bool = False,
-        two_key: Guide | None = None,
+        two_key: ClipTarget | None = None,
     ) -> None:
         self.guides = tuple(guides)
         self.decode = decode
@@ -63,12 +63,12 @@ class ClipGradient:
         first = next(step for step in range(steps) if step / steps >= self.start)
         return (step - first) % self.every == 0
 
-    def __call__(self, moment: Moment) -> Tensor | None:
+    def __call__(self, moment: StepState) -> Tensor | None:
         """Returns what to add to x0, [B, C, h, w] in float32, None where no step is guided.
 
         A row depends on its own picture alone; one whose gradient is not finite is 0, and counted.
         """
-        if not self.active(moment.step, moment.steps):
+        if not self.active(moment.index, moment.steps):
             return None
         gradient, agreed = self._gradient(moment)
         if self.through_unet:
@@ -80,14 +80,14 @@ class ClipGradient:
         self._broken.append((moment.image_seeds, ~finite))
         return torch.where(finite[:, None, None, None], correction, torch.zeros_like(correction))
 
-    def _gradient(self, moment: Moment) -> tuple[Tensor, Tensor]:
+    def _gradient(self, moment: StepState) -> tuple[Tensor, Tensor]:
         """Returns the way down the loss at x0 [B, C, h, w], and 1 or 0 where the second key agrees or not."""
         with torch.enable_grad():
             x0 = moment.x0.detach().float().requires_grad_()
             pixels = soft_clamp(self.decode(x0))
             losses = [self._loss(guide, pixels, moment, self.cutouts) for guide in self.guides]
             loss = torch.stack([loss for loss, _ in losses]).mean()
-            self._seen.append((moment.step, moment.image_seeds, losses[0][1]))
+            self._seen.append((moment.index, moment.image_seeds, losses[0][1]))
             if self.two_key is None:
                 return -torch.autograd.grad(loss, x0)[0], torch.ones_like(x0[:, :1])
             second, _ = self._loss(self.two_key, pixels, moment, 1)
@@ -96,9 +96,9 @@ class ClipGradient:
         agreed = F.cosine_similarity(gradient, other, dim=1, eps=TINY) > 0
         return -gradient, agreed[:, None].to(gradient)
 
-    def _loss(self, guide: Guide, pixels: Tensor, moment: Moment, cutouts: int) -> tuple[Tensor, Tensor]:
+    def _loss(self, guide: ClipTarget, pixels: Tensor, moment: StepState, cutouts: int) -> tuple[Tensor, Tensor]:
         """Returns a guide's loss, summed over pictures, and the cosines [B] of overview and first target."""
-        seen = views(pixels, moment.image_seeds, moment.step, cutouts, guide.encoder.image_size)
+        seen = views(pixels, moment.image_seeds, moment.index, cutouts, guide.encoder.image_size)
         features = guide.encoder.image_features(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # [B, V, D]
         overview = (features[:, 0] * guide.targets[:, 0]).sum(dim=-1).detach()
         return angle_loss(features, guide.targets, guide.weights).sum(), overview
@@ -129,10 +129,10 @@ class ClipGradient:
 def corrected(predict: PredictNoise, correction: Correction, image_seeds: Sequence[int]) -> PredictNoise:
     """Returns the prediction with a correction of x0 in it, and without a graph."""
 
-    def guided(point: Point) -> Prediction:
-        told = predict(point)
+    def guided(step_input: StepInput) -> Prediction:
+        told = predict(step_input)
         with torch.enable_grad():  # the loop runs without, and x0_cond is to keep the graph that `told.cond` has
-            moment = moment_of(point, told, image_seeds)
+            moment = step_state(step_input, told, image_seeds)
         added = correction(moment)
         bare = replace(told, cond=told.cond.detach(), latents=told.latents.detach())
         if added is None:
@@ -163,7 +163,7 @@ def rms(tensor: Tensor) -> Tensor:
     return tensor.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
-def trusted(gradient: Tensor, moment: Moment, strength: float) -> Tensor:
+def trusted(gradient: Tensor, moment: StepState, strength: float) -> Tensor:
     """Returns the gradient at the length of a trust region, per picture.
 
     `strength` times what classifier-free guidance moved x0 by (else a tenth of x0), times the noise's part of x_t: the

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.latent_head import LatentHead
 from clipgen.families import Conditioning, Family
-from clipgen.guidance.guide_decoder import guide_decoder, guide_decoders
+from clipgen.guidance.latent_decoder import available_decoders, latent_decoder
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ KNOWN = {  # by the number of their weights, for autoencoders both halves
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelCosts:
     """What a budget has to know of a loaded model, at one size of picture.
 
     `denoiser` = one pass, `decoder` = the model's own, `guide` = the guide decoder, `view` = one view for all guiding
@@ -87,7 +87,7 @@ class Facts:
     head: Cost | None = None
 
 
-def facts_of(
+def model_costs(
     family: Family,
     told: Conditioning,
     encoders: Sequence[ClipEncoder],
@@ -95,7 +95,7 @@ def facts_of(
     decoder: str = "auto",
     back_propagates: bool = True,
     head: LatentHead | None = None,
-) -> Facts:
+) -> ModelCosts:
     """Returns the facts of a model for pictures of `size` (width, height); each network is counted once.
 
     `told` is what the denoiser is told of any one prompt, tensors [1, ...]; `encoders` are the CLIPs that guide, and
@@ -103,8 +103,8 @@ def facts_of(
     not got.
     """
     shape, side = family.latent_shape(*size), encoders[0].image_size
-    name = next(iter(guide_decoders(family))) if decoder == "auto" or head is not None else decoder
-    return Facts(
+    name = next(iter(available_decoders(family))) if decoder == "auto" or head is not None else decoder
+    return ModelCosts(
         denoiser=_once(family, ("denoiser", shape), lambda: denoiser_cost(family, told, shape)),
         decoder=_once(family, ("full", shape), lambda: decoder_cost(family, "full", shape, side)),
         guide=_once(family, (name, shape, side), lambda: decoder_cost(family, name, shape, side)),
@@ -144,7 +144,7 @@ def decoder_cost(family: Family, name: str, shape: tuple[int, int, int], side: i
         return KNOWN[weights].at(shape[1] * shape[2])
     twin = without_weights(family)
     twin.latent_rgb = torch.zeros(shape[0], 3, device="meta")  # no colours are fitted to a model without weights
-    return counted(guide_decoder(twin, name, side), (1, *shape), "meta")
+    return counted(latent_decoder(twin, name, side), (1, *shape), "meta")
 
 
 def view_cost(encoder: ClipEncoder) -> Cost:

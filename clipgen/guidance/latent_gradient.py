@@ -16,19 +16,19 @@ from clipgen.clip.latent_head import LatentHead
 from clipgen.errors import SettingsError
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, angle_loss
-from clipgen.guidance.guide import Encoders, Guide
-from clipgen.sampling.loop import Moment
+from clipgen.guidance.targets import ClipTarget, GuidanceEncoders
+from clipgen.sampling.loop import StepState
 from clipgen.settings.settings import Settings
 
 
 class LatentGradient(ClipGradient):
     """A ClipGradient whose guide sees what the head guesses from x_t, whole pictures only; `options` are the same."""
 
-    def __init__(self, guide: Guide, head: LatentHead, **options: Any) -> None:
+    def __init__(self, guide: ClipTarget, head: LatentHead, **options: Any) -> None:
         super().__init__([guide], _undecoded, cutouts=1, **options)
         self.head = head
 
-    def _gradient(self, moment: Moment) -> tuple[Tensor, Tensor]:
+    def _gradient(self, moment: StepState) -> tuple[Tensor, Tensor]:
         """Returns the way down the loss at x_t [B, C, h, w], and 1 for each row: there is no second key."""
         guide, norm = self.guides[0], hypot(moment.alpha, moment.sigma)
         with torch.enable_grad():
@@ -38,7 +38,7 @@ class LatentGradient(ClipGradient):
             loss = angle_loss(features[:, None], guide.targets, guide.weights).sum()
         (gradient,) = torch.autograd.grad(loss, latents)
         similarity = (features * guide.targets[:, 0]).sum(dim=-1).detach()
-        self._seen.append((moment.step, moment.image_seeds, similarity))
+        self._seen.append((moment.index, moment.image_seeds, similarity))
         return -gradient, torch.ones_like(latents[:, :1])
 
 
@@ -46,8 +46,8 @@ def _undecoded(latents: Tensor) -> Tensor:
     return latents
 
 
-def latent_head_for(
-    settings: Settings, encoders: Encoders, family: Family, own: ClipEncoder | None
+def choose_latent_head(
+    settings: Settings, encoders: GuidanceEncoders, family: Family, own: ClipEncoder | None
 ) -> LatentHead | None:
     """Returns the head that guides where `auto` or `latent` asks for one; None where pixels are needed, or it is not.
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clipgen.errors import SettingsError
 from clipgen.guidance.clip_gradient import soft_clamp
-from clipgen.guidance.guide import Decode, Guide
-from clipgen.sampling.loop import State, denoise, denoise_with_graph
+from clipgen.guidance.targets import ClipTarget, Decode
+from clipgen.sampling.loop import StepOutput, denoise, denoise_with_graph
 
 MOST_STEPS = 4  # gradients through more of them cost too much and say too little
 RATE, MOMENTUM, LONGEST = 5.0, 0.9, 0.1  # of the ascent: step size, Nesterov's momentum, norm of a gradient
@@ -22,7 +22,7 @@ PATIENCE = 10  # iterations without gain after which a picture is left as it is
 TINY = 1e-12
 
 
-Loop = Callable[[Callable[..., Iterator[State]], Tensor], Iterator[State]]  # (denoise or its twin, noise) -> states
+Loop = Callable[[Callable[..., Iterator[StepOutput]], Tensor], Iterator[StepOutput]]
 
 
 class Optimise:
@@ -31,17 +31,17 @@ class Optimise:
     `decode` shows the guide what was drawn, latents [B, C, h, w] to pixels, with gradients; a row is a picture.
     """
 
-    def __init__(self, guide: Guide, decode: Decode, image_seeds: Sequence[int], iterations: int) -> None:
+    def __init__(self, guide: ClipTarget, decode: Decode, image_seeds: Sequence[int], iterations: int) -> None:
         self.guide, self.decode = guide, decode
         self.image_seeds, self.iterations = tuple(image_seeds), iterations
         self._seen: list[Tensor] = []
 
-    def __call__(self, noise: Tensor, run: Loop) -> Iterator[State]:
+    def __call__(self, noise: Tensor, run: Loop) -> Iterator[StepOutput]:
         """Yields what each round draws, then the run from the best noise; all of them count as steps.
 
         `run` is the loop of the batch from any noise [B, C, h, w], each time with the same noise in its steps.
         """
-        drawn: list[State] = []
+        drawn: list[StepOutput] = []
 
         def draw(leaf: Tensor) -> Tensor:
             drawn[:] = run(denoise_with_graph, leaf)

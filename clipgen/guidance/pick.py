@@ -11,8 +11,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from clipgen.guidance.guide import Reward
-from clipgen.sampling.loop import Moment
+from clipgen.guidance.targets import Reward
+from clipgen.sampling.loop import StepState
 
 HALVED_AT = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # parts of the run
 FEWEST_STEPS = 8  # below, x0 says too little until the end, and no candidate is dropped before
@@ -34,9 +34,9 @@ class Pick:
     def __init__(self, reward: Reward, candidates: int) -> None:
         self.reward, self.points = reward, HALVED_AT[candidates]
 
-    def __call__(self, moment: Moment) -> Tensor | None:
+    def __call__(self, moment: StepState) -> Tensor | None:
         """Returns the rows of the better half in their order, None at steps after which nobody is dropped."""
-        if moment.steps < FEWEST_STEPS or moment.step not in halving_steps(self.points, moment.steps):
+        if moment.steps < FEWEST_STEPS or moment.index not in halving_steps(self.points, moment.steps):
             return None
         return better_half(self.reward(moment.x0))
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from clipgen.errors import SettingsError
-from clipgen.guidance.guide import Reward
-from clipgen.sampling.loop import Moment
+from clipgen.guidance.targets import Reward
+from clipgen.sampling.loop import StepState
 from clipgen.sampling.schedulers import SCHEDULERS, scheduler_for
 
 WEIGHED_AT = (0.2, 0.4, 0.6, 0.8)  # parts of the run
@@ -32,13 +32,13 @@ class Steer:
         self._seen = torch.empty(0, dtype=torch.float64)  # every reward so far
         self._before = self._log_weights = torch.zeros(1, dtype=torch.float64)
 
-    def __call__(self, moment: Moment) -> Tensor | None:
+    def __call__(self, moment: StepState) -> Tensor | None:
         """Returns the rows that go on, as many as there are, None where all do; see `weighing_steps`.
 
         A weight grows by exp(strength * the reward's growth since the last weighing), and begins anew after each
         resampling. A particle whose reward is not finite ends at the next one.
         """
-        if moment.step not in weighing_steps(moment.steps):
+        if moment.index not in weighing_steps(moment.steps):
             return None
         rewards = self.reward(moment.x0).detach().double().cpu()
         self._seen = torch.cat([self._seen, rewards[rewards.isfinite()]])
@@ -48,7 +48,7 @@ class Steer:
         weights = grown.softmax(dim=0)
         if not weights.isfinite().all() or effective_size(weights) >= len(weights) / 2:
             return None
-        rows = systematic(weights, _generator(self.image_seed, moment.step))
+        rows = systematic(weights, _generator(self.image_seed, moment.index))
         self._log_weights, self._before = torch.zeros_like(grown), self._before[rows]
         return rows
 

@@ -51,9 +51,9 @@ def preflight(found: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedModel
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
     """Raises ModelError unless a scheduler's config says what a family's denoiser can predict."""
-    from clipgen.sampling.prediction import check_prediction
+    from clipgen.sampling.prediction import read_prediction_type
 
-    prediction = check_prediction(config)
+    prediction = read_prediction_type(config)
     if prediction not in layout.predictions:
         raise ModelError(
             f"{config['_class_name']} is made for {prediction}; models of the family {layout.family} "

@@ -11,20 +11,21 @@ from torch import Tensor
 from clipgen.device import Ladder
 from clipgen.families import Conditioning, Family, repeat_conditioning
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
+from clipgen.guidance.build import Guidance
 from clipgen.guidance.classifier_free import classifier_free
-from clipgen.guidance.steering import Steering
 from clipgen.pipeline.plan import Batch
-from clipgen.sampling.loop import PredictNoise, State, denoise, generators_of, make_scheduler, start_noise
+from clipgen.sampling.loop import PredictNoise, StepOutput, denoise, initial_noise, make_generators
+from clipgen.sampling.make_scheduler import make_scheduler
 
 
 def predicting(
-    batch: Batch, family: Family, ladder: Ladder, told: tuple[Conditioning, Conditioning], steering: Steering
+    batch: Batch, family: Family, ladder: Ladder, told: tuple[Conditioning, Conditioning], guidance: Guidance
 ) -> PredictNoise:
     """Returns the prediction that the prompts give; a batch that does not fit into memory goes in pieces.
 
     `told` is what the denoiser is told of the prompts, and of the negative prompts, a row a picture.
     """
-    shared, rows = batch.pictures[0], len(steering.seeds)
+    shared, rows = batch.pictures[0], len(guidance.seeds)
 
     def predict(latents: Tensor, timestep: Tensor, told: Conditioning) -> Tensor:
         def piece(latents: Tensor, *rows: Tensor) -> Tensor:
@@ -40,25 +41,25 @@ def predicting(
         stop=shared.cfg_stop,
         rescale=shared.guidance_rescale,
         mix=AdaptiveProjection(batch.guidance_scale) if shared.apg else None,
-        with_graph=steering.wants_graph,
+        with_graph=guidance.needs_graph,
     )
 
 
 def states_of(
-    batch: Batch, family: Family, device: torch.device, predict: PredictNoise, steering: Steering
-) -> Iterator[State]:
+    batch: Batch, family: Family, device: torch.device, predict: PredictNoise, guidance: Guidance
+) -> Iterator[StepOutput]:
     """Returns the loop of a batch, from noise that its seeds draw; guidance may climb from there and loop again."""
 
     def drawn() -> tuple[list[torch.Generator], Tensor]:
-        generators = generators_of(steering.seeds)
-        return generators, start_noise(generators, family.latent_shape(*batch.size))
+        generators = make_generators(guidance.seeds)
+        return generators, initial_noise(generators, family.latent_shape(*batch.size))
 
-    def run(loop: Callable[..., Iterator[State]], noise: Tensor) -> Iterator[State]:
+    def run(loop: Callable[..., Iterator[StepOutput]], noise: Tensor) -> Iterator[StepOutput]:
         generators, _ = drawn()
-        return loop(predict, _scheduler(batch, family, device), noise, generators, batch.eta, steering.selection)
+        return loop(predict, _scheduler(batch, family, device), noise, generators, batch.eta, guidance.selection)
 
     _, noise = drawn()
-    return run(denoise, noise) if steering.ascent is None else steering.ascent(noise, run)
+    return run(denoise, noise) if guidance.ascent is None else guidance.ascent(noise, run)
 
 
 def _scheduler(batch: Batch, family: Family, device: torch.device) -> Any:

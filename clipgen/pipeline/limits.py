@@ -8,11 +8,11 @@ from typing import Any
 
 from clipgen.families import FAMILIES, Family
 from clipgen.families.components import own_scheduler
-from clipgen.guidance.steering import check_guidance
+from clipgen.guidance.build import check_guidance
 from clipgen.models import Layout, SizeLimits
 from clipgen.models.layout import CheckedModel
 from clipgen.pipeline.variation import check_vary
-from clipgen.sampling.prediction import check_prediction
+from clipgen.sampling.prediction import read_prediction_type
 from clipgen.settings.settings import Settings
 
 
@@ -40,7 +40,7 @@ class Limits:
 def limits_on_disk(checked: CheckedModel, model: str) -> Limits:
     """Returns the limits of a model that has passed the preflight and is called `model`."""
     known = {"scheduler": own_scheduler(checked.scheduler), **checked.defaults}
-    prediction = check_prediction(checked.scheduler)
+    prediction = read_prediction_type(checked.scheduler)
     return Limits(model, checked.layout, checked.size_limits, prediction, checked.accepts_image, known)
 
 

@@ -15,11 +15,11 @@ from clipgen.decode import is_broken
 from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
 from clipgen.errors import BrokenImage, Cancelled
 from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
-from clipgen.guidance.backward import check_backward
 from clipgen.guidance.budget import resolve
-from clipgen.guidance.flops import Facts
+from clipgen.guidance.build import Guidance, build_guidance
+from clipgen.guidance.flops import ModelCosts
 from clipgen.guidance.pricing import PRICED_BY, facts_for
-from clipgen.guidance.steering import Steering, steering_of
+from clipgen.guidance.quantisation import check_back_propagation
 from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
 from clipgen.pipeline.conditioning import Prompts
@@ -30,8 +30,8 @@ from clipgen.pipeline.plan import Batch, plan
 from clipgen.pipeline.preview import Viewer
 from clipgen.pipeline.result import Origin, Pace, Result, Step, faults_of
 from clipgen.pipeline.variation import Varied, read_source, varied_by
-from clipgen.sampling.cancellation import Stopped, heeding, never
-from clipgen.settings.settings import STEERING_DEFAULTS, Note, Settings
+from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
+from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 
 NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
 IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
@@ -52,7 +52,7 @@ class Pipeline:
         self.family = family
         self.origin = origin
         self.device = device
-        self.defaults = {**STEERING_DEFAULTS, **family.defaults, **defaults}
+        self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **defaults}
         self.scorer = scorer
         self._clips = ClipCache(scorer, device, offline)
         self._prompts = Prompts(family)
@@ -98,22 +98,22 @@ class Pipeline:
         origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
         return cls(family, origin, pipeline.device, {}, None)
 
-    def generate(self, settings: Settings, stopped: Stopped = never) -> Iterator[Step | Result]:
+    def generate(self, settings: Settings, is_cancelled: IsCancelled = never_cancelled) -> Iterator[Step | Result]:
         """Yields a Step for each picture at each step, and each picture's Result; closing the iterator stops the run.
 
-        Picture k has seed + k and is the picture that this seed gives alone. `stopped` is asked inside the steps too,
-        from whatever thread; once it is true, Cancelled is raised. Raises PromptError, SettingsError, OutOfMemory, and
+        Picture k has seed + k and is the picture that this seed gives alone. `is_cancelled` is called inside
+        the steps too; once it is true, Cancelled is raised. Raises PromptError, SettingsError, OutOfMemory, and
         BrokenImage at the end if pictures came out flat or not finite.
         """
         limits_of(self.family, self.origin.model, self.defaults).check(settings)
         settings, notes = self.within_budget(settings)
         if settings.through_unet and settings.guided:
-            check_backward(self.family.denoiser, self.origin.model)
+            check_back_propagation(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device)
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:
             batch.notes += notes
-            yield from self._draw(batch, pace, faults, stopped)
+            yield from self._draw(batch, pace, faults, is_cancelled)
         if faults:
             raise BrokenImage(faults[0] if len(faults) == 1 else f"{len(faults)} pictures are broken. {faults[0]}")
 
@@ -126,9 +126,9 @@ class Pipeline:
         if settings.budget is None:
             return settings, []
         filled = settings.with_defaults(self.defaults)
-        return resolve(filled, self.facts(filled))
+        return resolve(filled, self.model_costs(filled))
 
-    def facts(self, settings: Settings) -> Facts:
+    def model_costs(self, settings: Settings) -> ModelCosts:
         """Returns what a price is made of, for settings whose open fields are filled.
 
         Raises SettingsError, and what loading a CLIP raises.
@@ -160,33 +160,35 @@ class Pipeline:
         """Returns a CLIP by folder or hub id, loaded once; the model's own whatever it is called."""
         return self._clips.load(name)
 
-    def _draw(self, batch: Batch, pace: Pace, faults: list[str], stopped: Stopped) -> Iterator[Step | Result]:
+    def _draw(self, batch: Batch, pace: Pace, faults: list[str], is_cancelled: IsCancelled) -> Iterator[Step | Result]:
         """The story of one batch, a line a stage."""
         began = monotonic()
         varied = self._varied(batch)
         with self._turns.of("The text encoder"):
             told = self._prompts.of_batch(batch, varied)
-        steering = self._steering(batch, stopped)
-        predict = predicting(batch, self.family, self._ladder, told, steering)
-        states = states_of(batch, self.family, self.device, steering.guided(heeding(predict, stopped)), steering)
+        guidance = self._guidance(batch, is_cancelled)
+        predict = predicting(batch, self.family, self._ladder, told, guidance)
+        states = states_of(
+            batch, self.family, self.device, guidance.apply_to(with_cancellation(predict, is_cancelled)), guidance
+        )
         finite: list[Tensor] = []
         for state, seconds in self._turns.each(states):
-            shown = steering.shown(state)
+            shown = guidance.preview_rows(state)
             finite.append(torch.isfinite(shown.latents).flatten(1).all(dim=1))
             yield from self._viewer.steps(batch, shown, pace, seconds)
         if not finite[-1].all() and self._to_float32(batch):
-            yield from self._draw(batch, pace, faults, stopped)
+            yield from self._draw(batch, pace, faults, is_cancelled)
             return
         denoised = monotonic()
         with self._turns.of("CLIP"):
-            latents, seeds = steering.chosen(state)
+            latents, seeds = guidance.best_rows(state)
         batch.pick(seeds)
         pixels, scores = self._viewer.pictures(batch, latents)
         pace.batch(monotonic() - denoised)
         broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
         faults += broken.values()
-        self._guard(batch, steering, pixels)
-        graded = steering.graded(scores, batch.seeds)
+        self._guard(batch, guidance, pixels)
+        graded = guidance.add_curves(scores, batch.seeds)
         yield from self._results(batch, varied, pixels, graded, broken, monotonic() - began)
 
     def _varied(self, batch: Batch) -> Varied | None:
@@ -200,10 +202,10 @@ class Pipeline:
         batch.notes += varied.notes
         return varied
 
-    def _steering(self, batch: Batch, stopped: Stopped) -> Steering:
+    def _guidance(self, batch: Batch, is_cancelled: IsCancelled) -> Guidance:
         """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
         with self._turns.of("CLIP"):
-            return steering_of(
+            return build_guidance(
                 batch.pictures[0],
                 self.family,
                 batch.texts,
@@ -211,14 +213,14 @@ class Pipeline:
                 own=self._clips.own,
                 model=self.origin.model,
                 load=self._clips.load,
-                stopped=stopped,
+                is_cancelled=is_cancelled,
             )
 
-    def _guard(self, batch: Batch, steering: Steering, pixels: Tensor) -> None:
+    def _guard(self, batch: Batch, guidance: Guidance, pixels: Tensor) -> None:
         """Leaves with each picture what is to be said of its guidance."""
-        batch.notes += steering.notes()
+        batch.notes += guidance.notes()
         with self._turns.of("CLIP"):
-            survived = steering.survived(pixels, batch.seeds)
+            survived = guidance.check_survival(pixels, batch.seeds)
         for notes, note in zip(batch.own_notes, survived, strict=True):
             notes += [] if note is None else [note]
 

@@ -14,7 +14,7 @@ from clipgen.families import Family
 from clipgen.pipeline.locking import Turns
 from clipgen.pipeline.plan import Batch
 from clipgen.pipeline.result import Look, Pace, Step, steps_of
-from clipgen.sampling.loop import State
+from clipgen.sampling.loop import StepOutput
 
 CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
 
@@ -25,7 +25,7 @@ class Viewer:
     def __init__(self, family: Family, scorer: Scorer | None, ladder: Ladder, turns: Turns) -> None:
         self.family, self.scorer, self.ladder, self.turns = family, scorer, ladder, turns
 
-    def steps(self, batch: Batch, state: State, pace: Pace, seconds: float) -> Iterator[Step]:
+    def steps(self, batch: Batch, state: StepOutput, pace: Pace, seconds: float) -> Iterator[Step]:
         """Returns one Step a picture; nothing is decoded or scored until somebody asks."""
         eta = pace.step(seconds, state.index, state.steps)
         at_a_point = state.index % -(-state.steps // CURVE_POINTS) == 0 or state.index == state.steps - 1

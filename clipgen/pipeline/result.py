@@ -18,7 +18,7 @@ from clipgen.clip.prompt_check import PhraseCheck, PromptChecker, split_phrases
 from clipgen.clip.score import Score
 from clipgen.decode import to_image
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
-from clipgen.sampling.loop import State
+from clipgen.sampling.loop import StepOutput
 from clipgen.settings.settings import Note, Settings
 from clipgen.text import plain_text
 
@@ -80,7 +80,7 @@ class Step:
         return None if self.look.scores is None else self.look.scores[self.row].percentile
 
 
-def steps_of(state: State, first: int, seconds: float, eta: float | None, look: Look) -> Iterator[Step]:
+def steps_of(state: StepOutput, first: int, seconds: float, eta: float | None, look: Look) -> Iterator[Step]:
     """Yields a batch's state as one Step a picture; `first` is the number of its first picture."""
     for row, (latents, x0) in enumerate(zip(state.latents, state.x0, strict=True)):
         yield Step(first + row, state.index, state.steps, state.timestep, latents, x0, seconds, eta, look, row)

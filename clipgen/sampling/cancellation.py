@@ -1,4 +1,4 @@
-"""Stopping inside a step: a step takes many passes through the networks, and between two of them somebody is heard."""
+"""Cancels a run in the middle of a step: the networks are wrapped, and each call checks for cancellation first."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from clipgen.errors import Cancelled
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Stopped = Callable[[], bool]
+IsCancelled = Callable[[], bool]
 
 
-def never() -> bool:
-    """A Stopped of a run that nobody can stop but by closing it."""
+def never_cancelled() -> bool:
+    """Returns False: the IsCancelled of a run that ends early only if its iterator is closed."""
     return False
 
 
-def heeding(work: Callable[P, R], stopped: Stopped) -> Callable[P, R]:
-    """Returns the work of one pass, which asks before it begins, and raises Cancelled if it is to stop."""
+def with_cancellation(function: Callable[P, R], is_cancelled: IsCancelled) -> Callable[P, R]:
+    """Returns the function, which from now on raises Cancelled instead of running once `is_cancelled()` is true."""
 
-    def asking(*args: P.args, **kwargs: P.kwargs) -> R:
-        if stopped():
+    def cancellable(*args: P.args, **kwargs: P.kwargs) -> R:
+        if is_cancelled():
             raise Cancelled
-        return work(*args, **kwargs)
+        return function(*args, **kwargs)
 
-    return asking
+    return cancellable

@@ -1,4 +1,15 @@
-"""The loop: from noise to latents, one scheduler step per yield."""
+"""The sampling loop: from noise to latents, one scheduler step per yield.
+
+    x_t = alpha x0 + sigma noise
+
+holds before each step, for every scheduler; alpha and sigma come from `prediction.noise_level`. One step:
+
+    1. predict   the model output under classifier-free guidance, and a correction of x0 if guidance adds one
+    2. step      scheduler.step with the corrected model output gives the latents of the next noise level
+    3. select    guidance that works with several candidates per image keeps or resamples the rows of the batch
+
+The loop knows no model family and no guidance method: both come in through `predict` and `select`.
+"""
 
 from __future__ import annotations
 
@@ -15,57 +26,57 @@ from torch import Tensor
 
 from clipgen.sampling.prediction import (
     FLOW_MATCHING,
-    VARIANCE_PRESERVING,
     NoiseLevel,
-    check_prediction,
     corrects_after_step,
     inject,
-    levels_of_step,
     noise_level,
+    read_prediction_type,
     recover_x0,
     shift_after_step,
+    step_noise_levels,
 )
-from clipgen.sampling.schedulers import SchedulerSpec, dynamic_mu, flow_shift, scheduler_for
 
-LARGEST_ETA = 1 - 1e-6  # at 1 DDIM takes the root of 0, less a rounding, where it steps from zero terminal SNR
+MAX_ETA = 1 - 1e-6  # at 1, DDIM's first step from zero terminal SNR takes the square root of 0 minus a rounding error
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where the loop stands before a step: `latents` x_t [B, C, h, w] in float32 = alpha x0 + sigma noise.
+class StepInput:
+    """The input of a denoiser before a step.
 
-    `scaled` gives latents as the network takes them; `prediction` is what it predicts (prediction.PREDICTIONS); `rows`
-    says which of the start batch these latents are, None = all of them, in order.
+    `latents` are x_t [B, C, h, w] in float32; `scale_model_input` scales latents as the network expects them.
+    `prediction_type` is one of prediction.PREDICTION_TYPES. `index` counts the steps from 0. `rows` are the indices of
+    these latents in the initial batch; None means all of them, in order.
     """
 
     latents: Tensor
-    scaled: Callable[[Tensor], Tensor]
+    scale_model_input: Callable[[Tensor], Tensor]
     timestep: Tensor
     level: NoiseLevel
-    prediction: str
+    prediction_type: str
     index: int
     steps: int
     rows: tuple[int, ...] | None = None
 
     @property
     def progress(self) -> float:
-        """Part of the run that is done, 0 at the first step, below 1 at the last."""
+        """The fraction of the steps already taken: 0 at the first step, below 1 at the last."""
         return self.index / self.steps
 
-    def x0(self, output: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Returns the x0 [B, C, h, w] that an output implies, at other latents than its own if they are given."""
-        return recover_x0(output, self.latents if latents is None else latents, self.level, self.prediction)
+    def x0(self, model_output: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Returns the x0 [B, C, h, w] that a model output implies at `latents`, x_t by default."""
+        return recover_x0(model_output, self.latents if latents is None else latents, self.level, self.prediction_type)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says at a point: the guided `output`, its conditional and unconditional halves.
+    """The prediction of a denoiser for one StepInput; all tensors are [B, C, h, w].
 
-    All are [B, C, h, w]; `uncond` is None where it was not run. `cond` was computed at `latents`, and carries a graph
-    to them if they require a gradient. `correction` is what guidance adds to x0, None for nothing.
+    `model_output` is the guided one; `cond` and `uncond` are the outputs it was made of, `uncond` None if that half did
+    not run. `cond` was computed at `latents`, and keeps its graph to them if they require a gradient. `correction` is
+    what CLIP guidance adds to x0, None for nothing.
     """
 
-    output: Tensor
+    model_output: Tensor
     cond: Tensor
     uncond: Tensor | None
     latents: Tensor
@@ -73,11 +84,12 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """All that a guidance method sees of a step, never a scheduler or a family: x_t = alpha x0 + sigma noise.
+class StepState:
+    """All that a guidance method knows of a step; it never sees the scheduler or the model family.
 
-    `x0` is guided, `x0_cond` carries a graph to `latents` where a method asked for it, `x0_uncond` is None for
-    distilled guidance. Tensors [B, C, h, w] in float32; `image_seeds` holds a row's own seed.
+    x_t = alpha x0 + sigma noise, tensors [B, C, h, w] in float32. `x0` follows from the guided model output. `x0_cond`
+    follows from the conditional one, and keeps its graph to `latents` if the method asked for it. `x0_uncond` is None
+    if there is no unconditional output. `image_seeds` holds the seed of each row.
     """
 
     latents: Tensor
@@ -87,39 +99,16 @@ class Moment:
     alpha: float
     sigma: float
     progress: float
-    step: int
+    index: int
     steps: int
     image_seeds: tuple[int, ...]
 
 
-PredictNoise = Callable[[Point], Prediction]
-Correction = Callable[[Moment], Tensor | None]  # D, of x0's shape, to be added to x0; None = nothing to do
-Selection = Callable[[Moment], Tensor | None]  # the rows that live on, [B'] long; None = all of them
-
-
-def moment_of(point: Point, told: Prediction, image_seeds: Sequence[int]) -> Moment:
-    """Returns a step's moment as guidance methods see it; `image_seeds` are those of the whole start batch."""
-    with torch.set_grad_enabled(told.latents.requires_grad):  # the loop runs without
-        x0_cond = point.x0(told.cond, told.latents)
-    return Moment(
-        latents=told.latents,
-        x0=point.x0(told.output.detach()),
-        x0_cond=x0_cond,
-        x0_uncond=None if told.uncond is None else point.x0(told.uncond),
-        alpha=point.level.alpha,
-        sigma=point.level.sigma,
-        progress=point.progress,
-        step=point.index,
-        steps=point.steps,
-        image_seeds=tuple(image_seeds if point.rows is None else [image_seeds[row] for row in point.rows]),
-    )
-
-
 @dataclass(frozen=True)
-class State:
-    """A batch after one step: `latents` and the `x0` that the step was taken towards, both [B, C, h, w] in float32.
+class StepOutput:
+    """A batch after a step: the next `latents` and the `x0` the step aimed at, both [B, C, h, w] in float32.
 
-    `rows` says which of the start batch they are: all of them, in order, until a selection has chosen.
+    `rows` are the indices of these latents in the initial batch: all of them, in order, until a selection changes them.
     """
 
     index: int
@@ -130,62 +119,37 @@ class State:
     rows: tuple[int, ...]
 
 
-def make_scheduler(
-    name: str,
-    config: Mapping[str, Any],
-    steps: int,
-    device: torch.device,
-    *,
-    tokens: int | None = None,
-    sigmas: Sequence[float] | None = None,
-) -> Any:
-    """Returns a fresh scheduler of that name on a model's own scheduler config, set to so many steps.
-
-    For flow models: `tokens` is how many places of a picture the denoiser sees, which a config with
-    use_dynamic_shifting asks for; `sigmas`, `steps` of them, are levels before the shift that Euler and LCM take in
-    place of their own. Raises SettingsError where the scheduler cannot work with what the model predicts.
-    """
-    import diffusers
-
-    prediction = check_prediction(config)
-    spec = scheduler_for(name, prediction)
-    options = _flow_options(spec, config, tokens) if prediction == "flow" else {}
-    scheduler = getattr(diffusers, spec.class_name).from_config({**config, **spec.options, **options})
-    levels = _own_levels(scheduler, config, tokens, sigmas) if spec.needs_flow else {}
-    scheduler.set_timesteps(steps, device=device, **levels)
-    if spec.class_name not in VARIANCE_PRESERVING:
-        scheduler.set_begin_index(0)  # its own search by timestep starts too late where rounding makes two alike
-    return scheduler
+PredictNoise = Callable[[StepInput], Prediction]
+Correction = Callable[[StepState], Tensor | None]  # returns D [B, C, h, w] to add to x0; None = no correction
+Selection = Callable[[StepState], Tensor | None]  # returns the row indices [B'] to keep; None = all of them
 
 
-def _flow_options(spec: SchedulerSpec, config: Mapping[str, Any], tokens: int | None) -> dict[str, Any]:
-    """Returns what tells a scheduler that its model is a flow; those made for it shift dynamically by themselves."""
-    shift = flow_shift(config, tokens)
-    return {
-        "prediction_type": "flow_prediction",
-        "use_flow_sigmas": True,
-        "shift": shift,
-        "flow_shift": shift,
-        "use_dynamic_shifting": spec.needs_flow and config.get("use_dynamic_shifting", False),
-    }
+def step_state(step_input: StepInput, prediction: Prediction, image_seeds: Sequence[int]) -> StepState:
+    """Returns the state of a step for guidance methods; `image_seeds` are those of the initial batch."""
+    with torch.set_grad_enabled(prediction.latents.requires_grad):  # the loop itself runs without gradients
+        x0_cond = step_input.x0(prediction.cond, prediction.latents)
+    rows = range(len(image_seeds)) if step_input.rows is None else step_input.rows
+    return StepState(
+        latents=prediction.latents,
+        x0=step_input.x0(prediction.model_output.detach()),
+        x0_cond=x0_cond,
+        x0_uncond=None if prediction.uncond is None else step_input.x0(prediction.uncond),
+        alpha=step_input.level.alpha,
+        sigma=step_input.level.sigma,
+        progress=step_input.progress,
+        index=step_input.index,
+        steps=step_input.steps,
+        image_seeds=tuple(image_seeds[row] for row in rows),
+    )
 
 
-def _own_levels(
-    scheduler: Any, config: Mapping[str, Any], tokens: int | None, sigmas: Sequence[float] | None
-) -> dict[str, Any]:
-    """Returns of levels and mu what a scheduler for flow models takes when its timesteps are set."""
-    mu = dynamic_mu(config, tokens) if config.get("use_dynamic_shifting") else None
-    known = inspect.signature(scheduler.set_timesteps).parameters
-    return {name: value for name, value in {"sigmas": sigmas, "mu": mu}.items() if name in known and value is not None}
-
-
-def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
-    """Returns one CPU generator per picture, so that a picture's noise depends on its own seed alone."""
+def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """Returns one CPU generator per image, so that the noise of an image depends on its own seed only."""
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def start_noise(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """Draws the start noise [B, C, h, w], of unit variance, on the CPU in float32, whatever the model runs in."""
+def initial_noise(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Tensor:
+    """Draws noise of unit variance [B, *shape], always on the CPU and in float32, so that a seed means one image."""
     return torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
 
 
@@ -197,116 +161,133 @@ def denoise_with_graph(
     eta: float = 0.0,
     select: Selection | None = None,
     image_seeds: Sequence[int] | None = None,
-) -> Iterator[State]:
-    """Yields the batch after each step of the scheduler; closing the iterator stops it.
+) -> Iterator[StepOutput]:
+    """Yields the batch after each step of the scheduler; closing the iterator stops the loop.
 
-    `noise` [B, C, h, w] has unit variance; `generators`, one a picture, give ancestral noise; `eta` is for DDIM (Song
-    et al. 2020, arXiv 2010.02502, equation 16) and for the Euler of flow models. After each step `select` may choose
-    the rows that go on, repeats allowed: the loop is then what it would be had it begun with them, but that copies of
-    a row draw noise of their own. `image_seeds` go into its Moments; without them the generators' own do.
+    Runs in the gradient mode of the caller, so that a loss on a StepOutput reaches `noise`; `denoise` is the same loop
+    without gradients.
 
-    It runs in the caller's gradient mode, so that a loss on a State can reach the noise; `denoise` is the same without
-    any graph.
+    Args:
+        predict: the denoiser with guidance.
+        scheduler: a diffusers scheduler with its timesteps set.
+        noise: initial noise of unit variance, [B, C, h, w].
+        generators: one per image, for stochastic schedulers.
+        eta: share of the noise that is drawn anew in each step, 0 to 1. Used by DDIM (Song et al. 2020, arXiv
+            2010.02502, equation 16) and by FlowMatchEuler.
+        select: returns the indices of the rows to keep after a step; an index may repeat. Kept rows continue unchanged;
+            a duplicate gets its own noise generator.
+        image_seeds: the seeds in the StepState of `select`, by default those of the generators.
     """
-    prediction = check_prediction({**scheduler.config, "_class_name": type(scheduler).__name__})
-    drawing, rows = list(generators), tuple(range(len(noise)))
-    seeds = [generator.initial_seed() for generator in drawing] if image_seeds is None else image_seeds
+    prediction_type = read_prediction_type({**scheduler.config, "_class_name": type(scheduler).__name__})
+    seeds = [generator.initial_seed() for generator in generators] if image_seeds is None else image_seeds
+    row_generators, rows = list(generators), tuple(range(len(noise)))
+    # x_T: flow schedulers start at unit variance, the others at a standard deviation of their own.
     latents = noise.to(scheduler.timesteps.device) * (1.0 if _is_flow(scheduler) else scheduler.init_noise_sigma)
     steps = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps):
-        level, scaled = noise_level(scheduler, timestep), _scaling(scheduler, timestep)
-        point = Point(latents, scaled, timestep, level, prediction, index, steps, rows)
-        told = predict(point)
-        latents, x0 = take_step(scheduler, point, told, _step_options(scheduler, drawing, eta))
-        latents = _with_fresh_noise(scheduler, point, latents, x0, drawing, eta)
-        chosen = None if select is None else select(moment_of(point, told, seeds))
-        if chosen is not None:
-            keep_rows(scheduler, latents.shape, chosen)
-            latents, x0, places = latents[chosen], x0[chosen], chosen.tolist()
-            rows, drawing = tuple(rows[place] for place in places), _kept(drawing, places, index)
-        yield State(index, steps, float(timestep), latents, x0, rows)
+        # 1. Predict: the model output at x_t, and the correction of x0.
+        level, scale_model_input = noise_level(scheduler, timestep), _input_scaling(scheduler, timestep)
+        step_input = StepInput(latents, scale_model_input, timestep, level, prediction_type, index, steps, rows)
+        prediction = predict(step_input)
+
+        # 2. Step: the latents of the next noise level.
+        options = _step_options(scheduler, row_generators, eta)
+        latents, x0 = take_step(scheduler, step_input, prediction, options)
+        latents = _replace_flow_noise(scheduler, level, latents, x0, row_generators, eta)
+
+        # 3. Select: from here on the loop is what it would be if it had started with the selected rows.
+        selected = None if select is None else select(step_state(step_input, prediction, seeds))
+        if selected is not None:
+            keep_rows(scheduler, latents.shape, selected)
+            latents, x0, indices = latents[selected], x0[selected], selected.tolist()
+            rows = tuple(rows[i] for i in indices)
+            row_generators = _select_generators(row_generators, indices, index)
+        yield StepOutput(index, steps, float(timestep), latents, x0, rows)
 
 
 denoise = torch.no_grad()(denoise_with_graph)
 
 
-def take_step(scheduler: Any, point: Point, told: Prediction, options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Takes one step of the scheduler with the correction of x0 in it; returns the next latents and the x0 aimed at.
+def take_step(
+    scheduler: Any, step_input: StepInput, prediction: Prediction, options: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Takes one scheduler step with the correction of x0, and returns the next latents and the corrected x0.
 
-    Injected into the output, except for the solvers whose history would amplify it: those are corrected afterwards.
+    The correction goes into the model output before the step. For PNDM and LMS it is added to the latents after the
+    step: these multistep solvers extrapolate from earlier model outputs, and would amplify a jump in them.
     """
-    output, correction, x0 = told.output, told.correction, point.x0(told.output)
-    after = corrects_after_step(scheduler)
-    if correction is not None and not after:
-        output = inject(output, correction, point.level, point.prediction)
-    latents: Tensor = scheduler.step(output, point.timestep, point.latents, **options, return_dict=False)[0]
+    model_output, correction = prediction.model_output, prediction.correction
+    x0 = step_input.x0(model_output)
+    after_step = corrects_after_step(scheduler)
+    if correction is not None and not after_step:
+        model_output = inject(model_output, correction, step_input.level, step_input.prediction_type)
+    latents: Tensor = scheduler.step(
+        model_output, step_input.timestep, step_input.latents, **options, return_dict=False
+    )[0]
     if correction is None:
         return latents, x0
-    if after:
-        latents = latents + shift_after_step(correction, *levels_of_step(scheduler, point.index))
+    if after_step:
+        latents = latents + shift_after_step(correction, *step_noise_levels(scheduler, step_input.index))
     return latents, x0 + correction
 
 
 def keep_rows(scheduler: Any, shape: torch.Size, rows: Tensor) -> None:
-    """Leaves of everything that a scheduler remembers of its samples, tensors of `shape` [B, C, h, w], those rows."""
+    """Keeps the selected rows of each tensor of `shape` [B, C, h, w] that a scheduler stores of earlier steps."""
 
-    def kept(value: Any) -> Any:
+    def selected(value: Any) -> Any:
         return value[rows] if isinstance(value, Tensor) and value.shape == shape else value
 
     for name, value in list(vars(scheduler).items()):
-        setattr(scheduler, name, [kept(each) for each in value] if isinstance(value, list) else kept(value))
+        setattr(scheduler, name, [selected(item) for item in value] if isinstance(value, list) else selected(value))
 
 
-def _kept(generators: Sequence[torch.Generator], places: Sequence[int], step: int) -> list[torch.Generator]:
-    """Returns a generator a place: the first copy of a row goes on with its own, the others get new ones."""
-    kept: list[torch.Generator] = []
-    for slot, place in enumerate(places):
-        copy, generator = list(places[:slot]).count(place), generators[place]
-        kept.append(generator if copy == 0 else _copied(generator, step, copy))
-    return kept
+def _select_generators(
+    generators: Sequence[torch.Generator], indices: Sequence[int], step: int
+) -> list[torch.Generator]:
+    """Returns one generator per selected row: the first copy of a row keeps its generator, further copies get new ones.
 
-
-def _copied(generator: torch.Generator, step: int, copy: int) -> torch.Generator:
-    """Returns a generator whose seed follows from another's, the step and the number of the copy."""
-    told = f"{generator.initial_seed()}/{step}/{copy}".encode()
-    seed = int.from_bytes(hashlib.blake2b(told, digest_size=7).digest(), "big")
-    return torch.Generator("cpu").manual_seed(seed)
+    The seed of a new generator depends on the old seed, the step and the number of the copy.
+    """
+    selected: list[torch.Generator] = []
+    for position, index in enumerate(indices):
+        copy = list(indices[:position]).count(index)
+        text = f"{generators[index].initial_seed()}/{step}/{copy}".encode()
+        seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+        selected.append(generators[index] if copy == 0 else torch.Generator("cpu").manual_seed(seed))
+    return selected
 
 
 def _is_flow(scheduler: Any) -> bool:
     return type(scheduler).__name__ in FLOW_MATCHING
 
 
-def _scaling(scheduler: Any, timestep: Tensor) -> Callable[[Tensor], Tensor]:
-    """Returns what makes latents the network's input; schedulers for flow models leave them alone."""
-    return _as_it_is if _is_flow(scheduler) else partial(scheduler.scale_model_input, timestep=timestep)
-
-
-def _as_it_is(latents: Tensor) -> Tensor:
-    return latents
+def _input_scaling(scheduler: Any, timestep: Tensor) -> Callable[[Tensor], Tensor]:
+    """Returns the scheduler's scale_model_input at this timestep; FlowMatch schedulers have none and scale nothing."""
+    return (lambda latents: latents) if _is_flow(scheduler) else partial(scheduler.scale_model_input, timestep=timestep)
 
 
 def _step_options(scheduler: Any, generators: Sequence[torch.Generator], eta: float) -> dict[str, Any]:
-    """Returns of generator and eta what this scheduler's step takes, as diffusers' pipelines do."""
-    known = inspect.signature(scheduler.step).parameters
-    taken = {"generator": list(generators), "eta": min(eta, LARGEST_ETA)}
-    return {name: value for name, value in taken.items() if name in known}
+    """Returns the keyword arguments (`generator`, `eta`) that this scheduler's `step` accepts."""
+    accepted = inspect.signature(scheduler.step).parameters
+    options = {"generator": list(generators), "eta": min(eta, MAX_ETA)}
+    return {name: value for name, value in options.items() if name in accepted}
 
 
-def _with_fresh_noise(
-    scheduler: Any, point: Point, latents: Tensor, x0: Tensor, generators: Sequence[torch.Generator], eta: float
+def _replace_flow_noise(
+    scheduler: Any, level: NoiseLevel, latents: Tensor, x0: Tensor, generators: Sequence[torch.Generator], eta: float
 ) -> Tensor:
-    """Returns the latents of a flow's Euler step with a part of their noise drawn anew: what `eta` is to DDIM.
+    """Returns the latents after a step of FlowMatchEuler with a part of their noise drawn anew; DDIM's eta for flows.
 
-    With x' = (1 - s') x0 + s' e and q = eta s' sqrt(1 - (s' (1 - s) / (s (1 - s')))^2): s' e becomes
-    sqrt(s'^2 - q^2) e + q n. At eta = 1 the noise of x' given x0 and x is the posterior's.
+    s and s' are sigma before and after the step. The deterministic step gives x' = (1 - s') x0 + s' e. With
+    q = eta s' sqrt(1 - (s' (1 - s) / (s (1 - s')))^2) the noise s' e becomes sqrt(s'^2 - q^2) e + q n, where n is new
+    noise. At eta = 1 this is the posterior of x' given x0 and x. `level` is that before the step.
     """
     if eta == 0 or type(scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
         return latents
-    before, after = point.level.sigma, float(scheduler.sigmas[scheduler.step_index])
-    if after == 0:
+    sigma, next_sigma = level.sigma, float(scheduler.sigmas[scheduler.step_index])
+    if next_sigma == 0:
         return latents
-    part = eta * after * sqrt(1 - (after * (1 - before) / (before * (1 - after))) ** 2)
-    noise = (latents - (1 - after) * x0) / after
-    fresh = start_noise(generators, tuple(latents.shape[1:])).to(latents)
-    return latents + (sqrt(after**2 - part**2) - after) * noise + part * fresh
+    new_part = eta * next_sigma * sqrt(1 - (next_sigma * (1 - sigma) / (sigma * (1 - next_sigma))) ** 2)  # q
+    noise = (latents - (1 - next_sigma) * x0) / next_sigma  # e
+    new_noise = initial_noise(generators, tuple(latents.shape[1:])).to(latents)  # n
+    return latents + (sqrt(next_sigma**2 - new_part**2) - next_sigma) * noise + new_part * new_noise

@@ -43,7 +43,7 @@ class SchedulerSpec:
         return self.class_name.startswith("FlowMatch")
 
     def runs(self, prediction: str) -> bool:
-        """Tells whether it can run a model of that prediction type (prediction.PREDICTIONS)."""
+        """Tells whether it can run a model of that prediction type (prediction.PREDICTION_TYPES)."""
         if prediction == "flow":
             return self.flow is not None
         return not self.needs_flow and (self.takes_sample or prediction != "sample")

@@ -138,7 +138,7 @@ class Settings:
 
         How CLIP steers is filled only where it does.
         """
-        asked = (name for name in MODEL_FIELDS if self.guided or name not in STEERING_FIELDS)
+        asked = (name for name in MODEL_FIELDS if self.guided or name not in GUIDANCE_FIELDS)
         return self.replace(**{name: defaults.get(name) for name in asked if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,9 +157,9 @@ class Settings:
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 FIELDS: tuple[str, ...] = tuple(_FIELDS)
 DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
-STEERING_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of a model that knows no better
-STEERING_FIELDS = tuple(STEERING_DEFAULTS)
-MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *STEERING_FIELDS)
+GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of a model that knows no better
+GUIDANCE_FIELDS = tuple(GUIDANCE_DEFAULTS)
+MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *GUIDANCE_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
 LIST_FIELDS = ("guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from clipgen.guidance.budget import Choice, choice_of, choose, price, resolve
-from clipgen.guidance.flops import KL_DECODER, SD15_UNET, TINY_DECODER, Cost, Facts
+from clipgen.guidance.flops import KL_DECODER, SD15_UNET, TINY_DECODER, Cost, ModelCosts
 from clipgen.settings.settings import Settings
 
 LATENTS = 64 * 64
 B32 = Cost(8.8e9, 8.9e9)
-SD15 = Facts(SD15_UNET.at(LATENTS), KL_DECODER.at(LATENTS), TINY_DECODER.at(LATENTS), B32, "epsilon", False)
+SD15 = ModelCosts(SD15_UNET.at(LATENTS), KL_DECODER.at(LATENTS), TINY_DECODER.at(LATENTS), B32, "epsilon", False)
 KL = replace(SD15, guide=SD15.decoder)
 FREE = Cost(0.0, 0.0)
-BARE = Facts(Cost(1.0, 1.0), FREE, FREE, FREE, "epsilon", False)  # nothing but the denoiser costs anything
+BARE = ModelCosts(Cost(1.0, 1.0), FREE, FREE, FREE, "epsilon", False)  # nothing but the denoiser costs anything
 BUDGETS = [1 + part / 20 for part in range(160)] + [16.0, 20.0, 64.0]
 
 
@@ -60,7 +60,7 @@ def test_a_gradient_costs_what_the_law_says(every: int, start: float, stop: floa
         (SD15, Choice("steer", particles=4), 4.04),
     ],
 )
-def test_stable_diffusion_costs_what_the_design_says(facts: Facts, choice: Choice, expected: float) -> None:
+def test_stable_diffusion_costs_what_the_design_says(facts: ModelCosts, choice: Choice, expected: float) -> None:
     assert price(settings(), facts, choice) == pytest.approx(expected, rel=0.035)
 
 
@@ -137,7 +137,7 @@ def test_an_ascent_needs_few_steps_and_a_guard(fields: dict[str, object]) -> Non
         settings(steps=4, guidance_start=0, guidance_stop=1),
     ],
 )
-def test_no_budget_is_exceeded_and_more_never_buys_less(made: Settings, facts: Facts) -> None:
+def test_no_budget_is_exceeded_and_more_never_buys_less(made: Settings, facts: ModelCosts) -> None:
     spent = [price(made, facts, choose(made, budget, facts)) for budget in BUDGETS]
     assert all(cost <= budget + 1e-6 for cost, budget in zip(spent, BUDGETS, strict=True))
     assert spent[0] == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipgen.guidance.classifier_free import classifier_free, rescaled
-from clipgen.sampling.loop import Point, moment_of
+from clipgen.sampling.loop import StepInput, step_state
 from clipgen.sampling.prediction import NoiseLevel
 
 NOISE = torch.Generator().manual_seed(0)
@@ -14,9 +14,9 @@ UNCOND = {"told": torch.randn(2, 4, 1, 1, generator=NOISE)}
 LEVEL = NoiseLevel(0.8, 0.6)
 
 
-def point(latents=LATENTS, progress=0.0):
+def step_input(latents=LATENTS, progress=0.0):
     """A step at which the network takes its latents doubled."""
-    return Point(latents, lambda x: 2.0 * x, torch.tensor(5), LEVEL, "epsilon", int(progress * 20), 20)
+    return StepInput(latents, lambda x: 2.0 * x, torch.tensor(5), LEVEL, "epsilon", int(progress * 20), 20)
 
 
 class Network:
@@ -32,7 +32,7 @@ class Network:
 
 def test_the_formula():
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=3.0)(point()).output
+    guided = classifier_free(network, COND, UNCOND, scale=3.0)(step_input()).model_output
     expected = LATENTS * (UNCOND["told"] + 3.0 * (COND["told"] - UNCOND["told"]))
     assert torch.allclose(guided, expected, atol=1e-5)
     assert network.rows == [4]
@@ -41,7 +41,7 @@ def test_the_formula():
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 def test_without_a_scale_the_prompt_alone_runs(scale):
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=scale)(point()).output
+    guided = classifier_free(network, COND, UNCOND, scale=scale)(step_input()).model_output
     assert torch.equal(guided, LATENTS * COND["told"])
     assert network.rows == [2]
 
@@ -50,7 +50,7 @@ def test_the_interval_halves_the_rows_outside_it():
     network = Network()
     guided = classifier_free(network, COND, UNCOND, scale=3.0, start=0.25, stop=0.75)
     for progress in (0.0, 0.25, 0.5, 0.75, 0.9):
-        guided(point(progress=progress))
+        guided(step_input(progress=progress))
     assert network.rows == [2, 4, 4, 2, 2]
 
 
@@ -62,14 +62,14 @@ def test_rescale_brings_back_the_deviation():
 
 
 def test_a_picture_does_not_feel_the_others():
-    together = classifier_free(Network(), COND, UNCOND, scale=3.0, rescale=0.5)(point()).output
+    together = classifier_free(Network(), COND, UNCOND, scale=3.0, rescale=0.5)(step_input()).model_output
     first = classifier_free(Network(), {"told": COND["told"][:1]}, {"told": UNCOND["told"][:1]}, scale=3.0, rescale=0.5)
-    assert torch.allclose(together[:1], first(point(LATENTS[:1])).output, atol=1e-6)
+    assert torch.allclose(together[:1], first(step_input(LATENTS[:1])).model_output, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_both_halves_are_told(scale):
-    told = classifier_free(Network(), COND, UNCOND, scale=scale)(point())
+    told = classifier_free(Network(), COND, UNCOND, scale=scale)(step_input())
     assert torch.equal(told.cond, LATENTS * COND["told"])
     assert told.uncond is None if scale == 1.0 else torch.equal(told.uncond, LATENTS * UNCOND["told"])
     assert told.latents is LATENTS
@@ -82,11 +82,11 @@ def test_a_graph_is_the_conditional_halfs_alone(scale):
     network, plain = Network(), classifier_free(Network(), COND, UNCOND, scale=scale)
     with torch.no_grad():
         told = classifier_free(network, COND, UNCOND, scale=scale, with_graph=lambda at: at.progress > 0.2)(
-            point(progress=0.5)
+            step_input(progress=0.5)
         )
-        expected = plain(point()).output
-        moment = moment_of(point(), told, (1, 2))
-    assert torch.equal(moment.x0, point().x0(expected))
+        expected = plain(step_input()).model_output
+        moment = step_state(step_input(), told, (1, 2))
+    assert torch.equal(moment.x0, step_input().x0(expected))
     assert not moment.x0.requires_grad
     (gradient,) = torch.autograd.grad(moment.x0_cond.sum(), told.latents)
     assert torch.allclose(gradient, ((1 - LEVEL.sigma * COND["told"]) / LEVEL.alpha).expand_as(LATENTS), atol=1e-6)
@@ -96,6 +96,6 @@ def test_a_graph_is_the_conditional_halfs_alone(scale):
 
 def test_without_a_wish_there_is_no_graph():
     with torch.no_grad():
-        told = classifier_free(Network(), COND, UNCOND, scale=3.0)(point())
+        told = classifier_free(Network(), COND, UNCOND, scale=3.0)(step_input())
     assert not told.cond.requires_grad
-    assert not moment_of(point(), told, (1, 2)).x0_cond.requires_grad
+    assert not step_state(step_input(), told, (1, 2)).x0_cond.requires_grad

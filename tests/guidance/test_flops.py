@@ -20,7 +20,7 @@ from clipgen.guidance.flops import (
     counted,
     decoder_cost,
     denoiser_cost,
-    facts_of,
+    model_costs,
     view_cost,
 )
 from clipgen.settings.settings import Settings
@@ -102,7 +102,7 @@ def test_a_network_is_counted_without_its_weights_as_with_them(family: Any) -> N
 def test_counting_leaves_the_model_as_it_was(family: Any, encoder: ClipEncoder) -> None:
     before = {name: weight.clone() for name, weight in family.unet.state_dict().items()}
     state = torch.get_rng_state()
-    facts_of(family, TOLD, [encoder], (32, 32), "full")
+    model_costs(family, TOLD, [encoder], (32, 32), "full")
     assert all(torch.equal(weight, before[name]) for name, weight in family.unet.state_dict().items())
     assert all(weight.grad is None for weight in family.unet.parameters())
     assert torch.equal(torch.get_rng_state(), state)
@@ -110,13 +110,13 @@ def test_counting_leaves_the_model_as_it_was(family: Any, encoder: ClipEncoder) 
 
 
 def test_facts_are_counted_once_and_grow_with_the_picture(family: Any, encoder: ClipEncoder) -> None:
-    facts = facts_of(family, TOLD, [encoder], SIZE)
-    again = facts_of(family, {}, [encoder], SIZE)  # nothing is asked of the denoiser again
+    facts = model_costs(family, TOLD, [encoder], SIZE)
+    again = model_costs(family, {}, [encoder], SIZE)  # nothing is asked of the denoiser again
     assert facts == again
     assert facts.guide.forward < facts.decoder.forward / 100  # latents to colours
     assert facts.view.both > view_cost(encoder).forward > 0
-    assert facts_of(family, TOLD, [encoder, encoder], SIZE).view == facts.view + facts.view
-    larger = facts_of(family, TOLD, [encoder], (128, 128), "full")
+    assert model_costs(family, TOLD, [encoder, encoder], SIZE).view == facts.view + facts.view
+    larger = model_costs(family, TOLD, [encoder], (128, 128), "full")
     assert larger.guide == larger.decoder
     assert 4 <= larger.decoder.forward / facts.decoder.forward < 16  # convolutions and attention
     made = Settings("a fox", steps=20, scheduler="ddim", guidance_scale=4.0, eta=0.0, cutouts=4, guidance_every=1)
@@ -125,4 +125,4 @@ def test_facts_are_counted_once_and_grow_with_the_picture(family: Any, encoder: 
 
 def test_a_guide_decoder_that_is_not_there_is_refused(family: Any, encoder: ClipEncoder) -> None:
     with pytest.raises(SettingsError, match="guide_decoder 'latent' is none of this model's"):
-        facts_of(family, TOLD, [encoder], SIZE, "latent")
+        model_costs(family, TOLD, [encoder], SIZE, "latent")

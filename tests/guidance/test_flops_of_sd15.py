@@ -14,8 +14,8 @@ from clipgen.families import Conditioning
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.clip_gradient import ClipGradient, corrected
 from clipgen.guidance.flops import SD15_UNET
-from clipgen.guidance.guide import Guide
-from clipgen.sampling.loop import Point
+from clipgen.guidance.targets import ClipTarget
+from clipgen.sampling.loop import StepInput
 from clipgen.sampling.prediction import NoiseLevel
 
 META = torch.device("meta")
@@ -59,14 +59,14 @@ def test_a_guided_step_costs_a_quarter_more_at_most() -> None:
 
     prompt = {"encoder_hidden_states": torch.zeros(1, 77, 768, device=META)}
     latents = torch.zeros(1, 4, 64, 64, device=META)
-    point = Point(latents, lambda x: x, torch.zeros((), device=META), NoiseLevel(0.6, 0.8), "epsilon", 5, 20)
-    guide = Guide(encoder, torch.zeros(1, 1, 512, device=META), torch.ones(1, device=META))
+    step_input = StepInput(latents, lambda x: x, torch.zeros((), device=META), NoiseLevel(0.6, 0.8), "epsilon", 5, 20)
+    guide = ClipTarget(encoder, torch.zeros(1, 1, 512, device=META), torch.ones(1, device=META))
 
     def decode(x0: torch.Tensor) -> torch.Tensor:
         return vae.decode(x0.clone(), return_dict=False)[0] / 2 + 0.5  # the counter cannot follow a leaf into a module
 
     gradient = ClipGradient([guide], decode, scale=0.25)
     plain = classifier_free(predict, prompt, prompt, scale=7.5)
-    without, guided = flops(lambda: plain(point)), flops(lambda: corrected(plain, gradient, (1,))(point))
+    without, guided = flops(lambda: plain(step_input)), flops(lambda: corrected(plain, gradient, (1,))(step_input))
     assert 2 * SD15_UNET.at(64**2).forward / 1.01 < without < 2 * SD15_UNET.at(64**2).forward * 1.01
     assert 1.1 < guided / without <= 1.25

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from clipgen.errors import SettingsError
 from clipgen.guidance.optimise import Ascent, ascend, check_few_steps, clipped, normalised
-from clipgen.sampling.loop import Point, Prediction, denoise_with_graph, generators_of, make_scheduler, start_noise
+from clipgen.sampling.loop import Prediction, StepInput, denoise_with_graph, initial_noise, make_generators
+from clipgen.sampling.make_scheduler import make_scheduler
 
 WANTED = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
 
 
 def start(rows: int = 3) -> Tensor:
-    return start_noise(generators_of(range(rows)), (4, 4, 4))
+    return initial_noise(make_generators(range(rows)), (4, 4, 4))
 
 
 def likeness(x0: Tensor) -> Tensor:
@@ -24,13 +25,13 @@ def likeness(x0: Tensor) -> Tensor:
 def draw(z: Tensor) -> Tensor:
     """Two steps of the real loop with a denoiser that bends what it is given."""
 
-    def predict(point: Point) -> Prediction:
-        output = point.latents - torch.tanh(point.latents.roll(1, dims=1))
-        return Prediction(output, output, None, point.latents)
+    def predict(step_input: StepInput) -> Prediction:
+        output = step_input.latents - torch.tanh(step_input.latents.roll(1, dims=1))
+        return Prediction(output, output, None, step_input.latents)
 
     config = {"beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
     scheduler = make_scheduler("ddim", config, 2, torch.device("cpu"))
-    *_, last = denoise_with_graph(predict, scheduler, z, generators_of(range(len(z))))
+    *_, last = denoise_with_graph(predict, scheduler, z, make_generators(range(len(z))))
     return last.latents
 
 

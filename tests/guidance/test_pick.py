@@ -13,12 +13,12 @@ from clipgen.guidance.pick import (
     rows_alive,
     winner,
 )
-from clipgen.sampling.loop import Moment
+from clipgen.sampling.loop import StepState
 
 
-def moment(rows: int, step: int, steps: int = 20) -> Moment:
+def moment(rows: int, step: int, steps: int = 20) -> StepState:
     x0 = torch.arange(rows, dtype=torch.float32)[:, None, None, None].expand(rows, 1, 2, 2)
-    return Moment(x0, x0, x0, None, 0.5, 0.5, step / steps, step, steps, tuple(range(rows)))
+    return StepState(x0, x0, x0, None, 0.5, 0.5, step / steps, step, steps, tuple(range(rows)))
 
 
 def reward(x0: torch.Tensor) -> torch.Tensor:

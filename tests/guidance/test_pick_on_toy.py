@@ -11,7 +11,8 @@ import toy
 
 from clipgen.guidance.pick import Pick, winner
 from clipgen.guidance.steer import Steer
-from clipgen.sampling.loop import Moment, Selection, State, denoise, generators_of, make_scheduler, start_noise
+from clipgen.sampling.loop import Selection, StepOutput, StepState, denoise, initial_noise, make_generators
+from clipgen.sampling.make_scheduler import make_scheduler
 
 PICTURES, STEPS = 200, 40
 
@@ -22,7 +23,7 @@ class Groups:
     def __init__(self, made: Callable[[int], Selection], pictures: int, rows: int) -> None:
         self.selections, self.sizes = [made(seed) for seed in range(pictures)], [rows] * pictures
 
-    def __call__(self, moment: Moment) -> torch.Tensor | None:
+    def __call__(self, moment: StepState) -> torch.Tensor | None:
         kept, start = [], 0
         for number, size in enumerate(self.sizes):
             own = slice(start, start + size)
@@ -32,7 +33,7 @@ class Groups:
         return torch.cat(kept)
 
 
-def chosen(state: State, sizes: Sequence[int]) -> torch.Tensor:
+def chosen(state: StepOutput, sizes: Sequence[int]) -> torch.Tensor:
     """The latents of each picture's best row."""
     parts = state.latents.split(list(sizes))
     return torch.stack([part[winner(toy.reward(part))] for part in parts])
@@ -44,7 +45,7 @@ def best(made: Callable[[int], Selection], rows: int, eta: float = 0.0) -> torch
     return chosen(state, groups.sizes)
 
 
-def nobody_leaves(moment: Moment) -> None:
+def nobody_leaves(moment: StepState) -> None:
     return None
 
 
@@ -73,9 +74,9 @@ def test_particles_repeat_themselves_and_leave_global_random_numbers_alone(sched
 
 
 def test_rows_of_resampled_particles_say_where_they_began() -> None:
-    generators = generators_of(range(4))
+    generators = make_generators(range(4))
     scheduler = make_scheduler("euler_ancestral", toy.config_of("euler_ancestral"), 20, torch.device("cpu"))
-    noise = start_noise(generators, toy.SHAPE)
+    noise = initial_noise(generators, toy.SHAPE)
     steer = Steer(toy.reward, 0, strength=9.0)
     states = list(denoise(toy.network(), scheduler, noise, generators, select=steer))
     assert states[0].rows == (0, 1, 2, 3)

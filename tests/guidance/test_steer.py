@@ -13,13 +13,13 @@ from clipgen.guidance.steer import (
     systematic,
     weighing_steps,
 )
-from clipgen.sampling.loop import Moment
+from clipgen.sampling.loop import StepState
 
 
-def moment(rewards: list[float], step: int, steps: int = 10) -> Moment:
+def moment(rewards: list[float], step: int, steps: int = 10) -> StepState:
     """A moment whose x0 says its own reward."""
     x0 = torch.tensor(rewards)[:, None, None, None].expand(len(rewards), 1, 2, 2)
-    return Moment(x0, x0, x0, None, 0.5, 0.5, step / steps, step, steps, tuple(range(len(rewards))))
+    return StepState(x0, x0, x0, None, 0.5, 0.5, step / steps, step, steps, tuple(range(len(rewards))))
 
 
 def reward(x0: torch.Tensor) -> torch.Tensor:

@@ -330,11 +330,11 @@ def test_a_head_is_cheaper_than_a_decoder(with_head, pipe):
 def test_it_stops_between_two_passes_of_one_step(pipe, settings):
     asked = []
 
-    def stopped():
+    def is_cancelled():
         asked.append(None)
         return len(asked) > 5
 
-    events = pipe.generate(Settings("a fox in snow", seed=3, **settings), stopped)
+    events = pipe.generate(Settings("a fox in snow", seed=3, **settings), is_cancelled)
     steps = []
     with pytest.raises(Cancelled):
         steps.extend(events)

@@ -9,15 +9,15 @@ import torch
 from clipgen.errors import SettingsError
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.sampling.loop import (
-    Moment,
     Prediction,
+    StepState,
     denoise,
     denoise_with_graph,
-    generators_of,
-    make_scheduler,
-    moment_of,
-    start_noise,
+    initial_noise,
+    make_generators,
+    step_state,
 )
+from clipgen.sampling.make_scheduler import make_scheduler
 from clipgen.sampling.schedulers import SCHEDULERS
 
 CPU = torch.device("cpu")
@@ -35,31 +35,31 @@ HISTORY = {"pndm": 0.5, "deis": 0.03}  # they extrapolate the noise, which a cor
 X0 = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(8))
 
 
-def towards_noise(point):
+def towards_noise(step_input):
     """A network of one multiplication."""
-    output = point.scaled(point.latents) * 0.3
-    return Prediction(output, output, None, point.latents)
+    output = step_input.scale_model_input(step_input.latents) * 0.3
+    return Prediction(output, output, None, step_input.latents)
 
 
-def towards_x0(point):
+def towards_x0(step_input):
     """A perfect network for two pictures."""
-    level, x0 = point.level, X0[: len(point.latents)]
-    noise = (point.latents - level.alpha * x0) / level.sigma
-    output = noise - x0 if point.prediction == "flow" else noise
-    return Prediction(output, output, None, point.latents)
+    level, x0 = step_input.level, X0[: len(step_input.latents)]
+    noise = (step_input.latents - level.alpha * x0) / level.sigma
+    output = noise - x0 if step_input.prediction_type == "flow" else noise
+    return Prediction(output, output, None, step_input.latents)
 
 
 def states(name, seeds, *, config=CONFIG, steps=5, eta=0.0, predict=towards_noise, select=None, **kwargs):
-    generators = generators_of(seeds)
-    noise = start_noise(generators, SHAPE)
+    generators = make_generators(seeds)
+    noise = initial_noise(generators, SHAPE)
     return list(denoise(predict, make_scheduler(name, config, steps, CPU), noise, generators, eta, select, **kwargs))
 
 
 def test_noise_depends_on_the_pictures_seed_alone():
-    both = start_noise(generators_of([3, 4]), SHAPE)
-    assert torch.equal(both[1:], start_noise(generators_of([4]), SHAPE))
+    both = initial_noise(make_generators([3, 4]), SHAPE)
+    assert torch.equal(both[1:], initial_noise(make_generators([4]), SHAPE))
     assert torch.equal(both[:1], torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(3)))
-    assert start_noise(generators_of([2**63 - 1]), SHAPE).isfinite().all()
+    assert initial_noise(make_generators([2**63 - 1]), SHAPE).isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)
@@ -101,7 +101,7 @@ def test_a_correction_of_x0_arrives(name, config):
     added = X0.flip(0) * 0.5
     plain, moved = (
         states(name, [3, 4], config=config, steps=8, predict=predict)
-        for predict in (towards_x0, lambda point: replace(towards_x0(point), correction=added))
+        for predict in (towards_x0, lambda step_input: replace(towards_x0(step_input), correction=added))
     )
     found = moved[-1].latents - plain[-1].latents
     part = float((found * added).sum() / added.square().sum())
@@ -125,15 +125,15 @@ def test_all_noise_anew_from_zero_terminal_snr_is_finite(steps):
 def test_eta_of_a_flow_draws_noise_anew_and_keeps_its_size():
     """Where x0 is 0 the latents are noise of the level's size, whatever part of it is fresh."""
 
-    def noise_alone(point):
-        output = point.latents / point.level.sigma
-        return Prediction(output, output, None, point.latents)
+    def noise_alone(step_input):
+        output = step_input.latents / step_input.level.sigma
+        return Prediction(output, output, None, step_input.latents)
 
     sizes, ends = [], []
     for eta in (0.0, 0.5, 1.0):
-        generators = generators_of(range(64))
+        generators = make_generators(range(64))
         scheduler = make_scheduler("ddim", FLOW, 5, CPU)
-        found = list(denoise(noise_alone, scheduler, start_noise(generators, SHAPE), generators, eta))
+        found = list(denoise(noise_alone, scheduler, initial_noise(generators, SHAPE), generators, eta))
         sizes.append(torch.stack([state.latents.std() for state in found]))
         ends.append(found[2].latents)
     assert torch.allclose(sizes[0][:-1], scheduler.sigmas[1:-1], rtol=0.05)
@@ -147,12 +147,12 @@ def test_eta_of_a_flow_draws_noise_anew_and_keeps_its_size():
 def test_the_loop_is_lazy_and_says_how_far_it_is():
     seen = []
 
-    def predict(point):
-        seen.append(point.progress)
-        return towards_noise(point)
+    def predict(step_input):
+        seen.append(step_input.progress)
+        return towards_noise(step_input)
 
-    generators = generators_of([1])
-    loop = denoise(predict, make_scheduler("ddim", CONFIG, 4, CPU), start_noise(generators, SHAPE), generators)
+    generators = make_generators([1])
+    loop = denoise(predict, make_scheduler("ddim", CONFIG, 4, CPU), initial_noise(generators, SHAPE), generators)
     assert next(loop).timestep > next(loop).timestep
     loop.close()
     assert seen == [0.0, 0.25]
@@ -168,15 +168,15 @@ def test_gradients_stay_the_callers_own():
 def test_a_loss_reaches_the_noise_where_the_caller_wants_it(name):
     """The gradient is the difference quotient along it; `denoise` itself keeps no graph."""
     config = FLOW if name.startswith("flow") else CONFIG
-    start = start_noise(generators_of([3]), SHAPE)
+    start = initial_noise(make_generators([3]), SHAPE)
 
     def loss(noise):
-        found = list(denoise_with_graph(curved, make_scheduler(name, config, 3, CPU), noise, generators_of([5])))
+        found = list(denoise_with_graph(curved, make_scheduler(name, config, 3, CPU), noise, make_generators([5])))
         return found[-1].latents.square().mean()
 
-    def curved(point):
-        output = torch.sin(point.scaled(point.latents))
-        return Prediction(output, output, None, point.latents)
+    def curved(step_input):
+        output = torch.sin(step_input.scale_model_input(step_input.latents))
+        return Prediction(output, output, None, step_input.latents)
 
     noise = start.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(noise), noise)
@@ -184,7 +184,7 @@ def test_a_loss_reaches_the_noise_where_the_caller_wants_it(name):
     with torch.no_grad():
         slope = (loss(start + along) - loss(start - along)) / 2e-2
     assert float(gradient.norm()) == pytest.approx(float(slope), rel=0.01)
-    last = list(denoise(curved, make_scheduler(name, config, 3, CPU), noise, generators_of([5])))[-1]
+    last = list(denoise(curved, make_scheduler(name, config, 3, CPU), noise, make_generators([5])))[-1]
     assert not last.latents.requires_grad
 
 
@@ -195,7 +195,7 @@ def test_x0_of_the_last_ddim_step_is_where_it_ends():
 
 def at_step(step, rows):
     """A selection of those rows after one step."""
-    return lambda moment: torch.tensor(rows) if moment.step == step else None
+    return lambda moment: torch.tensor(rows) if moment.index == step else None
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)
@@ -223,11 +223,11 @@ def test_copies_of_a_row_part_by_their_own_noise_and_the_first_goes_on_as_it_was
 
 def test_copies_of_a_copy_draw_noise_of_their_own():
     """The seeds follow from each generator's own, so no two slots ever share one."""
-    twice = states("euler_ancestral", [3], steps=6, select=lambda m: torch.tensor([0, 0]) if m.step == 0 else None)
+    twice = states("euler_ancestral", [3], steps=6, select=lambda m: torch.tensor([0, 0]) if m.index == 0 else None)
     assert not torch.equal(twice[-1].latents[0], twice[-1].latents[1])
     again = {0: [0, 0], 2: [0, 1, 0, 1]}
     found = states(
-        "euler_ancestral", [3], steps=6, select=lambda m: torch.tensor(again[m.step]) if m.step in again else None
+        "euler_ancestral", [3], steps=6, select=lambda m: torch.tensor(again[m.index]) if m.index in again else None
     )[-1].latents
     assert torch.equal(found[:2], twice[-1].latents)
     assert all(not torch.equal(found[a], found[b]) for a in range(4) for b in range(a))
@@ -235,7 +235,7 @@ def test_copies_of_a_copy_draw_noise_of_their_own():
 
 def test_copies_of_two_rows_draw_different_noise():
     """SA Solver draws none at first, so that two rows of one start are one picture when they are copied."""
-    start, generators = start_noise(generators_of([3]), SHAPE).repeat(2, 1, 1, 1), generators_of([3, 4])
+    start, generators = initial_noise(make_generators([3]), SHAPE).repeat(2, 1, 1, 1), make_generators([3, 4])
     scheduler = make_scheduler("sa_solver", CONFIG, 8, CPU)
     found = list(denoise(towards_noise, scheduler, start, generators, select=at_step(0, [0, 0, 1, 1])))
     assert torch.equal(found[0].latents[0], found[0].latents[2])
@@ -248,15 +248,15 @@ def test_copies_under_a_deterministic_scheduler_stay_one():
 
 
 def test_a_selection_sees_the_moment_of_each_step_and_the_seeds_of_its_rows():
-    seen: list[Moment] = []
+    seen: list[StepState] = []
 
     def select(moment):
         seen.append(moment)
-        return torch.tensor([2, 0]) if moment.step == 1 else None
+        return torch.tensor([2, 0]) if moment.index == 1 else None
 
     found = states("ddim", [3, 4, 5], steps=4, select=select, image_seeds=[30, 40, 50])
     assert [moment.image_seeds for moment in seen] == [(30, 40, 50), (30, 40, 50), (50, 30), (50, 30)]
-    assert [(moment.step, moment.steps, moment.progress) for moment in seen] == [(k, 4, k / 4) for k in range(4)]
+    assert [(moment.index, moment.steps, moment.progress) for moment in seen] == [(k, 4, k / 4) for k in range(4)]
     assert torch.equal(seen[3].latents, found[2].latents)
     assert torch.equal(seen[3].x0, found[3].x0)
     assert torch.allclose(seen[3].alpha ** 2 + torch.tensor(seen[3].sigma) ** 2, torch.tensor(1.0))
@@ -284,10 +284,10 @@ def test_what_the_network_is_told_goes_along_with_the_rows():
 
 def test_a_moment_takes_the_seeds_of_the_rows_at_its_point():
     points = []
-    states("ddim", [3, 4], steps=2, predict=lambda point: points.append(point) or towards_noise(point))
+    states("ddim", [3, 4], steps=2, predict=lambda step_input: points.append(step_input) or towards_noise(step_input))
     told = towards_noise(points[0])
-    assert moment_of(replace(points[0], rows=(1,)), told, [3, 4]).image_seeds == (4,)
-    assert moment_of(replace(points[0], rows=None), told, [3, 4]).image_seeds == (3, 4)
+    assert step_state(replace(points[0], rows=(1,)), told, [3, 4]).image_seeds == (4,)
+    assert step_state(replace(points[0], rows=None), told, [3, 4]).image_seeds == (3, 4)
 
 
 @pytest.mark.parametrize(

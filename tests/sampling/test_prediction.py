@@ -6,23 +6,25 @@ import tiny
 import torch
 
 from clipgen.errors import ModelError, SettingsError
-from clipgen.sampling.loop import make_scheduler
+from clipgen.sampling.make_scheduler import make_scheduler
 from clipgen.sampling.prediction import (
-    AFTER_THE_STEP,
+    CORRECTED_AFTER_STEP,
     FLOW_MATCHING,
-    PREDICTIONS,
+    PREDICTION_TYPES,
     NoiseLevel,
-    check_prediction,
     inject,
-    levels_of_step,
     noise_level,
+    read_prediction_type,
     recover_x0,
     shift_after_step,
+    step_noise_levels,
 )
 from clipgen.sampling.schedulers import SCHEDULERS
 
 CPU = torch.device("cpu")
-CASES = [(name, prediction) for name, spec in SCHEDULERS.items() for prediction in PREDICTIONS if spec.runs(prediction)]
+CASES = [
+    (name, prediction) for name, spec in SCHEDULERS.items() for prediction in PREDICTION_TYPES if spec.runs(prediction)
+]
 
 
 def scheduler_of(name, prediction, steps):
@@ -111,7 +113,7 @@ def test_zero_terminal_snr_begins_with_pure_noise(name):
     assert torch.allclose(moved, 2 * x0, atol=2e-3)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 def test_half_precision_outputs_are_computed_in_float32_and_come_back_in_their_own(prediction):
     output, ones = torch.ones(1, dtype=torch.float16), torch.ones(1)
     level = NoiseLevel(0.5, 0.8)
@@ -127,13 +129,13 @@ def test_after_the_step_pndm_is_where_an_injection_would_have_put_it(steps):
     ddim = make_scheduler("ddim", {**tiny.BETAS, "set_alpha_to_one": False}, steps, CPU)
     sample, output, correction = drawn(5), drawn(6), drawn(7)
     for index in (0, steps):  # the first and the last step; the one after the first repeats it
-        start, end = levels_of_step(pndm, index)
+        start, end = step_noise_levels(pndm, index)
         timestep = pndm.timesteps[index]
         plain = ddim.step(output, timestep, sample).prev_sample
         moved = ddim.step(inject(output, correction, start, "epsilon"), timestep, sample).prev_sample
         assert torch.allclose(plain + shift_after_step(correction, start, end), moved, atol=1e-5)
-    assert levels_of_step(pndm, 1) == levels_of_step(pndm, 0)
-    assert levels_of_step(pndm, 2)[0] == levels_of_step(pndm, 1)[1]
+    assert step_noise_levels(pndm, 1) == step_noise_levels(pndm, 0)
+    assert step_noise_levels(pndm, 2)[0] == step_noise_levels(pndm, 1)[1]
 
 
 def test_after_the_step_lms_is_where_an_injection_would_have_put_it():
@@ -148,8 +150,8 @@ def test_after_the_step_lms_is_where_an_injection_would_have_put_it():
         level = noise_level(scheduler, timestep)
         told = inject(output, correction, level, "epsilon") if injected else output
         ends.append(scheduler.step(told, timestep, sample, order=1).prev_sample)
-    assert torch.allclose(ends[0] + shift_after_step(correction, *levels_of_step(scheduler, 0)), ends[1], atol=1e-5)
-    assert "LMSDiscreteScheduler" in AFTER_THE_STEP
+    assert torch.allclose(ends[0] + shift_after_step(correction, *step_noise_levels(scheduler, 0)), ends[1], atol=1e-5)
+    assert "LMSDiscreteScheduler" in CORRECTED_AFTER_STEP
 
 
 @pytest.mark.parametrize("made", [diffusers.EDMEulerScheduler, diffusers.IPNDMScheduler, diffusers.TCDScheduler])
@@ -162,11 +164,11 @@ def test_a_scheduler_that_cannot_be_guided_is_named_with_those_that_can(made):
 
 
 def test_predictions_that_cannot_work_are_refused():
-    assert check_prediction({}) == "epsilon"
-    assert check_prediction(tiny.ZERO_TERMINAL) == "v_prediction"
-    assert check_prediction({"prediction_type": "flow_prediction"}) == "flow"
-    assert all(check_prediction({"_class_name": name}) == "flow" for name in FLOW_MATCHING)
+    assert read_prediction_type({}) == "epsilon"
+    assert read_prediction_type(tiny.ZERO_TERMINAL) == "v_prediction"
+    assert read_prediction_type({"prediction_type": "flow_prediction"}) == "flow"
+    assert all(read_prediction_type({"_class_name": name}) == "flow" for name in FLOW_MATCHING)
     with pytest.raises(ModelError, match=r"'score' is not known\. Works: epsilon, v_prediction, sample, flow\."):
-        check_prediction({"prediction_type": "score"})
+        read_prediction_type({"prediction_type": "score"})
     with pytest.raises(ModelError, match="pure noise has no x0"):
-        check_prediction({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
+        read_prediction_type({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})

@@ -9,7 +9,7 @@ import pytest
 import torch
 import toy
 
-from clipgen.sampling.loop import Correction, Point, PredictNoise, moment_of
+from clipgen.sampling.loop import Correction, PredictNoise, StepInput, step_state
 from clipgen.sampling.prediction import NoiseLevel
 from clipgen.sampling.schedulers import SCHEDULERS
 
@@ -22,9 +22,9 @@ NOISY = ["euler_ancestral", "ddpm", "sa_solver"]
 def guided(correction: Correction, network: PredictNoise | None = None) -> PredictNoise:
     plain = network or toy.network()
 
-    def predict(point):
-        told = plain(point)
-        return replace(told, correction=correction(moment_of(point, told, range(1000))))
+    def predict(step_input):
+        told = plain(step_input)
+        return replace(told, correction=correction(step_state(step_input, told, range(1000))))
 
     return predict
 
@@ -116,10 +116,10 @@ def test_a_gradient_through_the_denoiser_leaves_the_cheating_direction():
     """Its Jacobian is (alpha / sigma^2) Cov[x0 | x], small wherever the data is narrow."""
     latents = torch.randn(32, *toy.SHAPE, generator=torch.Generator().manual_seed(3))
     level = NoiseLevel(math.sqrt(0.5), math.sqrt(0.5))
-    point = Point(latents, lambda x: x, torch.tensor(500), level, "epsilon", 5, 10)
+    step_input = StepInput(latents, lambda x: x, torch.tensor(500), level, "epsilon", 5, 10)
     with torch.no_grad():
-        told = toy.network(scale=4.0, with_graph=lambda at: True)(point)
-        moment = moment_of(point, told, range(32))
+        told = toy.network(scale=4.0, with_graph=lambda at: True)(step_input)
+        moment = step_state(step_input, told, range(32))
     fast = toy.reward_gradient(moment.x0)
     (through,) = torch.autograd.grad(moment.x0_cond, told.latents, fast)
     outside = [float(each.flatten(1)[:, toy.INSIDE :].norm() / each.norm()) for each in (fast, through)]

@@ -15,7 +15,7 @@ from clipgen import history
 from clipgen.compare import MOST, more
 from clipgen.image_file import read_settings
 from clipgen.report.comparison import UNCLEAR, Opinion, Row, against, averaged, verdicts
-from clipgen.settings.settings import STEERING_FIELDS
+from clipgen.settings.settings import GUIDANCE_FIELDS
 
 from ..conftest import Run
 from ..test_interrupt import signal_after
@@ -207,7 +207,7 @@ class TestFiles:
         run(*FOX, "-o", "a.png")
         run(*FOX, "-o", "b.png", "-c", "0.5")
         ran = run("compare", "a.png", "b.png", "--judge", siglip, "--json")
-        assert ran.data["settings"].keys() == {"guidance", "clip_guidance_scale", *STEERING_FIELDS}
+        assert ran.data["settings"].keys() == {"guidance", "clip_guidance_scale", *GUIDANCE_FIELDS}
         assert ran.data["settings"]["guidance"] == {"left": "off", "right": "clip"}
         expected = np.abs(level("a.png") - level("b.png")).mean()
         assert ran.data["mean_pixel_difference"] == pytest.approx(expected, rel=1e-5)

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from clipgen import Pipeline, Settings, SettingsError
-from clipgen.guidance.backward import is_quantised
+from clipgen.guidance.quantisation import is_quantised
 
 REFUSED = r"^through_unet needs a denoiser that back-propagates; '.+' is quantised\. Use through_unet=false\.$"
 

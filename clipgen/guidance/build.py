@@ -15,14 +15,21 @@ from clipgen.clip.score import Score
 from clipgen.families import Family
 from clipgen.guidance.clip_gradient import ClipGradient, corrected
 from clipgen.guidance.guard import overoptimised, survival, vae_round_trip
-from clipgen.guidance.guide import Encoders, Guide, LoadEncoder, Reward, encoders_of, guide_of
-from clipgen.guidance.guide_decoder import Decoding, guide_decoder
-from clipgen.guidance.latent_gradient import LatentGradient, latent_head_for
+from clipgen.guidance.latent_decoder import LatentModel, latent_decoder
+from clipgen.guidance.latent_gradient import LatentGradient, choose_latent_head
 from clipgen.guidance.optimise import Optimise, check_few_steps
 from clipgen.guidance.pick import Pick, candidate_seeds, winner
 from clipgen.guidance.steer import Steer, check_draws_noise
-from clipgen.sampling.cancellation import Stopped, heeding, never
-from clipgen.sampling.loop import Point, PredictNoise, State
+from clipgen.guidance.targets import (
+    ClipTarget,
+    GuidanceEncoders,
+    LoadEncoder,
+    Reward,
+    build_clip_target,
+    choose_encoders,
+)
+from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
+from clipgen.sampling.loop import PredictNoise, StepInput, StepOutput
 from clipgen.settings.settings import Note, Settings
 
 FILLED = "with_defaults fills what the model decides"
@@ -37,22 +44,22 @@ def check_guidance(settings: Settings, model: str, prediction: str) -> None:
 
 
 @torch.no_grad()
-def gradient_of(
+def build_clip_gradient(
     settings: Settings,
-    encoders: Encoders,
-    family: Decoding,
+    encoders: GuidanceEncoders,
+    family: LatentModel,
     texts: Sequence[str],
     head: LatentHead | None = None,
-    stopped: Stopped = never,
+    is_cancelled: IsCancelled = never_cancelled,
 ) -> ClipGradient:
     """Returns the correction of guidance `clip` for a batch with those texts, by a latent head if one is given.
 
-    Settings must be filled: `Settings.with_defaults`. Each look raises Cancelled once `stopped` says so.
+    Settings must be filled: `Settings.with_defaults`. Each look raises Cancelled once `is_cancelled` says so.
     """
     assert settings.guide_decoder is not None, FILLED
     assert settings.cutouts is not None, FILLED
     assert settings.guidance_every is not None, FILLED
-    guides = [guide_of(encoder, texts, settings) for encoder in encoders.guides]
+    guides = [build_clip_target(encoder, texts, settings) for encoder in encoders.guides]
     when: dict[str, Any] = {
         "scale": settings.clip_guidance_scale,
         "start": settings.guidance_start,
@@ -63,16 +70,16 @@ def gradient_of(
         return LatentGradient(guides[0], head, **when)
     return ClipGradient(
         guides,
-        heeding(guide_decoder(family, settings.guide_decoder, encoders.guides[0].image_size), stopped),
+        with_cancellation(latent_decoder(family, settings.guide_decoder, encoders.guides[0].image_size), is_cancelled),
         cutouts=settings.cutouts,
         through_unet=settings.through_unet,
-        two_key=None if encoders.second is None else guide_of(encoders.second, texts, settings),
+        two_key=None if encoders.second is None else build_clip_target(encoders.second, texts, settings),
         **when,
     )
 
 
 @dataclass(frozen=True)
-class Steering:
+class Guidance:
     """What guidance does to one batch; without a correction, a selection and an ascent nothing.
 
     `seeds` are those of the rows that start: a picture's own, or those of the candidates for the batch's one picture,
@@ -85,30 +92,32 @@ class Steering:
     selection: Pick | Steer | None = None
     reward: Reward | None = None
     ascent: Optimise | None = None
-    guide: Guide | None = None
+    guide: ClipTarget | None = None
     own_guides: bool = False
     family: Family | None = None
 
-    def shown(self, state: State) -> State:
+    def preview_rows(self, state: StepOutput) -> StepOutput:
         """Returns a state with one row a picture: the first candidate stands for the others."""
         if self.selection is None:
             return state
         return replace(state, latents=state.latents[:1], x0=state.x0[:1], rows=state.rows[:1])
 
     @torch.no_grad()
-    def chosen(self, state: State) -> tuple[Tensor, tuple[int, ...]]:
+    def best_rows(self, state: StepOutput) -> tuple[Tensor, tuple[int, ...]]:
         """Returns the finished latents [B, C, h, w], one row a picture, and the seeds that they began with."""
         if self.reward is None:
             return state.latents, self.seeds
         best = 0 if len(state.latents) == 1 else winner(self.reward(state.latents))
         return state.latents[best : best + 1], (self.seeds[state.rows[best]],)
 
-    def wants_graph(self, point: Point) -> bool:
+    def needs_graph(self, step_input: StepInput) -> bool:
         """Tells whether the conditional prediction of a step must keep its graph."""
         correction = self.correction
-        return correction is not None and correction.through_unet and correction.active(point.index, point.steps)
+        return (
+            correction is not None and correction.through_unet and correction.active(step_input.index, step_input.steps)
+        )
 
-    def guided(self, predict: PredictNoise) -> PredictNoise:
+    def apply_to(self, predict: PredictNoise) -> PredictNoise:
         """Returns the prediction with the correction in it."""
         return predict if self.correction is None else corrected(predict, self.correction, self.seeds)
 
@@ -116,7 +125,7 @@ class Steering:
         """Returns what is to be said of the whole batch."""
         return [] if self.correction is None else self.correction.notes()
 
-    def survived(self, pixels: Tensor, image_seeds: Sequence[int]) -> list[Note | None]:
+    def check_survival(self, pixels: Tensor, image_seeds: Sequence[int]) -> list[Note | None]:
         """Returns for each picture [B, 3, H, W] a warning if little of its gain outlives changes that nobody sees.
 
         The gain is counted from the first look of what climbs. None for all where nothing guards or nothing climbed.
@@ -129,7 +138,7 @@ class Steering:
         found = survival(pixels, self.guide.similarity, baseline.to(pixels), vae_round_trip(self.family))
         return overoptimised(found)
 
-    def graded(self, scores: Sequence[Score] | None, image_seeds: Sequence[int]) -> Sequence[Score] | None:
+    def add_curves(self, scores: Sequence[Score] | None, image_seeds: Sequence[int]) -> Sequence[Score] | None:
         """Returns scores with the curve of their picture, and saying so where the CLIP that gives them has steered."""
         if scores is None or not self.own_guides:
             return scores
@@ -144,7 +153,7 @@ class Steering:
         return () if climbs is None else climbs.curve(image_seed)
 
 
-def steering_of(
+def build_guidance(
     settings: Settings,
     family: Family,
     texts: Sequence[str],
@@ -153,29 +162,31 @@ def steering_of(
     own: ClipEncoder | None,
     model: str,
     load: LoadEncoder,
-    stopped: Stopped = never,
-) -> Steering:
+    is_cancelled: IsCancelled = never_cancelled,
+) -> Guidance:
     """Returns the steering of a batch whose pictures have these texts and seeds; `own` is the model's own CLIP.
 
     Raises SettingsError, ImageFileError, and what `load` raises for a CLIP that is not there. Each of its looks at
-    latents raises Cancelled once `stopped` says so.
+    latents raises Cancelled once `is_cancelled` says so.
     """
     methods = settings.guidance.split("+")
     if methods == ["off"]:
-        return Steering(tuple(seeds))
-    encoders = encoders_of(settings, own, model, load)
-    guide, head = _first_guide(encoders, texts, settings), latent_head_for(settings, encoders, family, own)
-    steering = Steering(
+        return Guidance(tuple(seeds))
+    encoders = choose_encoders(settings, own, model, load)
+    guide, head = _first_guide(encoders, texts, settings), choose_latent_head(settings, encoders, family, own)
+    steering = Guidance(
         tuple(seeds),
-        correction=gradient_of(settings, encoders, family, texts, head, stopped) if "clip" in methods else None,
+        correction=(
+            build_clip_gradient(settings, encoders, family, texts, head, is_cancelled) if "clip" in methods else None
+        ),
         guide=guide,
         own_guides=own in encoders.guides,
         family=family if settings.guard == "survival" and head is None else None,  # a guess is no baseline
     )
     assert settings.guide_decoder is not None, FILLED
     name = "auto" if head is not None else settings.guide_decoder
-    decode = heeding(guide_decoder(family, name, guide.encoder.image_size), stopped)
-    finish = heeding(family.decode, stopped)
+    decode = with_cancellation(latent_decoder(family, name, guide.encoder.image_size), is_cancelled)
+    finish = with_cancellation(family.decode, is_cancelled)
     if "optimise" in methods:
         return replace(steering, ascent=Optimise(guide, decode, seeds, settings.iterations))
     if "pick" in methods:
@@ -187,12 +198,12 @@ def steering_of(
     return steering
 
 
-def _choosing(steering: Steering, selection: Pick | Steer, rows: int, reward: Reward) -> Steering:
+def _choosing(steering: Guidance, selection: Pick | Steer, rows: int, reward: Reward) -> Guidance:
     """Returns a steering of one picture in which so many rows compete; the finished ones are decoded in full."""
     seeds = candidate_seeds(steering.seeds[0], rows)
     return replace(steering, seeds=seeds, selection=selection, reward=reward)
 
 
 @torch.no_grad()
-def _first_guide(encoders: Encoders, texts: Sequence[str], settings: Settings) -> Guide:
-    return guide_of(encoders.guides[0], texts, settings)
+def _first_guide(encoders: GuidanceEncoders, texts: Sequence[str], settings: Settings) -> ClipTarget:
+    return build_clip_target(encoders.guides[0], texts, settings)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.errors import SettingsError
-from clipgen.guidance.guide import Decode
+from clipgen.guidance.targets import Decode
 
 
-class Decoding(Protocol):
+class LatentModel(Protocol):
     """What a guide decoder asks of a model: the part of a Family that turns latents into pictures."""
 
     latent_rgb: Tensor | None
@@ -32,16 +32,16 @@ class Decoding(Protocol):
 
 
 PATCHES, PATCH = 256, 2  # even patches of latents that a model's colours are fitted to, and their side
-_FITTED: WeakKeyDictionary[Decoding, tuple[Tensor, Tensor]] = WeakKeyDictionary()  # for as long as the model lives
+_FITTED: WeakKeyDictionary[LatentModel, tuple[Tensor, Tensor]] = WeakKeyDictionary()  # for as long as the model lives
 
 
-def guide_decoder(family: Decoding, name: str, side: int) -> Decode:
+def latent_decoder(family: LatentModel, name: str, side: int) -> Decode:
     """Returns a model's guide decoder of that name, `auto` its first; `side` is that of CLIP's input in pixels.
 
     `linear` decodes a little, once, where the model brings no matrix of its colours. Raises SettingsError naming the
     guide decoders this model has.
     """
-    makers = guide_decoders(family)
+    makers = available_decoders(family)
     if name != "auto" and name not in makers:
         works = ("auto", *makers)
         line = f"guide_decoder '{name[:60]}' is none of this model's. Works: {', '.join(works)}."
@@ -49,7 +49,7 @@ def guide_decoder(family: Decoding, name: str, side: int) -> Decode:
     return makers[next(iter(makers)) if name == "auto" else name](family, side)
 
 
-def guide_decoders(family: Decoding) -> dict[str, Callable[[Decoding, int], Decode]]:
+def available_decoders(family: LatentModel) -> dict[str, Callable[[LatentModel, int], Decode]]:
     """Returns what makes each guide decoder that a model carries, the one that `auto` takes first.
 
     tiny: its own AutoencoderTiny; linear: latents to colours by a matrix, before pooled if the model brings one;
@@ -60,7 +60,7 @@ def guide_decoders(family: Decoding) -> dict[str, Callable[[Decoding, int], Deco
     return {**tiny, **by_matrix, "pooled": _pooled, "linear": _linear, "full": _full}
 
 
-def _full(family: Decoding, side: int) -> Decode:
+def _full(family: LatentModel, side: int) -> Decode:
     """Returns the model's decoder; one in float16, where gradients vanish, is copied to float32."""
     if family.vae.dtype != torch.float16:
         return family.decode
@@ -69,7 +69,7 @@ def _full(family: Decoding, side: int) -> Decode:
     return twin.decode
 
 
-def _pooled(family: Decoding, side: int) -> Decode:
+def _pooled(family: LatentModel, side: int) -> Decode:
     """Returns the model's decoder on latents averaged to about as many as decode to what CLIP takes in."""
     decode, enough = _full(family, side), family.latent_shape(side, side)[1]
 
@@ -80,7 +80,7 @@ def _pooled(family: Decoding, side: int) -> Decode:
     return pooled
 
 
-def _linear(family: Decoding, side: int) -> Decode:
+def _linear(family: LatentModel, side: int) -> Decode:
     given = family.latent_rgb
     if given is None and family not in _FITTED:
         _FITTED[family] = fit_colours(family)
@@ -94,7 +94,7 @@ def _linear(family: Decoding, side: int) -> Decode:
 
 
 @torch.no_grad()
-def fit_colours(family: Decoding) -> tuple[Tensor, Tensor]:
+def fit_colours(family: LatentModel) -> tuple[Tensor, Tensor]:
     """Returns the matrix [C, 3] and offset [3] from latents to colours, -1 to 1, that fit a decoder best.
 
     Fitted by least squares to patches of one even latent each, of unit variance. So fitted it explains 88 % of the

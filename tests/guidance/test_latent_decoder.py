@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from clipgen.errors import SettingsError
 from clipgen.families import LAYOUTS, load_family
-from clipgen.guidance.guide_decoder import fit_colours, guide_decoder, guide_decoders
+from clipgen.guidance.latent_decoder import available_decoders, fit_colours, latent_decoder
 from clipgen.models import find_model, preflight
 
 
@@ -34,18 +34,18 @@ def latents(*shape):
 
 
 def test_auto_takes_the_first_a_model_has(with_tiny, with_matrix):
-    assert list(guide_decoders(with_tiny)) == ["tiny", "pooled", "linear", "full"]
-    assert list(guide_decoders(with_matrix)) == ["linear", "pooled", "full"]
+    assert list(available_decoders(with_tiny)) == ["tiny", "pooled", "linear", "full"]
+    assert list(available_decoders(with_matrix)) == ["linear", "pooled", "full"]
     x0 = latents(1, 8, 8, 8)
-    assert torch.equal(guide_decoder(with_tiny, "auto", 32)(x0), with_tiny.decode(x0))
+    assert torch.equal(latent_decoder(with_tiny, "auto", 32)(x0), with_tiny.decode(x0))
     x0 = latents(1, 4, 16, 16)
-    assert guide_decoder(with_matrix, "auto", 32)(x0).shape == (1, 3, 16, 16)
+    assert latent_decoder(with_matrix, "auto", 32)(x0).shape == (1, 3, 16, 16)
 
 
 @pytest.mark.parametrize("name", ["tiny", "latent", "wide"])
 def test_a_decoder_that_a_model_lacks_is_refused_in_one_line(with_matrix, name):
     with pytest.raises(SettingsError) as error:
-        guide_decoder(with_matrix, name, 32)
+        latent_decoder(with_matrix, name, 32)
     line = f"guide_decoder '{name}' is none of this model's. Works: auto, linear, pooled, full."
     assert (str(error.value), error.value.field) == (line, "guide_decoder")
     assert error.value.allowed == ["auto", "linear", "pooled", "full"]
@@ -54,7 +54,7 @@ def test_a_decoder_that_a_model_lacks_is_refused_in_one_line(with_matrix, name):
 @pytest.mark.parametrize("name", ["tiny", "pooled", "linear", "full"])
 def test_gradients_come_back_to_every_latent(with_tiny, name):
     x0 = latents(2, 8, 8, 12).requires_grad_()
-    pixels = guide_decoder(with_tiny, name, 32)(x0)
+    pixels = latent_decoder(with_tiny, name, 32)(x0)
     (gradient,) = torch.autograd.grad(pixels.square().sum(), x0)
     assert (gradient.abs().sum(dim=1) > 0).all()
     assert pixels.shape[-1] / pixels.shape[-2] == pytest.approx(12 / 8)
@@ -62,7 +62,7 @@ def test_gradients_come_back_to_every_latent(with_tiny, name):
 
 @pytest.mark.parametrize(("side", "shape"), [(8, (32, 64)), (16, (32, 64)), (12, (32, 64)), (64, (32, 64))])
 def test_pooled_decodes_about_the_size_that_clip_sees(with_matrix, side, shape):
-    pixels = guide_decoder(with_matrix, "pooled", side)(latents(1, 4, 16, 32))
+    pixels = latent_decoder(with_matrix, "pooled", side)(latents(1, 4, 16, 32))
     cells = max(1, 16 // (side // 2))
     assert pixels.shape[-2:] == tuple(2 * -(-(size // 2) // cells) for size in shape)
     assert min(pixels.shape[-2:]) >= min(side, 32)
@@ -70,15 +70,15 @@ def test_pooled_decodes_about_the_size_that_clip_sees(with_matrix, side, shape):
 
 def test_latents_as_small_as_clips_input_are_not_pooled(with_matrix):
     x0 = latents(1, 4, 16, 16)
-    assert torch.equal(guide_decoder(with_matrix, "pooled", 32)(x0), with_matrix.decode(x0))
+    assert torch.equal(latent_decoder(with_matrix, "pooled", 32)(x0), with_matrix.decode(x0))
     halved = F.interpolate(x0, scale_factor=0.5, mode="area")
-    assert torch.equal(guide_decoder(with_matrix, "pooled", 16)(x0), with_matrix.decode(halved))
+    assert torch.equal(latent_decoder(with_matrix, "pooled", 16)(x0), with_matrix.decode(halved))
 
 
 def test_linear_is_the_models_own_matrix(with_matrix):
     x0 = latents(1, 4, 16, 16)
     colours = torch.einsum("bchw,cr->brhw", x0, with_matrix.latent_rgb) / 2 + 0.5
-    assert torch.allclose(guide_decoder(with_matrix, "linear", 32)(x0), colours, atol=1e-6)
+    assert torch.allclose(latent_decoder(with_matrix, "linear", 32)(x0), colours, atol=1e-6)
 
 
 @dataclass(eq=False)
@@ -105,7 +105,7 @@ def test_colours_that_nobody_gave_are_fitted(with_tiny):
     assert torch.allclose(offset, affine.offset, atol=1e-5)
     x0 = latents(2, 16, 8, 8)
     small = F.avg_pool2d(affine.decode(x0), 8)
-    assert torch.allclose(guide_decoder(affine, "linear", 32)(x0), small, atol=1e-5)
+    assert torch.allclose(latent_decoder(affine, "linear", 32)(x0), small, atol=1e-5)
 
 
 def test_the_fit_repeats_itself_and_leaves_the_global_generator_alone(with_tiny):
@@ -118,7 +118,7 @@ def test_a_float16_decoder_guides_in_float32_and_stays_itself(tiny_v, with_tiny)
     half = family_of(tiny_v)
     half.vae.half()
     x0 = latents(1, 8, 8, 8)
-    assert torch.allclose(guide_decoder(half, "tiny", 32)(x0), with_tiny.decode(x0), atol=1e-2)
+    assert torch.allclose(latent_decoder(half, "tiny", 32)(x0), with_tiny.decode(x0), atol=1e-2)
     assert half.vae.dtype == torch.float16
 
 
@@ -132,7 +132,7 @@ def test_colours_are_fitted_once_for_each_model(with_tiny):
 
     for offset in (torch.zeros(3), torch.ones(3)):
         family = Counted(0.05 * latents(16, 3), offset, with_tiny.vae)
-        twice = [guide_decoder(family, "linear", 32)(latents(1, 16, 4, 4)) for _ in range(2)]
+        twice = [latent_decoder(family, "linear", 32)(latents(1, 16, 4, 4)) for _ in range(2)]
         assert torch.equal(*twice)
         assert float(twice[0].mean()) == pytest.approx(0.5 + float(offset.mean()) / 2, abs=0.1)
     assert len(calls) == 2

@@ -12,7 +12,7 @@ from clipgen.errors import SettingsError
 QUANTISERS = ("bitsandbytes", "optimum.quanto", "quanto", "torchao", "diffusers.quantizers", "torch.ao.nn.quantized")
 
 
-def check_backward(denoiser: Any, model: str) -> None:
+def check_back_propagation(denoiser: Any, model: str) -> None:
     """Raises SettingsError for a denoiser that `through_unet` cannot send CLIP's gradient through."""
     if isinstance(denoiser, Module) and is_quantised(denoiser):
         raise SettingsError(

@@ -20,7 +20,7 @@ Reward = Callable[[Tensor], Tensor]  # latents [B, C, h, w] -> how well each fit
 
 
 @dataclass(frozen=True)
-class Guide:
+class ClipTarget:
     """One CLIP and what pictures are to look like to it.
 
     `targets` [B, T, D] are unit vectors, row b for picture b, or [1, T, D] for all; `weights` [T], negative = away.
@@ -51,14 +51,14 @@ class Guide:
 
 
 @dataclass(frozen=True)
-class Encoders:
+class GuidanceEncoders:
     """The CLIPs of a run: those that guide, and the second key that may veto them."""
 
     guides: tuple[ClipEncoder, ...]
     second: ClipEncoder | None = None
 
 
-def encoders_of(settings: Settings, own: ClipEncoder | None, model: str, load: LoadEncoder) -> Encoders:
+def choose_encoders(settings: Settings, own: ClipEncoder | None, model: str, load: LoadEncoder) -> GuidanceEncoders:
     """Returns the CLIPs that settings name, else the model's own; `two-key` takes the last one named as its second key.
 
     Raises SettingsError where there is none, and what `load` raises.
@@ -74,10 +74,10 @@ def encoders_of(settings: Settings, own: ClipEncoder | None, model: str, load: L
             "such as openai/clip-vit-base-patch32",
             field="clip_models",
         )
-    return Encoders(guides or (own,) if own is not None else guides, second)
+    return GuidanceEncoders(guides or (own,) if own is not None else guides, second)
 
 
-def guide_of(encoder: ClipEncoder, texts: Sequence[str], settings: Settings) -> Guide:
+def build_clip_target(encoder: ClipEncoder, texts: Sequence[str], settings: Settings) -> ClipTarget:
     """Returns what an encoder is to see: each picture's text, and the texts and pictures that settings add.
 
     Without words it is the picture that is varied. Raises ImageFileError for a picture that cannot be opened.
@@ -91,4 +91,4 @@ def guide_of(encoder: ClipEncoder, texts: Sequence[str], settings: Settings) -> 
         prompts = encoder.image_features(read_pixels(split_target(settings.vary)[0])).expand_as(prompts)
     targets = torch.stack([prompts, *(vector.expand_as(prompts) for vector in extra)], dim=1)
     weights = torch.tensor([1.0, *(weight for _, weight in (*words, *pictures))], device=targets.device)
-    return Guide(encoder, targets, weights)
+    return ClipTarget(encoder, targets, weights)
