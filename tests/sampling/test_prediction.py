@@ -168,7 +168,7 @@ def test_predictions_that_cannot_work_are_refused():
     assert read_prediction_type(tiny.ZERO_TERMINAL) == "v_prediction"
     assert read_prediction_type({"prediction_type": "flow_prediction"}) == "flow"
     assert all(read_prediction_type({"_class_name": name}) == "flow" for name in FLOW_MATCHING)
-    with pytest.raises(ModelError, match=r"'score' is not known\. Works: epsilon, v_prediction, sample, flow\."):
+    with pytest.raises(ModelError, match=r"'score' is not supported\. Works: epsilon, v_prediction, sample, flow\."):
         read_prediction_type({"prediction_type": "score"})
     with pytest.raises(ModelError, match="pure noise has no x0"):
         read_prediction_type({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
