@@ -49,7 +49,8 @@ def _split_drawings(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\([^)]*\)|.\ufe0f?(?:\u200d.\ufe0f?)*", text))
 
 
-def _plural(name: str) -> str:
+def regular_plural(name: str) -> str:
+    """Returns the plural of a name by the rules of English spelling."""
     if name.endswith(("s", "x", "ch", "sh")):
         return name + "es"
     if name.endswith("y") and name[-2] not in "aeiou":
@@ -66,7 +67,7 @@ def concepts() -> dict[str, Concept]:
             continue
         name, drawings, plural, synonyms, tier, stance, *hues = line.split("|")
         found[name] = Concept(
-            name, _split_drawings(drawings), plural or _plural(name), tuple(filter(None, synonyms.split(","))),
+            name, _split_drawings(drawings), plural or regular_plural(name), tuple(filter(None, synonyms.split(","))),
             int(tier), stance, (hues[0], hues[1]),
         )  # fmt: skip
     return found

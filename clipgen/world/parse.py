@@ -51,7 +51,7 @@ class ParsedCaption:
 
 
 @cache
-def _phrases() -> dict[str, tuple[Meaning, ...]]:
+def phrases() -> dict[str, tuple[Meaning, ...]]:
     """Returns every phrase of the grammar in lower case with its meanings; a phrase may have two (orange)."""
     found: dict[str, list[Meaning]] = {}
     pairs: list[tuple[str, Meaning]] = []
@@ -78,7 +78,7 @@ def _phrases() -> dict[str, tuple[Meaning, ...]]:
 @cache
 def _longest() -> int:
     """Returns how many words the longest phrase has."""
-    return max(len(phrase.split()) for phrase in _phrases())
+    return max(len(phrase.split()) for phrase in phrases())
 
 
 def parse(text: str) -> ParsedCaption:
@@ -111,7 +111,7 @@ class _Reading:
     def _phrase(self, at: int) -> tuple[int, tuple[Meaning, ...]]:
         """Returns how many words the longest phrase at a word has, and its meanings; one and none if it is unknown."""
         for length in range(min(_longest(), len(self.words) - at), 0, -1):
-            if meanings := _phrases().get(" ".join(self.words[at : at + length])):
+            if meanings := phrases().get(" ".join(self.words[at : at + length])):
                 return length, meanings
         return 1, ()
 
