@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         similarity,
     )
     from clipgen.image_file import RestoredSettings, read_settings
+    from clipgen.models.known_words import known_words
     from clipgen.pipeline.generate import generate, generate_many, vary
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Result, Step
@@ -73,6 +74,7 @@ __all__ = [
     "explain_image",
     "generate",
     "generate_many",
+    "known_words",
     "load_clip",
     "rank",
     "read_settings",
@@ -88,6 +90,7 @@ _MODULES = {
     **dict.fromkeys(("explain", "explain_image", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("RestoredSettings", "read_settings"), "image_file"),
+    "known_words": "models.known_words",
     "Pipeline": "pipeline.pipeline",
     **dict.fromkeys(("Result", "Step"), "pipeline.result"),
     **dict.fromkeys(("Note", "Settings"), "settings.settings"),

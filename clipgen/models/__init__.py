@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clipgen.models.find import ModelFolder, ModelId, find_clip, find_model, list_models, parse_id
 from clipgen.models.header import read_json
+from clipgen.models.known_words import known_words
 from clipgen.models.layout import (
     CheckedModel,
     CheckedNetwork,
@@ -16,7 +17,7 @@ from clipgen.models.layout import (
 )
 from clipgen.models.load import LoadProgress, ignore_progress, load
 from clipgen.models.load_clip import load_encoder
-from clipgen.models.preflight import check_scheduler, preflight, verify
+from clipgen.models.preflight import check_scheduler, preflight, read_vocabulary, verify
 
 __all__ = [
     "CheckedModel",
@@ -33,6 +34,7 @@ __all__ = [
     "encoder_of",
     "find_clip",
     "find_model",
+    "known_words",
     "list_models",
     "load",
     "load_encoder",
@@ -40,5 +42,6 @@ __all__ = [
     "preflight",
     "read_json",
     "ignore_progress",
+    "read_vocabulary",
     "verify",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from clipgen.errors import SettingsError
 from clipgen.models.find import ModelFolder
 from clipgen.models.header import Entry
+from clipgen.world.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -126,7 +127,7 @@ class CheckedModel:
 
     `tokenizers` are the names of those it has, `scheduler` is the scheduler's config, `index` model_index.json;
     `defaults` are the Settings fields that its clipgen.json recommends, `size_limits` the image sizes it can generate,
-    `config_components` the configs of components that are nothing else.
+    `config_components` the configs of components that are nothing else. `vocabulary` is what its clipgen.json declares.
     """
 
     found: ModelFolder
@@ -138,6 +139,7 @@ class CheckedModel:
     defaults: dict[str, Any]
     size_limits: SizeLimits
     config_components: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
 
     @property
     def accepts_image(self) -> bool:

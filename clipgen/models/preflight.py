@@ -13,7 +13,9 @@ from clipgen.models.find import ModelFolder
 from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import CheckedModel, ClassRef, Layout, SizeLimits, encoder_of
 from clipgen.models.network import make_network, read_files
+from clipgen.settings.checks import shown
 from clipgen.settings.settings import MODEL_FIELDS, check_field
+from clipgen.world.vocabulary import VOCABULARIES, Vocabulary
 
 MAX_TIMESTEPS = 10_000
 MAX_SUMS = 2**20  # bytes
@@ -45,7 +47,16 @@ def preflight(found: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedModel
         name: read_json(found.path / name / sheet.file) for name, sheet in layout.config_components.items()
     }
     return CheckedModel(
-        found, layout, networks, tuple(tokenizers), scheduler, index, defaults, size_limits, config_components
+        found,
+        layout,
+        networks,
+        tuple(tokenizers),
+        scheduler,
+        index,
+        defaults,
+        size_limits,
+        config_components,
+        read_vocabulary(found.path),
     )
 
 
@@ -135,6 +146,18 @@ def _defaults(path: Path) -> dict[str, Any]:
         return {name: check_field(name, value) for name, value in values.items()}
     except SettingsError as error:
         raise ModelError(f"clipgen.json: {error}") from None
+
+
+def read_vocabulary(folder: Path) -> Vocabulary | None:
+    """Returns the vocabulary that `vocabulary` in a model's clipgen.json names, None if it names none.
+
+    Raises ModelError for an unknown name.
+    """
+    path = folder / "clipgen.json"
+    name = read_json(path).get("vocabulary") if path.is_file() else None
+    if name is not None and name not in tuple(VOCABULARIES):
+        raise ModelError(f"clipgen.json: 'vocabulary' must be {' or '.join(VOCABULARIES)}, got '{shown(name)}'.")
+    return None if name is None else VOCABULARIES[name]
 
 
 def _check_own_size(defaults: Mapping[str, Any], size_limits: SizeLimits, model: str) -> None:

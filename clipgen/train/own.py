@@ -23,7 +23,7 @@ from clipgen.train.loop import Budget, Part, Say, fit
 from clipgen.train.pairs import PairPart
 from clipgen.train.processes import make_accelerator, seed_of
 from clipgen.train.recipe import shipped, tier_of
-from clipgen.train.storybook import put_back
+from clipgen.train.storybook import drop_vocabulary, put_back
 from clipgen.train.unet import UnetPart
 from clipgen.train.vae import VaePart
 
@@ -77,6 +77,7 @@ class OwnTraining:
             if not folder.exists():
                 leave = shutil.ignore_patterns("samples", "MODEL_CARD.md")
                 shutil.copytree(shipped(), folder.with_suffix(".part"), ignore=leave, dirs_exist_ok=True)
+                drop_vocabulary(folder.with_suffix(".part"))
                 folder.with_suffix(".part").rename(folder)
         return folder
 

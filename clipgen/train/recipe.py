@@ -84,7 +84,7 @@ class Recipe:
             clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"),
             latent_head=self._trained(CLIPVisionModelWithProjection, "latent_head"), tokenizer=self.tokenizer(),
             vae=self._scaled_vae(), unet=self._trained(UNet2DConditionModel, "unet"), scheduler=build_scheduler(),
-            side=self.tier.side,
+            side=self.tier.side, vocabulary=self.tier.narrow.tier,
         )  # fmt: skip
         assemble(folder, parts)
         put_back(self._writer(), COCA, folder)

@@ -23,6 +23,7 @@ from transformers import (
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer, read_captions
 from clipgen.train.unet import text_encoder_of
+from clipgen.world.vocabulary import vocabulary_name
 
 Part = TypeVar("Part", bound=nn.Module)
 DEFAULTS = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim", "eta": 0.0, "cutouts": 1, "guidance_every": 2}
@@ -30,7 +31,7 @@ DEFAULTS = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim", "eta": 0.0,
 
 @dataclass(frozen=True)
 class Parts:
-    """The trained parts of a storybook, and the side in pixels of the pictures that it draws."""
+    """The trained parts of a storybook, the side of its images in pixels, and the highest tier of its concepts."""
 
     clip: CLIPModel
     judge: SiglipModel
@@ -40,10 +41,11 @@ class Parts:
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
     side: int
+    vocabulary: int
 
 
 def assemble(folder: Path, parts: Parts) -> None:
-    """Writes every part as fp16 safetensors, the defaults of sampling in clipgen.json, and SHA256SUMS."""
+    """Writes every part as fp16 safetensors, defaults and vocabulary in clipgen.json, and SHA256SUMS."""
     tokenizer, side = parts.tokenizer, parts.side
     text_encoder = _half(text_encoder_of(parts.clip))
     pipeline = StableDiffusionPipeline(
@@ -62,7 +64,8 @@ def assemble(folder: Path, parts: Parts) -> None:
     SiglipImageProcessorPil(size=square, image_mean=half, image_std=half).save_pretrained(folder / "judge")
     _store_captions(folder / "clip", tokenizer)
     settings = {**DEFAULTS, "width": side, "height": side}
-    (folder / "clipgen.json").write_text(json.dumps({"settings": settings}, indent=2) + "\n")
+    declared = {"vocabulary": vocabulary_name(parts.vocabulary), "settings": settings}
+    (folder / "clipgen.json").write_text(json.dumps(declared, indent=2) + "\n")
     _finish(folder)
 
 
@@ -104,6 +107,11 @@ def _drop(config: Path, key: str) -> None:
     values = json.loads(config.read_text())
     values.pop(key, None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def drop_vocabulary(folder: Path) -> None:
+    """Removes the vocabulary from a model's clipgen.json: it has learnt other words, so no word is unknown for sure."""
+    _drop(folder / "clipgen.json", "vocabulary")
 
 
 def write_checksums(folder: Path) -> None:

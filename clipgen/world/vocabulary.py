@@ -19,19 +19,19 @@ from clipgen.world.grammar import (
     PLACE_PHRASES,
     RELATION_PHRASES,
     STYLE_PHRASES,
-    TAGS,
     TIME_PHRASES,
     indefinite,
 )
 from clipgen.world.parse import phrases
 
-STOP_WORDS = frozenset(
+_STOP_WORDS = (
     "about above across after against all along also am among any around as at be been before being both but by can "
     "could did do does don each for from had has have he her here him his how i if in inside into is isn it its just "
     "may me more most my near no nor not of off on one only onto or other our out outside over she should single so "
     "some such than that their them then there these they this those through to too toward towards under until up upon "
-    "us very was we were what when where which while who whose why will with within without would you your".split()
+    "us very was we were what when where which while who whose why will with within without would you your"
 )
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 CONTENT = frozenset({"thing", "things", "place", "tag", "time", "style", "colour"})  # kinds of phrases that show
 LISTED = 6  # unknown words that a note lists
 SHORTEST = 4  # letters of a word whose spelling is corrected
@@ -104,7 +104,7 @@ class Vocabulary:
         """
         tables = {"places": PLACE_PHRASES, "times": TIME_PHRASES, "styles": STYLE_PHRASES}
         return {
-            "things": {concept.name: list(concept.synonyms) for concept in _concepts(self.tier)},
+            "things": {name: list(concepts()[name].synonyms) for name in sorted(self.names)},
             **{kind: _others(table) for kind, table in tables.items()},
             "colours": {colour: [] for colour in COLOURS},
             "counts": {words[0]: sorted({*words[1:]} - {words[0]}) for words in NUMBERS.values()},
@@ -186,7 +186,8 @@ def _variants(trained: Iterable[Concept]) -> Iterator[tuple[str, str]]:
         for word in (*concept.synonyms, *concept.drawings):
             yield word, concept.name
         for word in (concept.name, *concept.synonyms):
-            if not word.endswith("s") and " of " not in word:
+            is_regular = not word.endswith("s") or concept.plural != word == concept.name
+            if is_regular and " of " not in word:
                 yield regular_plural(word), concept.plural
 
 

@@ -117,6 +117,8 @@ def test_the_index_is_held_against_the_table(folder, changes, message):
         ("clipgen.json", {"settings": {"prompt": "x"}}, "'settings' may hold steps"),
         ("clipgen.json", {"settings": {"steps": 0}}, "steps must be 1 to 150"),
         ("clipgen.json", {"settings": [1]}, "'settings' may hold steps"),
+        ("clipgen.json", {"vocabulary": "small"}, "'vocabulary' must be storybook or storybook-large, got 'small'"),
+        ("clipgen.json", {"vocabulary": ["storybook"]}, "'vocabulary' must be storybook"),
     ],
 )
 def test_configs_that_do_not_fit_are_refused(folder, file, changes, message):

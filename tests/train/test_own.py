@@ -138,6 +138,7 @@ class TestTraining:
         model = OwnTraining(folder, tmp_path / "out", say=quiet).stage(stage, 0.02)
         checked = preflight(find_model(str(model)), LAYOUTS)
         assert set(checked.networks) >= {"unet", "vae", "text_encoder", "clip"}
+        assert checked.vocabulary is None
         log = [json.loads(line) for line in (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()]
         assert ("psnr" if stage == "vae" else "v_500") in log[-1]
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
+from clipgen.models import read_vocabulary
 from clipgen.models.load_clip import load_encoder
 from clipgen.train.captioner import build_coca
 from clipgen.train.clip import Anchored, ClipPart
@@ -26,6 +27,7 @@ from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import UnetPart, build_scheduler, build_unet, emphasis, text_encoder_of
 from clipgen.train.vae import build_vae
 from clipgen.world.scene import Mix, sample_scene
+from clipgen.world.vocabulary import VOCABULARIES
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +213,10 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     parts = Parts(
         clip=clip, judge=build_judge(tokenizer), latent_head=build_latent_head(clip, 16, 16),
         tokenizer=tokenizer, vae=build_vae(),
-        unet=unet, scheduler=build_scheduler(), side=256,
+        unet=unet, scheduler=build_scheduler(), side=256, vocabulary=2,
     )  # fmt: skip
     assemble(tmp_path, parts)
+    assert read_vocabulary(tmp_path) == VOCABULARIES["storybook"]
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path)
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (256, 256)

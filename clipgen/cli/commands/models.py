@@ -58,16 +58,44 @@ def families(json: Json = False) -> None:
 
 
 @app.command("show", cls=Command)
-def show(name: Name, json: Json = False) -> None:
+def show(
+    name: Name,
+    words: Annotated[
+        bool, typer.Option("--words", metavar="", help="The things, places, styles and other words that it knows.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show where a model lies, its hash and what it recommends; nothing is fetched."""
     from clipgen.cli.resolve import own_defaults
     from clipgen.models import find_model
 
     with Report(json=json) as report:
+        if words:
+            _show_words(name, report)
+            return
         found = find_model(name, offline=True)
         rows: dict[str, Any] = {"name": found.name, "from": found.kind, "path": str(found.path), "hash": found.hash}
         report.data = {**rows, "bytes": _size(found.path), "settings": own_defaults(name)}
         report.table(("", ""), [*rows.items(), ("size", _megabytes(found.path)), *own_defaults(name).items()])
+
+
+def _show_words(name: str, report: Report) -> None:
+    """Prints the words of a model's vocabulary in paragraphs of 80 columns, a kind each."""
+    from textwrap import fill
+
+    from clipgen.errors import ModelError
+    from clipgen.models import known_words
+
+    words = known_words(name, offline=True)
+    if not words:
+        raise ModelError(f"Model '{name[:200]}' lists no words. storybook does: clipgen models show storybook --words")
+    report.data = {"name": name, "words": words}
+    for kind, names in words.items():
+        entries = [name if not others else f"{name} ({', '.join(others)})" for name, others in names.items()]
+        text = ", ".join(entries)
+        indent = " " * 2
+        report.result(f"{len(names)} {kind}")
+        report.result(fill(text, 80, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False))
 
 
 @app.command("check", cls=Command)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import clipgen
 from clipgen import history
 from clipgen.cli import complete
 from clipgen.cli.commands import doctor
@@ -35,6 +36,19 @@ def test_models_show_and_check(run: Run, tiny_v: Path) -> None:
     assert run("models", "check", name, "--json").data["ok"]
     assert run("models", "check", name, "--verify").code == 1
     assert run("models", "pull", name).out == f"{name}\n"
+
+
+def test_models_show_words(run: Run, tiny_v: Path) -> None:
+    lines = run("models", "show", "storybook", "--words").lines
+    assert max(map(len, lines)) <= 80
+    headings = [line for line in lines if not line.startswith(" ")]
+    assert headings[:2] == [f"{len(clipgen.known_words()['things'])} things", "14 places"]
+    assert any("truck (lorry, " in line for line in lines)
+    assert run("models", "show", "storybook", "--words", "--json").data["words"] == clipgen.known_words()
+    ran = run("models", "show", str(tiny_v), "--words")
+    assert (ran.code, ran.out) == (1, "")
+    assert "lists no words" in ran.err
+    assert clipgen.known_words(str(tiny_v)) == {}
 
 
 def test_models_check_finds_the_fault(run: Run, tiny_v: Path) -> None:
