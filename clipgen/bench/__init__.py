@@ -1,1 +1,1 @@
-"""Measuring: how fast clipgen draws (`python -m clipgen.bench.first_picture`)."""
+"""Benchmarks: generation speed, the gain and cost of CLIP guidance, and the quality of CLIP, captions and images."""

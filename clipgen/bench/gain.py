@@ -1,8 +1,8 @@
-"""What each way of steering gains, and what it costs, by a CLIP that steers nothing: `clipgen bench gain`.
+"""Measures what each guidance method gains and costs, judged by a CLIP that does not guide: `clipgen bench gain`.
 
-Captions of scenes that nothing trained on, one seed each, the same for all arms. `more steps` and `best of 2` are the
-rivals that need no guidance: they spend the same time in the plainest way. Gains are paired by prompt, with a
-bootstrap interval over prompts (Efron 1979); seconds are those of the processor, all threads together.
+The prompts are captions of scenes outside all training data, one seed per prompt, the same for every variant.
+`more steps` and `best of 2` are baselines without guidance that cost about as much time. Gains are paired by prompt,
+with a bootstrap interval over the prompts (Efron 1979). Costs are CPU seconds summed over all threads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from clipgen.bench.timing import clocked, machine
+from clipgen.bench.timing import describe_machine, time_call
 from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,38 +26,39 @@ if TYPE_CHECKING:
     from clipgen.pipeline.result import Result
 
 OFF, BEST = "off", "best of 2"
-ARMS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {  # name -> Settings fields; a float for `steps` multiplies the model's default
     OFF: {},
     "clip": {"guidance": "clip"},
-    "clip, own decoder": {"guidance": "clip", "guide_decoder": "full"},
+    "clip, full decoder": {"guidance": "clip", "guide_decoder": "full"},
     "more steps": {"steps": 2.0},
     BEST: {"images": 2},
     "pick of 4": {"guidance": "pick", "candidates": 4},
     "clip and pick of 4": {"guidance": "clip+pick", "candidates": 4},
     "steer, 2 particles": {"guidance": "steer", "particles": 2, "eta": 1.0},
 }
-FIRST_SCENE = 1_800_000_000  # far from the scenes that anything trains on
+FIRST_SCENE = 1_800_000_000  # scene seeds from here on are used by no training stage
 RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
-class Row:
-    """One arm: its price in pictures without guidance, and what judge and guide say, as means of the cosine.
+class GainRow:
+    """Results of one variant, as means over the prompts.
 
-    `gain` is the judge's against no guidance; `least` and `most` hold it in 95 of 100 resamplings of the prompts.
+    `cost` is CPU time relative to no guidance, `judge` and `guide` are the cosine similarities of the judging and of
+    the guiding CLIP, `gain` is the judge's similarity minus that without guidance, with the 95% interval low to high.
     """
 
-    arm: str
-    price: float
+    variant: str
+    cost: float
     judge: float
     gain: float
-    least: float
-    most: float
+    low: float
+    high: float
     guide: float
 
 
 def prompts(count: int) -> list[str]:
-    """Returns captions of the first scenes from FIRST_SCENE on, of the kind that the denoiser of storybook learns."""
+    """Returns captions of `count` scenes with seeds from FIRST_SCENE on, sampled as for training the denoiser."""
     from clipgen.train.tiers import TIERS
     from clipgen.world.grammar import caption
     from clipgen.world.scene import sample_scene
@@ -66,74 +67,85 @@ def prompts(count: int) -> list[str]:
     return [caption(sample_scene(seed, TIERS["cpu"].narrow), random.Random(seed)) for seed in seeds]
 
 
-def measure(pipe: Pipeline, judge: Scorer, texts: Sequence[str], arms: Sequence[str] = tuple(ARMS)) -> list[Row]:
-    """Draws every prompt by every arm, in turn, after a first picture that nobody times."""
+def measure(
+    pipe: Pipeline, judge: Scorer, texts: Sequence[str], variants: Sequence[str] = tuple(VARIANTS)
+) -> list[GainRow]:
+    """Generates every prompt with every variant, which alternate, and returns a row per variant.
+
+    A first image that is not timed warms up the model. `variants` must contain "off".
+    """
     pipe.run(_settings(pipe, texts[0], 0, OFF))
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-    said: dict[str, list[tuple[float, float]]] = {arm: [] for arm in arms}
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+    similarities: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}  # judge, guiding CLIP
     for seed, text in enumerate(texts):
-        for arm in arms:
+        for variant in variants:
             results: list[Result] = []
-            settings = _settings(pipe, text, seed, arm)
-            seconds[arm].append(clocked(partial(_draw, pipe, settings, results)).processor)
-            best = max(results, key=_by_guide)
-            said[arm].append((judge.score(best.pixels[None], [text])[0].similarity, _by_guide(best)))
-    return [_row(arm, seconds, said) for arm in arms]
+            settings = _settings(pipe, text, seed, variant)
+            seconds[variant].append(time_call(partial(_generate, pipe, settings, results)).cpu)
+            best = max(results, key=_guide_similarity)
+            judged = judge.score(best.pixels[None], [text])[0].similarity
+            similarities[variant].append((judged, _guide_similarity(best)))
+    return [_row(variant, seconds, similarities) for variant in variants]
 
 
-def _settings(pipe: Pipeline, text: str, seed: int, arm: str) -> Settings:
-    """Returns the settings of an arm; a number of steps counts in the model's own."""
+def _settings(pipe: Pipeline, text: str, seed: int, variant: str) -> Settings:
+    """Returns the settings of a variant; a float for `steps` is a multiple of the model's default."""
     plain = Settings(text, seed=seed, prompt_syntax="plain", guard="off").with_defaults(pipe.defaults)
-    fields = dict(ARMS[arm])
+    fields = dict(VARIANTS[variant])
     if "steps" in fields:
         fields["steps"] = round(fields["steps"] * (plain.steps or 0))
     return plain.replace(**fields)
 
 
-def _draw(pipe: Pipeline, settings: Settings, into: list[Result]) -> None:
-    into += pipe.run(settings)
+def _generate(pipe: Pipeline, settings: Settings, results: list[Result]) -> None:
+    results += pipe.run(settings)
 
 
-def _by_guide(result: Result) -> float:
+def _guide_similarity(result: Result) -> float:
     assert result.clip is not None, "gain is measured with a model that brings its CLIP"
     return result.clip.similarity
 
 
-def _row(arm: str, seconds: dict[str, list[float]], said: dict[str, list[tuple[float, float]]]) -> Row:
-    gains = [ours[0] - plain[0] for ours, plain in zip(said[arm], said[OFF], strict=True)]
-    least, most = interval(gains)
-    price = mean(seconds[arm]) / mean(seconds[OFF])
-    judged, guided = (mean(row[k] for row in said[arm]) for k in (0, 1))
-    return Row(arm, price, judged, mean(gains), least, most, guided)
+def _row(variant: str, seconds: dict[str, list[float]], similarities: dict[str, list[tuple[float, float]]]) -> GainRow:
+    gains = [ours[0] - plain[0] for ours, plain in zip(similarities[variant], similarities[OFF], strict=True)]
+    low, high = interval(gains)
+    cost = mean(seconds[variant]) / mean(seconds[OFF])
+    judge, guide = (mean(pair[k] for pair in similarities[variant]) for k in (0, 1))
+    return GainRow(variant, cost, judge, mean(gains), low, high, guide)
 
 
-def interval(gains: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Returns between what the mean of numbers lies in 95 of 100 resamplings of them, always the same ones."""
+def interval(values: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Returns the 95% bootstrap interval of the mean of `values`; the resampling has a fixed seed."""
     import numpy as np
 
-    drawn: npt.NDArray[np.float64] = np.random.default_rng(0).choice(gains, (resamples, len(gains))).mean(axis=1)
-    least, most = np.quantile(drawn, (0.025, 0.975))
-    return float(least), float(most)
+    means: npt.NDArray[np.float64] = np.random.default_rng(0).choice(values, (resamples, len(values))).mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
-COLUMNS = ("arm", "price", "judge", "gain", "95 of 100", "guide")
+COLUMNS = ("variant", "cost", "judge", "gain", "95% interval", "guide")
 
 
-def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Returns the cells of COLUMNS, a row an arm."""
+def table(rows: Sequence[GainRow]) -> list[tuple[str, ...]]:
+    """Returns the cells of COLUMNS, one tuple per variant."""
     return [
         (
-            row.arm,
-            f"{row.price:.2f}",
+            row.variant,
+            f"{row.cost:.2f}",
             f"{row.judge:.3f}",
             f"{row.gain:+.3f}",
-            f"{row.least:+.3f} to {row.most:+.3f}",
+            f"{row.low:+.3f} to {row.high:+.3f}",
             f"{row.guide:.3f}",
         )
         for row in rows
     ]
 
 
-def report(rows: Sequence[Row], count: int) -> dict[str, Any]:
-    """Returns the measurement with its protocol, JSON-safe."""
-    return {"machine": machine(), "prompts": count, "first_scene": FIRST_SCENE, "rows": [asdict(row) for row in rows]}
+def report(rows: Sequence[GainRow], count: int) -> dict[str, Any]:
+    """Returns the rows with the measuring conditions as JSON-serialisable values."""
+    return {
+        "machine": describe_machine(),
+        "prompts": count,
+        "first_scene": FIRST_SCENE,
+        "rows": [asdict(row) for row in rows],
+    }

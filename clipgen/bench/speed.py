@@ -1,6 +1,7 @@
-"""How much longer guided pictures take, method by method, and against the usual way; `python -m clipgen.bench.speed`.
+"""Measures the cost of each guidance method, relative to no guidance and to diffusers' community pipeline.
 
-Same weights, seed, scheduler and steps for all; the arms take turns, and one of them runs against itself.
+All variants use the same weights, seed, scheduler and steps. They alternate, and one variant runs twice (A/A), which
+shows how noisy the machine is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from clipgen.bench.timing import NOISE, Clock, Ratio, in_turn, machine, ratio
+from clipgen.bench.timing import MAX_NOISE, Ratio, Timing, describe_machine, ratio, time_alternating
 from clipgen.errors import ClipgenError
 from clipgen.settings.settings import Settings
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from clipgen.pipeline.pipeline import Pipeline
 
 PROMPT = "a fox in snow"
-OFF, AGAIN, PEER = "off", "off, again", "community, 4 cutouts"
-OURS, DECODED = "clip", "clip, own decoder"
-DEAREST, OF_PEER = 1.5, 0.35  # goals: guided over unguided, ours over the usual way
-ARMS: dict[str, dict[str, Any]] = {
+OFF, OFF_AGAIN, COMMUNITY = "off", "off, again", "community, 4 cutouts"
+CLIP, CLIP_DECODER = "clip", "clip, own decoder"
+MAX_COST, MAX_COMMUNITY_RATIO = 1.5, 0.35  # goals: guided / unguided, clipgen / community pipeline
+VARIANTS: dict[str, dict[str, Any]] = {  # name -> Settings fields; "own" is the model's tiny or full decoder
     OFF: {},
-    AGAIN: {},
-    OURS: {"guidance": "clip"},
-    DECODED: {"guidance": "clip", "guide_decoder": "own"},
+    OFF_AGAIN: {},
+    CLIP: {"guidance": "clip"},
+    CLIP_DECODER: {"guidance": "clip", "guide_decoder": "own"},
     "clip, 4 views, every step": {"guidance": "clip", "cutouts": 4, "guidance_every": 1, "guide_decoder": "own"},
     "clip, linear": {"guidance": "clip", "guide_decoder": "linear"},
     "clip through the denoiser": {"guidance": "clip", "through_unet": True},
@@ -38,84 +39,89 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One arm: its median seconds, how they compare with no guidance, and what CLIP, its own judge, says of it."""
+class SpeedRow:
+    """Results of one variant: median seconds, wall and CPU time relative to no guidance, similarity of its image.
 
-    arm: str
+    `similarity` is the cosine of the CLIP that guides.
+    """
+
+    variant: str
     seconds: float
     wall: Ratio
-    processor: Ratio
+    cpu: Ratio
     similarity: float
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A finished measurement; `noise` is how an arm compares with itself, `against_peer` ours with the usual way."""
+    """A finished measurement.
+
+    `noise` is the CPU time of a variant relative to itself, `community` that of clipgen's CLIP guidance relative to
+    the community pipeline.
+    """
 
     machine: str
     steps: int
-    rows: tuple[Row, ...]
+    rows: tuple[SpeedRow, ...]
     noise: Ratio
-    against_peer: Ratio
+    community: Ratio
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field, JSON-safe."""
+        """Returns all fields as JSON-serialisable values."""
         return asdict(self)
 
     @property
     def goals(self) -> list[str]:
-        """What was aimed at, and whether it was reached, by the seconds of the processor."""
-        prices = {row.arm: row.processor.median for row in self.rows if row.arm in (OURS, DECODED)}
+        """One line per goal, with `pass` or `fail`, by CPU time."""
+        costs = {row.variant: row.cpu.median for row in self.rows if row.variant in (CLIP, CLIP_DECODER)}
         return [
-            *(
-                f"{arm} / off {price:.2f}, at most {DEAREST:g}: {_reached(price <= DEAREST)}"
-                for arm, price in prices.items()
-            ),
-            f"ours / community {self.against_peer.median:.2f}, at most {OF_PEER:g}: "
-            f"{_reached(self.against_peer.median <= OF_PEER)}",
+            *(_goal(f"{variant} / off", cost, MAX_COST) for variant, cost in costs.items()),
+            _goal("clipgen / community", self.community.median, MAX_COMMUNITY_RATIO),
         ]
 
     def check(self) -> None:
-        """Raises ClipgenError where one arm differs so much from itself that no goal can be judged."""
-        if abs(self.noise.median - 1) > NOISE:
+        """Raises ClipgenError if the two runs of one variant differ too much to judge the goals."""
+        if abs(self.noise.median - 1) > MAX_NOISE:
             raise ClipgenError(f"Too noisy: A/A {self.noise.median:.2f}. Close other programs and repeat.")
 
 
-def measure(pipe: Pipeline, rounds: int, steps: int | None = None, arms: Sequence[str] = tuple(ARMS)) -> Speed:
-    """Times one picture of each arm so many times, each after a first run that nobody times."""
+def measure(
+    pipe: Pipeline, rounds: int, steps: int | None = None, variants: Sequence[str] = tuple(VARIANTS)
+) -> Speed:
+    """Times one image per variant and round; a first run of each variant is not timed."""
     shared = Settings(PROMPT, seed=1, steps=steps, scheduler="ddim", guard="off").with_defaults(pipe.defaults)
-    calls = {name: _drawing(pipe, shared.replace(**_known(pipe, ARMS[name]))) for name in arms}
-    calls |= {f"community, {_views(cutouts)}": _community(pipe, shared, cutouts) for cutouts in (4, 1)}
-    similarity = {name: _similarity(pipe, call()) for name, call in calls.items()}
-    taken = in_turn(calls, rounds)
+    calls = {name: _generation(pipe, shared.replace(**_fields(pipe, VARIANTS[name]))) for name in variants}
+    calls |= {f"community, {_cutouts(count)}": _community(pipe, shared, count) for count in (4, 1)}
+    similarities = {name: _similarity(pipe, call()) for name, call in calls.items()}
+    timings = time_alternating(calls, rounds)
     return Speed(
-        machine(),
+        describe_machine(),
         shared.steps or 0,
-        tuple(_row(name, taken, similarity[name]) for name in calls if name != AGAIN),
-        _against(taken, AGAIN, OFF),
-        _against(taken, OURS, PEER),
+        tuple(_row(name, timings, similarities[name]) for name in calls if name != OFF_AGAIN),
+        _cpu_ratio(timings, OFF_AGAIN, OFF),
+        _cpu_ratio(timings, CLIP, COMMUNITY),
     )
 
 
-def _known(pipe: Pipeline, fields: dict[str, Any]) -> dict[str, Any]:
-    """Returns an arm's fields for this model: its own decoder has one of two names."""
+def _fields(pipe: Pipeline, fields: dict[str, Any]) -> dict[str, Any]:
+    """Replaces "own" by the name of the model's decoder: tiny if it has one, else full."""
     from clipgen.guidance.latent_decoder import available_decoders
 
     own = "tiny" if "tiny" in available_decoders(pipe.family) else "full"
     return {name: own if value == "own" else value for name, value in fields.items()}
 
 
-def _drawing(pipe: Pipeline, settings: Settings) -> Callable[[], Tensor]:
+def _generation(pipe: Pipeline, settings: Settings) -> Callable[[], Tensor]:
     return lambda: pipe.run(settings)[0].pixels[None]
 
 
 def _community(pipe: Pipeline, settings: Settings, cutouts: int) -> Callable[[], Tensor]:
-    from clipgen.bench.peer import CommunityGuidance
+    from clipgen.bench.community import CommunityGuidance
 
     assert pipe.scorer is not None, "speed is measured with a model that brings its CLIP"
-    told = (pipe.told(settings), pipe.told(settings, "negative_prompt"))
-    peer = CommunityGuidance(pipe.family, pipe.scorer.encoder, told, settings)
-    return lambda: peer.draw(cutouts)
+    conditioning = (pipe.told(settings), pipe.told(settings, "negative_prompt"))
+    community = CommunityGuidance(pipe.family, pipe.scorer.encoder, conditioning, settings)
+    return lambda: community.generate(cutouts)
 
 
 def _similarity(pipe: Pipeline, pixels: Tensor) -> float:
@@ -123,31 +129,31 @@ def _similarity(pipe: Pipeline, pixels: Tensor) -> float:
     return pipe.scorer.score(pixels, [PROMPT])[0].similarity
 
 
-def _row(name: str, taken: dict[str, list[Clock]], similarity: float) -> Row:
-    wall = ratio([clock.wall for clock in taken[name]], [clock.wall for clock in taken[OFF]])
-    return Row(name, median(clock.wall for clock in taken[name]), wall, _against(taken, name, OFF), similarity)
+def _row(name: str, timings: dict[str, list[Timing]], similarity: float) -> SpeedRow:
+    seconds = [timing.wall for timing in timings[name]]
+    wall = ratio(seconds, [timing.wall for timing in timings[OFF]])
+    return SpeedRow(name, median(seconds), wall, _cpu_ratio(timings, name, OFF), similarity)
 
 
-def _against(taken: dict[str, list[Clock]], name: str, other: str) -> Ratio:
-    return ratio([clock.processor for clock in taken[name]], [clock.processor for clock in taken[other]])
+def _cpu_ratio(timings: dict[str, list[Timing]], name: str, baseline: str) -> Ratio:
+    return ratio([timing.cpu for timing in timings[name]], [timing.cpu for timing in timings[baseline]])
 
 
-def _views(cutouts: int) -> str:
-    return f"{cutouts} cutout{'s' * (cutouts > 1)}"
+def _cutouts(count: int) -> str:
+    return f"{count} cutout{'s' * (count > 1)}"
 
 
-def _reached(passed: bool) -> str:
-    return "pass" if passed else "fail"
+def _goal(name: str, value: float, limit: float) -> str:
+    return f"{name} {value:.2f}, at most {limit:g}: {'pass' if value <= limit else 'fail'}"
 
 
-COLUMNS = ("arm", "seconds", "times off", "by the processor", "similarity")
+COLUMNS = ("variant", "seconds", "wall time / off", "CPU time / off", "similarity")
 
 
 def table(speed: Speed) -> list[tuple[str, ...]]:
-    """Returns the cells of COLUMNS, a row an arm."""
+    """Returns the cells of COLUMNS, one tuple per variant."""
     return [
-        (row.arm, f"{row.seconds:.2f}", str(row.wall), str(row.processor), f"{row.similarity:.3f}")
-        for row in speed.rows
+        (row.variant, f"{row.seconds:.2f}", str(row.wall), str(row.cpu), f"{row.similarity:.3f}") for row in speed.rows
     ]
 
 
@@ -156,10 +162,10 @@ def main() -> None:
     from clipgen.pipeline.pipeline import Pipeline
 
     parser = argparse.ArgumentParser(prog="python -m clipgen.bench.speed", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each arm is timed")
-    parser.add_argument("--steps", type=int, default=None, help="denoising steps; the model's own")
-    given = parser.parse_args()
-    speed = measure(Pipeline.from_pretrained("storybook"), given.rounds, given.steps)
+    parser.add_argument("--rounds", type=int, default=5, help="number of timed images per variant")
+    parser.add_argument("--steps", type=int, default=None, help="denoising steps; default: the model's")
+    options = parser.parse_args()
+    speed = measure(Pipeline.from_pretrained("storybook"), options.rounds, options.steps)
     widths = [max(map(len, column)) for column in zip(COLUMNS, *table(speed), strict=True)]
     for cells in (COLUMNS, *table(speed)):
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())

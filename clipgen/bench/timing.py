@@ -1,4 +1,4 @@
-"""Times rival calls fairly: they take turns, back and forth, and are compared pair by pair."""
+"""Times several calls fairly: the calls alternate, every second round in reverse order, and are compared in pairs."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-NOISE = 0.05  # by which a call may differ from itself before nothing else that was measured counts
+MAX_NOISE = 0.05  # a benchmark is invalid if a call differs from itself by more than this share
 
 
 @dataclass(frozen=True)
-class Clock:
-    """What one call took: seconds on the wall, and of the processor, all threads together."""
+class Timing:
+    """Duration of one call: wall-clock seconds, and CPU seconds summed over all threads."""
 
     wall: float
-    processor: float
+    cpu: float
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long as another a call took: the median over pairs, and their range."""
+    """Ratio of two series of durations: the median over the pairs, and the smallest and largest pair."""
 
     median: float
-    least: float
-    most: float
+    low: float
+    high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f} to {self.most:.2f})"
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Clock]]:
-    """Runs every call once a round, each second round backwards, and returns what each took."""
-    taken: dict[str, list[Clock]] = {name: [] for name in calls}
+def time_alternating(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Timing]]:
+    """Runs every call once per round, in reverse order in every second round, and returns `rounds` timings per call."""
+    timings: dict[str, list[Timing]] = {name: [] for name in calls}
     for number in range(rounds):
         for name in list(calls) if number % 2 == 0 else reversed(list(calls)):
-            taken[name].append(clocked(calls[name]))
-    return taken
+            timings[name].append(time_call(calls[name]))
+    return timings
 
 
-def clocked(call: Callable[[], object]) -> Clock:
-    """Returns what one call takes."""
-    wall, processor = time.perf_counter(), time.process_time()
+def time_call(call: Callable[[], object]) -> Timing:
+    """Runs a call once and returns its duration."""
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
-    return Clock(time.perf_counter() - wall, time.process_time() - processor)
+    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def ratio(of: list[float], to: list[float]) -> Ratio:
-    """Returns how the first series compares with the second, pair by pair."""
-    pairs = [one / other for one, other in zip(of, to, strict=True)]
+def ratio(numerators: list[float], denominators: list[float]) -> Ratio:
+    """Divides two series of durations pair by pair; raises ValueError if their lengths differ."""
+    pairs = [a / b for a, b in zip(numerators, denominators, strict=True)]
     return Ratio(median(pairs), min(pairs), max(pairs))
 
 
-def machine() -> str:
-    """Returns where and with what all this runs, in one line."""
+def describe_machine() -> str:
+    """Returns one line with the device, cores, threads, torch version and load average."""
     import torch
 
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    what = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return f"{what}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}{load}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return f"{device}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}{load}"

@@ -1,1 +1,1 @@
-"""Measuring what CLIP, the captioner and the pictures are worth, on scenes that nothing trained on."""
+"""Measures CLIP, the captioner and generated images on scenes of held-out combinations, which nothing trained on."""

@@ -1,4 +1,4 @@
-"""Captions of unseen compositions, read back by the grammar and held against what the pictures show."""
+"""Accuracy of captions: the grammar parses each caption, which is then compared with the scene that was rendered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from clipgen.bench.quality.figures import Figure, share
+from clipgen.bench.quality.metrics import Metric, share
 from clipgen.captioning.clip_captioner import Captioner
 from clipgen.world.grammar import caption
 from clipgen.world.parse import ParsedCaption, parse
@@ -18,92 +18,87 @@ from clipgen.world.unseen import Split, unseen
 
 FLOORS = {"thing F1": 0.85, "attribute F1": 0.75, "relation": 0.65, "exact": 0.35}
 SIDE = 128
-AT_ONCE = 16
+BATCH_SIZE = 16
 
 
-def captions(writer: Captioner, count: int, mix: Mix, split: Split, side: int = SIDE) -> list[Figure]:
-    """Captions `count` pictures and measures that; the chance is what captions of other pictures reach.
+def captions(captioner: Captioner, count: int, mix: Mix, split: Split, side: int = SIDE) -> list[Metric]:
+    """Captions `count` renders of unseen scenes and returns the metrics of `caption_scores`.
 
-    The ceiling is what the grammar's own captions reach, which leave things out at random.
+    Chance is the score of the captions assigned to the wrong renders. Ceiling is the score of the grammar's own
+    captions, which leave out facts at random.
     """
     scenes = list(islice(unseen(mix, split, stream=4), count))
-    written: list[str] = []
-    for start in range(0, count, AT_ONCE):
-        written += writer.caption([render(scene, side) for scene in scenes[start : start + AT_ONCE]])
-    said = [parse(text) for text in written]
-    ideal = measured([parse(caption(scene, random.Random(scene.seed))) for scene in scenes], scenes)
-    luck = measured([*said[1:], said[0]], scenes)
-    part = f"captions ({writer.kind})"
+    texts: list[str] = []
+    for start in range(0, count, BATCH_SIZE):
+        texts += captioner.caption([render(scene, side) for scene in scenes[start : start + BATCH_SIZE]])
+    parsed = [parse(text) for text in texts]
+    ceiling = caption_scores([parse(caption(scene, random.Random(scene.seed))) for scene in scenes], scenes)
+    chance = caption_scores([*parsed[1:], parsed[0]], scenes)
+    part = f"captions ({captioner.kind})"
     return [
-        Figure(part, name, value, cases, None, luck[name][0], FLOORS.get(name), ideal[name][0])
-        for name, (value, cases) in measured(said, scenes).items()
+        Metric(part, name, value, cases, None, chance[name][0], FLOORS.get(name), ceiling[name][0])
+        for name, (value, cases) in caption_scores(parsed, scenes).items()
     ]
 
 
-def measured(said: Sequence[ParsedCaption], scenes: Sequence[Scene]) -> dict[str, tuple[float, int]]:
-    """Returns every measure of captions with the number of its cases.
+def caption_scores(parsed: Sequence[ParsedCaption], scenes: Sequence[Scene]) -> dict[str, tuple[float, int]]:
+    """Returns every metric of parsed captions with its number of cases.
 
-    `attribute` are a thing with its colour, size or number above one; `relation` counts the captions that tell one,
-    `place` and `style` those that tell it where there is one; `exact` = all things right in all that is told of
-    them, none left out and nothing false.
+    `attribute F1` is over the colours, sizes and counts above one of the things. `relation` counts only the captions
+    that state one; `place` and `style` count the scenes that have one. `exact`: the caption names all things, with
+    correct facts only.
     """
-    pairs = list(zip(said, scenes, strict=True))
-    told = [relation in set(relations(scene)) for (relation, scene) in ((s.relation, c) for s, c in pairs) if relation]
-    several = [(s, thing) for s, scene in pairs for thing in scene.things if thing.count > 1]
-    counted = [
-        any(each.concept == thing.concept and each.count == thing.count for each in s.things) for s, thing in several
-    ]
-    shares = {
-        "relation": told,
-        "count": counted,
-        "place": [s.place == scene.place for s, scene in pairs],
-        "style": [s.style == scene.style for s, scene in pairs if scene.style != "picture book"],
-        "exact": [exact(s, scene) for s, scene in pairs],
-        "exact, one thing": [exact(s, scene) for s, scene in pairs if len(scene.things) == 1],
-        "exact, several things": [exact(s, scene) for s, scene in pairs if len(scene.things) > 1],
-        "nothing false": [is_true(s, scene) for s, scene in pairs],
+    pairs = list(zip(parsed, scenes, strict=True))
+    several = [(p, thing) for p, scene in pairs for thing in scene.things if thing.count > 1]
+    hits = {
+        "relation": [p.relation in set(relations(scene)) for p, scene in pairs if p.relation],
+        "count": [any((t.concept, t.count) == (thing.concept, thing.count) for t in p.things) for p, thing in several],
+        "place": [p.place == scene.place for p, scene in pairs],
+        "style": [p.style == scene.style for p, scene in pairs if scene.style != "picture book"],
+        "exact": [is_exact(p, scene) for p, scene in pairs],
+        "exact, one thing": [is_exact(p, scene) for p, scene in pairs if len(scene.things) == 1],
+        "exact, several things": [is_exact(p, scene) for p, scene in pairs if len(scene.things) > 1],
+        "nothing false": [is_true(p, scene) for p, scene in pairs],
     }
-    things = f1((Counter(t.concept for t in s.things), Counter(t.concept for t in scene.things)) for s, scene in pairs)
-    details = f1((_told(s), _shown(scene)) for s, scene in pairs)
+    things = f1((_concepts(p), _concepts(scene)) for p, scene in pairs)
+    attributes = f1((_attributes(p), _attributes(scene)) for p, scene in pairs)
     return {
         "thing F1": (things, len(pairs)),
-        "attribute F1": (details, len(pairs)),
-        **{name: (share("", name, hits).value, len(hits)) for name, hits in shares.items()},
+        "attribute F1": (attributes, len(pairs)),
+        **{name: (share("", name, values).value, len(values)) for name, values in hits.items()},
     }
 
 
-def exact(said: ParsedCaption, scene: Scene) -> bool:
-    """Tells whether a caption names each thing once with its number and colour, and says nothing false."""
-    shown = {thing.concept: thing for thing in scene.things}
-    complete = sorted(thing.concept for thing in said.things) == sorted(shown)
-    return complete and is_true(said, scene) and all(
-        thing_is_true(thing, shown[thing.concept]) and (thing.colour or not shown[thing.concept].colour)
-        for thing in said.things
-    )  # fmt: skip
+def is_exact(parsed: ParsedCaption, scene: Scene) -> bool:
+    """Tells whether a caption names each thing once with its count and colour and states nothing false."""
+    things = {thing.concept: thing for thing in scene.things}
+    if sorted(thing.concept for thing in parsed.things) != sorted(things) or not is_true(parsed, scene):
+        return False
+    return all(
+        thing_is_true(thing, things[thing.concept]) and bool(thing.colour or not things[thing.concept].colour)
+        for thing in parsed.things
+    )
 
 
 def f1(pairs: Iterable[tuple[Counter[str], Counter[str]]]) -> float:
-    """Returns the F1 over all of what was told and what is so, each a multiset of names."""
-    both = told = so = 0
-    for said, true in pairs:
-        both += (said & true).total()
-        told += said.total()
-        so += true.total()
-    return 2 * both / (told + so) if told + so else 0.0
+    """Returns the micro-averaged F1 of predicted against true multisets of names; 0 if all are empty."""
+    common = predicted_total = true_total = 0
+    for predicted, true in pairs:
+        common += (predicted & true).total()
+        predicted_total += predicted.total()
+        true_total += true.total()
+    return 2 * common / (predicted_total + true_total) if predicted_total + true_total else 0.0
 
 
-def _told(said: ParsedCaption) -> Counter[str]:
-    return _details((t.concept, t.colour, t.size, t.count) for t in said.things)
+def _concepts(source: ParsedCaption | Scene) -> Counter[str]:
+    return Counter(thing.concept for thing in source.things)
 
 
-def _shown(scene: Scene) -> Counter[str]:
-    return _details((t.concept, t.colour, t.size, t.count) for t in scene.things)
-
-
-def _details(things: Iterable[tuple[str, str, str, int]]) -> Counter[str]:
+def _attributes(source: ParsedCaption | Scene) -> Counter[str]:
+    """Returns `concept attribute` for the colour, size and count above one of every thing."""
     return Counter(
-        f"{concept} {detail}"
-        for concept, colour, size, count in things
-        for detail in (colour, size, str(count) if count > 1 else "")
-        if detail
+        f"{thing.concept} {attribute}"
+        for thing in source.things
+        for attribute in (thing.colour, thing.size, str(thing.count) if thing.count > 1 else "")
+        if attribute
     )

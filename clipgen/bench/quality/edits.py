@@ -1,4 +1,4 @@
-"""One-factor edits: a scene and a caption of it with one thing changed, the wording kept, that is false of it."""
+"""One-factor edits: changes one factor of a scene and returns a caption that is therefore false of the scene."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from clipgen.world.truth import is_true
 
 T = TypeVar("T")
 SIDES = frozenset({"left of", "right of", "above", "below"})
-TRIES = 20  # captions of a scene, until one says what was changed
+ATTEMPTS = 20  # captions drawn per scene until one mentions the changed factor
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One way to make a caption false: the change of a scene, None where it has nothing to change.
+    """One kind of edit.
 
-    `mix` are the shares under which scenes that have it are common, `floor` is what telling it should reach.
+    `change` returns the edited scene, or None if the edit does not apply. `mix` are the fields of the scene Mix with
+    which scenes to which the edit applies are common. `floor` is the target of the benchmark.
     """
 
     change: Callable[[Scene, random.Random, Mix], Scene | None]
@@ -31,94 +32,99 @@ class Edit:
     floor: float | None
 
 
-def pair_of(scene: Scene, edit: Edit, mix: Mix, rng: random.Random) -> tuple[str, str] | None:
-    """Returns a true caption and a false one of the same wording, None where the scene has nothing to change."""
-    for _ in range(TRIES):
-        changed, wording = edit.change(scene, rng, mix), rng.random()
-        if changed is None:
+def caption_pair(scene: Scene, edit: Edit, mix: Mix, rng: random.Random) -> tuple[str, str] | None:
+    """Returns a true and a false caption with the same wording, or None if the edit does not apply."""
+    for _ in range(ATTEMPTS):
+        edited, wording = edit.change(scene, rng, mix), rng.random()
+        if edited is None:
             return None
-        true, false = (caption(each, random.Random(wording)) for each in (scene, changed))
+        true, false = (caption(each, random.Random(wording)) for each in (scene, edited))
         if true != false and not is_true(parse(false), scene):
             return true, false
     return None
 
 
 def wrong_captions(scene: Scene, count: int, mix: Mix) -> list[str]:
-    """Returns `count` false captions of a scene, each with another thing changed where it has that many."""
-    found: dict[str, None] = {}
+    """Returns up to `count` different false captions of a scene, of different kinds of edits if possible."""
+    captions: dict[str, None] = {}
     rng = random.Random(scene.seed)
-    for edit in islice(cycle(EDITS.values()), TRIES * len(EDITS)):
-        if len(found) < count and (pair := pair_of(scene, edit, mix, rng)):
-            found[pair[1]] = None
-    return list(found)
+    for edit in islice(cycle(EDITS.values()), ATTEMPTS * len(EDITS)):
+        if len(captions) < count and (pair := caption_pair(scene, edit, mix, rng)):
+            captions[pair[1]] = None
+    return list(captions)
 
 
-def _thing(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
-    shown = {thing.concept for thing in scene.things}
-    return _with(scene, 0, concept=rng.choice([name for name in mix.names if name not in shown]))
+def _replace_thing(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
+    present = {thing.concept for thing in scene.things}
+    return _with(scene, 0, concept=rng.choice([name for name in mix.names if name not in present]))
 
 
-def _colour(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
-    dyed = [k for k, thing in enumerate(scene.things) if thing.colour]
-    return _with(scene, dyed[0], colour=_other(rng, COLOURS, scene.things[dyed[0]].colour)) if dyed else None
+def _replace_colour(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
+    recoloured = [k for k, thing in enumerate(scene.things) if thing.colour]
+    if not recoloured:
+        return None
+    return _with(scene, recoloured[0], colour=_other(rng, COLOURS, scene.things[recoloured[0]].colour))
 
 
-def _count(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
+def _replace_count(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
     return _with(scene, 0, count=_other(rng, (1, 2, 3, 4), scene.things[0].count))
 
 
-def _place(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
+def _replace_place(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
     return replace(scene, place=_other(rng, COLOURS if scene.is_plain else PLACES, scene.place))
 
 
-def _style(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
+def _replace_style(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
     return None if scene.style == STYLES[0] else replace(scene, style=_other(rng, STYLES[1:], scene.style))
 
 
 def swapped_things(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
-    """Exchanges the names of two things that stand left, right, above or below each other."""
+    """Exchanges the first two things if they stand left of, right of, above or below each other."""
     if scene.relation not in SIDES:
         return None
     a, b, *rest = scene.things
-    return replace(scene, things=(_named(a, b), _named(b, a), *rest))
+    return replace(scene, things=(_renamed(a, b), _renamed(b, a), *rest))
 
 
 def swapped_colours(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
-    """Exchanges the colours of two things that were dyed differently."""
+    """Exchanges the colours of the first two things if both are recoloured."""
     if len(scene.things) < 2 or not scene.things[0].colour or not scene.things[1].colour:
         return None
     a, b, *rest = scene.things
     return replace(scene, things=(replace(a, colour=b.colour), replace(b, colour=a.colour), *rest))
 
 
-def _added(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
+def _add_colour(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
+    """Gives the first thing a colour that differs from the hue of its drawing."""
     first = scene.things[0]
     hue = concepts()[first.concept].hue(first.art)
     return None if first.colour or not hue else _with(scene, 0, colour=_other(rng, COLOURS, hue))
 
 
 EDITS = {
-    "replace thing": Edit(_thing, {}, 0.85),
-    "replace colour": Edit(_colour, {"coloured": 1.0, "styled": 0.0}, 0.85),
-    "replace count": Edit(_count, {"several": 1.0}, 0.85),
-    "replace place": Edit(_place, {}, 0.85),
-    "replace style": Edit(_style, {"styled": 1.0}, 0.85),
+    "replace thing": Edit(_replace_thing, {}, 0.85),
+    "replace colour": Edit(_replace_colour, {"coloured": 1.0, "styled": 0.0}, 0.85),
+    "replace count": Edit(_replace_count, {"several": 1.0}, 0.85),
+    "replace place": Edit(_replace_place, {}, 0.85),
+    "replace style": Edit(_replace_style, {"styled": 1.0}, 0.85),
     "swap things": Edit(swapped_things, {"kinds": (0.0, 1.0, 0.0)}, 0.70),
     "swap colours": Edit(swapped_colours, {"kinds": (0.0, 1.0, 0.0), "coloured": 1.0, "styled": 0.0}, 0.70),
-    "add colour": Edit(_added, {"coloured": 0.0, "styled": 0.0}, None),
+    "add colour": Edit(_add_colour, {"coloured": 0.0, "styled": 0.0}, None),
 }
 
 
 def _with(scene: Scene, index: int, **changes: Any) -> Scene:
+    """Returns a scene with changed fields of one thing."""
     things = list(scene.things)
     things[index] = replace(things[index], **changes)
     return replace(scene, things=tuple(things))
 
 
-def _named(thing: Thing, other: Thing) -> Thing:
-    """Returns a thing's place, number and size with the other's name, drawing and colour."""
+def _renamed(thing: Thing, other: Thing) -> Thing:
+    """Returns a thing with its own position, count and size and the concept, drawing and colour of another."""
     return replace(thing, concept=other.concept, drawing=other.drawing, colour=other.colour)
 
 
 def _other(rng: random.Random, values: tuple[T, ...], value: T) -> T:
+    """Returns a random element of `values` that is not `value`."""
     return rng.choice([each for each in values if each != value])

@@ -1,4 +1,4 @@
-"""The whole measurement of a CLIP and its captioner: `clipgen bench quality`."""
+"""Runs all parts of the quality benchmark: `clipgen bench quality`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from clipgen.bench.quality.captions import captions
-from clipgen.bench.quality.eye import Eye
-from clipgen.bench.quality.figures import Figure
+from clipgen.bench.quality.generation import GenerationTest, generated_images
+from clipgen.bench.quality.metrics import Metric
 from clipgen.bench.quality.one_factor import one_factor
-from clipgen.bench.quality.pictures import Drawing, pictures
 from clipgen.bench.quality.quadruples import quadruples
 from clipgen.bench.quality.retrieval import retrieval
-from clipgen.bench.quality.zero_shot import drawings, zero_shot
-from clipgen.bench.timing import machine
+from clipgen.bench.quality.scene_encoder import SceneEncoder
+from clipgen.bench.quality.zero_shot import other_drawings, zero_shot
+from clipgen.bench.timing import describe_machine
 from clipgen.captioning.clip_captioner import Captioner
 from clipgen.clip.score import Scorer
 from clipgen.train.tiers import TIERS
@@ -24,18 +24,22 @@ from clipgen.world.art import find_package
 from clipgen.world.concepts import vocabulary_hash
 from clipgen.world.unseen import FIRST_SEEDS, Split
 
-PARTS = {
-    "zero-shot naming": zero_shot,
+CLIP_PARTS = {
+    "zero-shot classification": zero_shot,
     "retrieval": retrieval,
     "one-factor pairs": one_factor,
     "quadruples of the same words": quadruples,
 }
-CLOSED = "Closed world: not comparable with the public benchmarks of these names."
+NOTE = "Closed world: not comparable with the public benchmarks of these names."
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, on what: `count` cases a part, scenes of `split` from `first_seed` on, `tier` of the names."""
+    """The measuring conditions.
+
+    `count` cases per part, scenes of `split` with seeds from `first_seed` on, concepts up to `tier`, images of `side`
+    pixels, the SHA-256 of the `vocabulary`.
+    """
 
     model: str
     count: int
@@ -47,47 +51,56 @@ class Protocol:
     machine: str
 
     def __str__(self) -> str:
-        seeds = f"{self.split} scenes from seed {self.first_seed:,}"
-        pictures = f"{self.count:,} cases a part, {self.side} x {self.side} pixels"
-        return f"{self.model}: {seeds}, {pictures}, vocabulary {self.vocabulary[:12]} to tier {self.tier}"
+        scenes = f"{self.split} scenes from seed {self.first_seed:,}"
+        size = f"{self.count:,} cases per part, {self.side} x {self.side} pixels"
+        return f"{self.model}: {scenes}, {size}, vocabulary {self.vocabulary[:12]} up to tier {self.tier}"
 
 
 def measure(
     scorer: Scorer,
-    writers: Sequence[Captioner],
+    captioners: Sequence[Captioner],
     count: int,
     split: Split = "dev",
     folder: Path | None = None,
-    drawing: Drawing | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> tuple[Protocol, list[Figure]]:
-    """Measures a CLIP, then each captioner; `folder` holds another vendor's emoji, `say` hears what is on.
+    generation: GenerationTest | None = None,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> tuple[Protocol, list[Metric]]:
+    """Measures a CLIP, each captioner and, if `generation` is given, generated images.
 
-    Pictures are drawn and judged where `drawing` says by whom.
+    `folder` holds emoji of another vendor, which are classified too. `on_progress` receives a line before each part.
 
-    Raises ClipgenError without the drawings, SettingsError for a folder without such emoji.
+    Raises ClipgenError if the drawings are not installed, SettingsError if `folder` holds no such emoji.
     """
     find_package("noto")
-    eye, mix = Eye(scorer.encoder), replace(TIERS["cpu"].wide, arts=("noto",))  # what the shipped CLIP was trained on
-    facts = Protocol(
-        scorer.encoder.name, count, split, mix.tier, FIRST_SEEDS[split], eye.side, vocabulary_hash(), machine()
+    encoder = SceneEncoder(scorer.encoder)
+    mix = replace(TIERS["cpu"].wide, arts=("noto",))  # the drawings that the bundled CLIP was trained on
+    protocol = Protocol(
+        scorer.encoder.name,
+        count,
+        split,
+        mix.tier,
+        FIRST_SEEDS[split],
+        encoder.side,
+        vocabulary_hash(),
+        describe_machine(),
     )
-    work: list[tuple[str, Callable[[], list[Figure]]]] = [
-        (name, partial(part, eye, count, mix, split)) for name, part in PARTS.items()
+    parts: list[tuple[str, Callable[[], list[Metric]]]] = [
+        (name, partial(part, encoder, count, mix, split)) for name, part in CLIP_PARTS.items()
     ]
     if folder is not None:
-        work.insert(0, ("another vendor's drawings", partial(drawings, eye, folder, mix)))
-    work += [(f"captions, {w.kind}", partial(captions, w, count, mix, split, eye.side)) for w in writers]
-    if drawing is not None:
-        work.append((f"pictures, judged by {drawing.judge.encoder.name}", partial(pictures, drawing, mix, split)))
-    figures = []
-    for number, (name, part) in enumerate(work, start=1):
-        say(f"{number}/{len(work)}  {name}")
-        figures += part()
-    return facts, figures
+        parts.insert(0, ("drawings of another vendor", partial(other_drawings, encoder, folder, mix)))
+    parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split, encoder.side)) for c in captioners]
+    if generation is not None:
+        name = f"generated images, judged by {generation.judge.encoder.name}"
+        parts.append((name, partial(generated_images, generation, mix, split)))
+    metrics = []
+    for number, (name, part) in enumerate(parts, start=1):
+        on_progress(f"{number}/{len(parts)}  {name}")
+        metrics += part()
+    return protocol, metrics
 
 
-def report(facts: Protocol, figures: Sequence[Figure]) -> dict[str, Any]:
-    """Returns the measurement with its protocol, JSON-safe."""
-    rows = [{**asdict(figure), "reached": figure.reached} for figure in figures]
-    return {"protocol": asdict(facts), "note": CLOSED, "figures": rows}
+def report(protocol: Protocol, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Returns the metrics with the measuring conditions as JSON-serialisable values."""
+    figures = [{**asdict(metric), "reached": metric.reached} for metric in metrics]
+    return {"protocol": asdict(protocol), "note": NOTE, "figures": figures}

@@ -1,4 +1,4 @@
-"""One-factor pairs: does a picture prefer its caption to the same caption with one thing changed?"""
+"""One-factor pairs: is an image more similar to its caption than to the same caption with one factor changed?"""
 
 from __future__ import annotations
 
@@ -7,43 +7,48 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from clipgen.bench.quality.edits import EDITS, Edit, pair_of
-from clipgen.bench.quality.eye import Eye
-from clipgen.bench.quality.figures import Figure, share
+from clipgen.bench.quality.edits import EDITS, Edit, caption_pair
+from clipgen.bench.quality.metrics import Metric, share
+from clipgen.bench.quality.scene_encoder import SceneEncoder
 from clipgen.world.scene import Mix, Scene
 from clipgen.world.unseen import Split, unseen
 
 PART = "one factor"
 
 
-def one_factor(eye: Eye, count: int, mix: Mix, split: Split) -> list[Figure]:
-    """Returns how often the true caption wins, for each kind of change, and how well one cosine tells all of them.
+def one_factor(encoder: SceneEncoder, count: int, mix: Mix, split: Split) -> list[Metric]:
+    """Returns for each kind of edit how often the true caption wins, and the AUC of the similarity over all pairs.
 
-    The latter is the area under the curve of true captions against false ones, whichever picture they belong to.
+    The AUC compares true captions with false ones across images: it measures the similarity as an absolute score.
     """
-    figures, true_ones, false_ones = [], [], []
+    metrics: list[Metric] = []
+    true_similarities: list[float] = []
+    false_similarities: list[float] = []
     for name, edit in EDITS.items():
-        scenes, true, false = zip(*islice(_pairs(edit, replace(mix, **edit.mix), split), count), strict=True)
-        images = eye.images(scenes)
-        own, other = ((images * eye.texts(texts)).sum(dim=1).tolist() for texts in (true, false))
-        wins = [a > b for a, b in zip(own, other, strict=True)]
-        figures.append(share(PART, name, wins, chance=0.5, floor=edit.floor))
-        true_ones += own
-        false_ones += other
-    return [*figures, Figure(PART, "one threshold, AUC", area(true_ones, false_ones), len(true_ones), chance=0.5)]
+        pairs = islice(_pairs(edit, replace(mix, **edit.mix), split), count)
+        scenes, true_captions, false_captions = zip(*pairs, strict=True)
+        images = encoder.scene_features(scenes)
+        true = (images * encoder.text_features(true_captions)).sum(dim=1).tolist()
+        false = (images * encoder.text_features(false_captions)).sum(dim=1).tolist()
+        wins = [a > b for a, b in zip(true, false, strict=True)]
+        metrics.append(share(PART, name, wins, chance=0.5, floor=edit.floor))
+        true_similarities += true
+        false_similarities += false
+    auc = area_under_curve(true_similarities, false_similarities)
+    return [*metrics, Metric(PART, "one threshold, AUC", auc, len(true_similarities), chance=0.5)]
 
 
 def _pairs(edit: Edit, mix: Mix, split: Split) -> Iterator[tuple[Scene, str, str]]:
-    """Yields unseen scenes that have something to change, each with its true and its false caption."""
+    """Yields unseen scenes to which the edit applies, with a true and a false caption each."""
     for scene in unseen(mix, split, stream=2):
-        if pair := pair_of(scene, edit, mix, random.Random(scene.seed)):
+        if pair := caption_pair(scene, edit, mix, random.Random(scene.seed)):
             yield (scene, *pair)
 
 
-def area(above: list[float], below: list[float]) -> float:
-    """Returns how often a number of the first list is larger than one of the second, ties counted half."""
+def area_under_curve(positives: list[float], negatives: list[float]) -> float:
+    """Returns the area under the ROC curve: how often a positive exceeds a negative, ties counted half."""
     import numpy as np
 
-    ordered = np.sort(np.array(below))
-    less, most = (np.searchsorted(ordered, above, side=side) for side in ("left", "right"))
-    return float((less + most).mean() / (2 * len(below)))
+    ordered = np.sort(np.array(negatives))
+    below, below_or_equal = (np.searchsorted(ordered, positives, side=side) for side in ("left", "right"))
+    return float((below + below_or_equal).mean() / (2 * len(negatives)))

@@ -14,7 +14,7 @@ from clipgen.cli.output import Report
 from clipgen.errors import SettingsError
 
 if TYPE_CHECKING:
-    from clipgen.bench.quality.pictures import Drawing
+    from clipgen.bench.quality.generation import GenerationTest
 
 app = typer.Typer(cls=Group)
 
@@ -103,9 +103,9 @@ def gain(
         report.say(report.data["machine"])
 
 
-def _drawing(model: str, count: int) -> Drawing:
+def _generation_test(model: str, count: int) -> GenerationTest:
     """Returns who draws and who judges; raises SettingsError for a model without a second CLIP."""
-    from clipgen.bench.quality.pictures import Drawing
+    from clipgen.bench.quality.generation import GenerationTest
     from clipgen.gallery import load_clip
     from clipgen.pipeline import inputs
     from clipgen.pipeline.pipeline import Pipeline
@@ -114,7 +114,7 @@ def _drawing(model: str, count: int) -> Drawing:
     judge = inputs.judge_of(Settings("a fox", model=model), None)
     if judge is None:
         raise SettingsError(f"model '{model}' brings no second CLIP to judge pictures", field="pictures")
-    return Drawing(Pipeline.from_pretrained(model), load_clip(judge), count)
+    return GenerationTest(Pipeline.from_pretrained(model), load_clip(judge), count)
 
 
 @app.command("quality", cls=Command)
@@ -155,15 +155,15 @@ def quality(
         if split not in SPLITS:
             raise SettingsError(f"Unknown split '{split[:60]}'. Works: {', '.join(SPLITS)}.", field="split")
         from clipgen.bench.quality import measure as bench
-        from clipgen.bench.quality.figures import COLUMNS, table
+        from clipgen.bench.quality.metrics import COLUMNS, table
         from clipgen.gallery import load_clip
         from clipgen.models.load_captioner import load_captioners
 
         scorer = load_clip(model)
         writers = load_captioners(model, scorer.encoder)
-        drawing = _drawing(model, pictures) if pictures else None
-        facts, figures = bench.measure(scorer, writers, count, split, drawings, drawing, report.say)
-        report.data = bench.report(facts, figures)
-        report.table(COLUMNS, table(figures))
-        for line in (facts, facts.machine, bench.CLOSED):
+        generation = _generation_test(model, pictures) if pictures else None
+        protocol, metrics = bench.measure(scorer, writers, count, split, drawings, generation, report.say)
+        report.data = bench.report(protocol, metrics)
+        report.table(COLUMNS, table(metrics))
+        for line in (protocol, protocol.machine, bench.NOTE):
             report.say(str(line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from requirements import needs_drawings
 
-from .conftest import Run
+from ..conftest import Run
 
 
 @pytest.mark.parametrize(
