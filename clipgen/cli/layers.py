@@ -15,7 +15,7 @@ from clipgen.settings.checks import unknown_name
 from clipgen.settings.settings import DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coerce
 
 ENVIRONMENT = "CLIPGEN_"
-NO_FIELDS = ("CLIPGEN_HOME",)
+NO_FIELDS = ("CLIPGEN_HOME", "CLIPGEN_DRAWINGS")
 ONE_CHOICE = {"budget": ("guidance", "off"), "guidance": ("budget", None)}  # a layer with one of them decides both
 
 
