@@ -61,6 +61,9 @@
     return promptField()?.value ?? text;
   };
 
+  // On a phone a result may be far below the button that was pressed: scrolls to it if it is not on the screen.
+  const reveal = (selector) => { const node = $(selector); if (isVisible(node) && node.getBoundingClientRect().top > innerHeight - 80) node.scrollIntoView({ behavior: "smooth", block: "start" }); };
+
   const pressGenerate = () => { rememberPrompt(); return click("#generate") || click("#load"); };
   const generate = () => { showTab("Generate"); scrollTo(0, 0); setTimeout(pressGenerate, 60); };
   const stop = () => click("#stop") || click("#stop-compare");
@@ -141,5 +144,5 @@
   };
   if (document.body) restoreDark(); else document.addEventListener("DOMContentLoaded", restoreDark);
 
-  window.clipgen = { showTab, generate, copy, debounce, ready: () => { restoreDark(); document.body.dataset.ready = "1"; } };
+  window.clipgen = { showTab, generate, copy, debounce, reveal, ready: () => { restoreDark(); document.body.dataset.ready = "1"; } };
 })();

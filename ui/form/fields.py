@@ -57,8 +57,13 @@ METHOD_LABELS = {
     "steer": "Multiply the best",
     "optimise": "Optimise the noise",
 }
-LABELS = {LIKE_WEIGHT: "Weight of that picture", "vary": "Vary a picture", VARY_WEIGHT: "Weight of that picture"}
-SPELLINGS = {"clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
+LABELS = {
+    "like": "Like a picture",
+    LIKE_WEIGHT: "Weight of that picture",
+    "vary": "Vary a picture",
+    VARY_WEIGHT: "Weight of that picture",
+}
+SPELLINGS = {"apg": "APG", "clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
 MODEL_DEFAULT = "the model's default"
 OPTIONAL = tuple(name for name, value in DEFAULTS.items() if value is None)  # text fields: empty means None
 HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(Settings)}

@@ -77,7 +77,8 @@ def build_tab(worker: Worker) -> None:
         (caption, clip_tasks.caption, [file], clip_answers.caption),
         (rank, clip_tasks.rank, [files, text], clip_answers.ranking),
     ):
-        button.click(_handler(worker, build_task, to_html), inputs, answer, **STARTS_JOB)
+        task = button.click(_handler(worker, build_task, to_html), inputs, answer, **STARTS_JOB)
+        task.then(None, js="() => clipgen.reveal('#clip-answer')")
 
 
 def _handler(

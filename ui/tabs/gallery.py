@@ -77,4 +77,5 @@ def build_tab(worker: Worker, shared: SharedWidgets) -> None:
     inputs, outputs = [query, shared.session_images], [grid, images, placeholder]
     tab.select(search, inputs, outputs, **UNQUEUED)
     query.change(search, inputs, outputs, trigger_mode="always_last", **UNQUEUED)
-    grid.select(select, images, [panel, image], **UNQUEUED)
+    selection = grid.select(select, images, [panel, image], **UNQUEUED)
+    selection.then(None, js="() => clipgen.reveal('#gallery-image')")

@@ -76,4 +76,5 @@ def build_tab(worker: Worker, shared: SharedWidgets) -> None:
             return [output_panel.message(str(error)), None]
         return [info_html(path, restored), ImageInfo.from_upload(path, restored)]
 
-    file.change(show_info, file, [panel, image], preprocess=False, **UNQUEUED)
+    upload = file.change(show_info, file, [panel, image], preprocess=False, **UNQUEUED)
+    upload.then(None, js="() => clipgen.reveal('#info-output')")
