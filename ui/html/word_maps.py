@@ -49,7 +49,10 @@ def word_maps(explanation: Explanation) -> str:
 
 def _contribution(drop: float | None) -> str:
     """Returns how much a word adds to the similarity: by how much the similarity drops without it, times 100."""
-    return "" if drop is None else f'<span class="{"negative" if drop < 0 else "positive"}">{100 * drop:+.1f}</span>'
+    if drop is None:
+        return ""
+    number = round(100 * drop, 1) + 0.0  # -0.0 becomes 0.0
+    return f'<span class="{"negative" if number < 0 else "positive"}">{number:+.1f}</span>'
 
 
 def _mask(heat: Tensor) -> str:

@@ -150,8 +150,9 @@ def build_tab(worker: Worker, shared: SharedWidgets) -> None:
         worker.cancel(request.session_hash or "")  # the run then ends and updates the page
 
     inputs = [*shared.fields, widgets.judge]
-    widgets.compare.click(handler(DUEL), inputs, widgets.outputs, **STARTS_JOB)
-    widgets.compare_strengths.click(handler(DIAL), inputs, widgets.outputs, **STARTS_JOB)
+    for button, way in ((widgets.compare, DUEL), (widgets.compare_strengths, DIAL)):
+        button.click(handler(way), inputs, widgets.outputs, **STARTS_JOB)
+        button.click(None, js="() => clipgen.reveal('#output-compare')")
     widgets.stop.click(stop, None, None, **UNQUEUED)
     sides = [widgets.left, widgets.right]
     gr.on([side.input for side in sides], select, [*sides, widgets.images], widgets.slider, **UNQUEUED)
