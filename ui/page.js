@@ -120,7 +120,7 @@
     if (example) { setText(promptField(), example.dataset.prompt); setTimeout(pressGenerate, 60); }
   });
 
-  // A file dropped anywhere else than on an upload area goes to the Info tab, which is built when it is first shown.
+  // A file that is dropped outside the upload areas goes to the Info tab, which Gradio builds when it is first selected.
   document.addEventListener("dragover", (event) => { if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
     const file = event.dataTransfer?.files[0];

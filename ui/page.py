@@ -66,9 +66,9 @@ def restore_form(values: Any) -> list[Any]:
 
     Uploaded images are not restored: the server that they were uploaded to may have ended.
     """
-    if not isinstance(values, list) or len(values) != len(fields.SHOWN):
-        return [gr.skip()] * len(fields.SHOWN)
-    pairs = zip(fields.SHOWN, values, strict=True)
+    if not isinstance(values, list) or len(values) != len(fields.FIELD_ORDER):
+        return [gr.skip()] * len(fields.FIELD_ORDER)
+    pairs = zip(fields.FIELD_ORDER, values, strict=True)
     return [gr.skip() if name in fields.WEIGHTS else value for name, value in pairs]
 
 

@@ -50,7 +50,7 @@ def worker(tiny_v: Path, image_store: ImageStore) -> Worker:
 
 def raw_form(model: str, /, **changes: Any) -> list[Any]:
     """Returns the values of the form's components for a prompt and two steps, with some values changed."""
-    form = dict(zip(fields.SHOWN, values.write(Settings("a fox", steps=2).to_dict(), ()), strict=True))
+    form = dict(zip(fields.FIELD_ORDER, values.write(Settings("a fox", steps=2).to_dict(), ()), strict=True))
     return list({**form, "model": model, **changes}.values())
 
 

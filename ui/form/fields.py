@@ -26,7 +26,7 @@ GUIDANCE = ("guidance", "clip_guidance_scale", "like", LIKE_WEIGHT, "guidance_sc
 EXPERT = ("width", "height", "steps", "scheduler", "seed", "model")
 HIDDEN = ("prompt_template",)  # a label that is stored in the image and has no effect on it
 ADVANCED = tuple(name for name in FIELDS if name not in (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *HIDDEN))
-SHOWN = (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *ADVANCED)  # the order of the values in every handler
+FIELD_ORDER = (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *ADVANCED)  # the order of the values in every handler
 
 # Help for the fields that people meet first; the others show the help text of Settings.
 HINTS: Mapping[str, str] = {

@@ -14,15 +14,15 @@ from clipgen.settings.checks import split_target
 from clipgen.settings.preset import list_presets
 from clipgen.settings.settings import DEFAULTS, LIST_FIELDS, coerce
 
-from .fields import OPTIONAL, SHOWN, WEIGHTS
+from .fields import FIELD_ORDER, OPTIONAL, WEIGHTS
 
 
 def read(raw: Sequence[Any]) -> dict[str, Any]:
-    """Returns the values of the components, in the order of `SHOWN`, as Settings fields.
+    """Returns the values of the components, in the order of `FIELD_ORDER`, as Settings fields.
 
     The values are not checked, except that text that must be a number raises SettingsError.
     """
-    values = dict(zip(SHOWN, raw, strict=True))
+    values = dict(zip(FIELD_ORDER, raw, strict=True))
     for name, weight in WEIGHTS.items():
         values[name] = _image_target(values[name], values.pop(weight))
     values["like"] = [values["like"]] if isinstance(values["like"], str) else values["like"] or []
@@ -45,7 +45,7 @@ def no_image(path: str) -> bool:
 
 
 def write(values: Mapping[str, Any], models: Sequence[str], has_image: Callable[[str], bool] = no_image) -> list[Any]:
-    """Returns the updates of the components, in the order of `SHOWN`, that show the given Settings fields.
+    """Returns the updates of the components, in the order of `FIELD_ORDER`, that show the given Settings fields.
 
     Args:
         values: The value of every Settings field.
@@ -57,7 +57,7 @@ def write(values: Mapping[str, Any], models: Sequence[str], has_image: Callable[
         path, weight = split_target(target)
         values = {**values, name: path if has_image(path) else None, WEIGHTS[name]: weight}
     skipped = () if values["model"] in models else ("model",)
-    return [gr.skip() if name in skipped else to_component(name, values[name]) for name in SHOWN]
+    return [gr.skip() if name in skipped else to_component(name, values[name]) for name in FIELD_ORDER]
 
 
 def to_component(name: str, value: Any) -> Any:
@@ -79,7 +79,7 @@ def apply_preset(name: str) -> list[Any]:
     presets = {preset.name: preset.settings for preset in list_presets()}
     fields = {field for settings in presets.values() for field in settings} - {"model"}
     values = {**{field: DEFAULTS[field] for field in fields}, **presets.get(name, {})}
-    return [to_component(field, values[field]) if field in values else gr.skip() for field in SHOWN]
+    return [to_component(field, values[field]) if field in values else gr.skip() for field in FIELD_ORDER]
 
 
 def preset_description(name: str) -> str:

@@ -114,7 +114,7 @@ def build_actions(tab: str, shared: SharedWidgets, image: gr.State, panel: gr.HT
         visible=False, label="Terminal command", lines=1, max_lines=4, buttons=["copy"], elem_id=f"command-line-{tab}"
     )
     actions, form = ImageActions(shared, worker), [*shared.fields, shared.message]
-    seed_field = shared.fields[fields.SHOWN.index("seed")]
+    seed_field = shared.fields[fields.FIELD_ORDER.index("seed")]
     show_form = "() => clipgen.showTab('Generate')"
     copy = "(command) => clipgen.copy(command)"
     buttons["seed"].click(actions.seed, image, [seed_field, shared.message], **UNQUEUED)

@@ -187,7 +187,7 @@ def _build_widgets() -> CompareWidgets:
                 show_label=False,
                 max_height=600,
                 elem_id="slider",
-                buttons=["fullscreen"],
+                buttons=[],
             )
             with gr.Row(visible=False, elem_id="slider-row") as slider_row:
                 left = gr.Radio([], label="Left", elem_id="left")

@@ -83,7 +83,7 @@ def build_tab(worker: Worker, tabs: gr.Tabs) -> SharedWidgets:
             )
             output = OutputWidgets(panel, thumbnails, images=gr.State([]), image=gr.State(None))
             shared = SharedWidgets(
-                fields=[form.fields[name] for name in fields.SHOWN],
+                fields=[form.fields[name] for name in fields.FIELD_ORDER],
                 message=message,
                 generate_button=form.generate,
                 loaded_model=gr.State(""),
@@ -199,7 +199,7 @@ def _handle_form(worker: Worker, form: FormWidgets, shared: SharedWidgets) -> No
 
     def load_pasted(text: str | None) -> list[Any]:
         settings, message = parse_settings(text)
-        skip = [gr.skip()] * len(fields.SHOWN)
+        skip = [gr.skip()] * len(fields.FIELD_ORDER)
         return [*(skip if settings is None else values.write(settings, shared.models)), message]
 
     def describe_preset(name: str) -> str:

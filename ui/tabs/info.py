@@ -11,6 +11,7 @@ from clipgen.errors import ClipgenError
 from clipgen.image_file import RestoredSettings
 from clipgen.settings.settings import DEFAULTS
 
+from ..form.fields import label
 from ..form.paste import restored_message
 from ..html import output_panel
 from ..image_info import ImageInfo
@@ -31,11 +32,11 @@ PRIVACY_NOTE = '<p class="note">A picture file contains its prompt: everybody yo
 def settings_rows(restored: RestoredSettings) -> list[tuple[str, Any]]:
     """Returns the settings that differ from the defaults, then the values that clipgen has no field for."""
     settings = [
-        (name, value)
+        (label(name), value)
         for name, value in restored.settings.to_dict().items()
         if value not in (None, "", []) and value != DEFAULTS.get(name)
     ]
-    unknown = [(f"not used: {name}", str(value)[:MAX_VALUE]) for name, value in restored.unknown.items()]
+    unknown = [(f"Not used: {name}", str(value)[:MAX_VALUE]) for name, value in restored.unknown.items()]
     return [*settings, *unknown]
 
 

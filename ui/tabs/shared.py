@@ -30,7 +30,7 @@ class SharedWidgets:
     """Components of the Generate tab that other tabs read or update.
 
     Args:
-        fields: The form, in the order of `form.fields.SHOWN`.
+        fields: The form, in the order of `form.fields.FIELD_ORDER`.
         message: The line above the output panel.
         generate_button: Its label shows how far the model is loaded.
         loaded_model: State: the name of the model once it is loaded, "" before.

@@ -46,7 +46,7 @@ def test_toml_is_loaded(text: str, expected: dict[str, Any]) -> None:
     assert settings is not None, message
     assert expected.items() <= settings.items()
     form = values.read(values.write(settings, ()))
-    assert form.keys() >= set(fields.SHOWN) - {*fields.WEIGHTS.values()}
+    assert form.keys() >= set(fields.FIELD_ORDER) - {*fields.WEIGHTS.values()}
 
 
 @pytest.mark.parametrize(

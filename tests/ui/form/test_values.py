@@ -16,7 +16,7 @@ UPLOAD = {"path": "/store/owl.png", "meta": {"_type": "gradio.FileData"}}
 
 
 def test_every_field_is_in_the_form_once() -> None:
-    assert sorted([*fields.SHOWN, *fields.HIDDEN]) == sorted([*FIELDS, *fields.WEIGHTS.values()])
+    assert sorted([*fields.FIELD_ORDER, *fields.HIDDEN]) == sorted([*FIELDS, *fields.WEIGHTS.values()])
 
 
 def test_labels() -> None:
@@ -46,14 +46,14 @@ def test_settings_survive_the_round_trip_through_the_form(expected: Settings) ->
 
 def test_an_unknown_model_leaves_the_model_field_as_it_is() -> None:
     form = values.write(Settings("a fox", model="./elsewhere").to_dict(), MODELS)
-    written = dict(zip(fields.SHOWN, form, strict=True))
+    written = dict(zip(fields.FIELD_ORDER, form, strict=True))
     assert isinstance(written["model"], dict)
     assert written["prompt"] == "a fox"
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_sets_its_fields_and_resets_those_of_other_presets(name: str) -> None:
-    form = dict(zip(fields.SHOWN, values.apply_preset(name), strict=True))
+    form = dict(zip(fields.FIELD_ORDER, values.apply_preset(name), strict=True))
     preset = load_preset(name).settings
     assert {field: value for field, value in form.items() if field in preset} == {
         field: values.to_component(field, value) for field, value in preset.items()
@@ -67,14 +67,14 @@ def test_a_preset_sets_its_fields_and_resets_those_of_other_presets(name: str) -
 )
 def test_an_invalid_value_raises_an_error_that_names_the_field(name: str, value: object) -> None:
     form = values.write(Settings("a fox").to_dict(), MODELS)
-    form[fields.SHOWN.index(name)] = value
+    form[fields.FIELD_ORDER.index(name)] = value
     with pytest.raises(SettingsError) as error:
         Settings.from_dict(values.read(form))
     assert error.value.field == name
 
 
 def form_with(**changes: object) -> list[object]:
-    form = dict(zip(fields.SHOWN, values.write(Settings("a fox").to_dict(), MODELS), strict=True))
+    form = dict(zip(fields.FIELD_ORDER, values.write(Settings("a fox").to_dict(), MODELS), strict=True))
     return list({**form, **changes}.values())
 
 
@@ -87,13 +87,13 @@ def test_an_image_field_is_a_file_and_a_weight(name: str, weight: float, expecte
     settings = Settings.from_dict(values.read(form))
     assert settings.to_dict()[name] == (list(expected) if isinstance(expected, tuple) else expected)
     written = values.write(settings.to_dict(), MODELS, lambda path: True)
-    shown = dict(zip(fields.SHOWN, written, strict=True))
+    shown = dict(zip(fields.FIELD_ORDER, written, strict=True))
     assert (shown[name], shown[fields.WEIGHTS[name]]) == ("/store/owl.png", weight)
 
 
 def test_an_image_that_is_not_in_the_store_is_not_shown() -> None:
     settings = Settings("a fox", like=("/store/owl.png:1",))
-    form = dict(zip(fields.SHOWN, values.write(settings.to_dict(), MODELS), strict=True))
+    form = dict(zip(fields.FIELD_ORDER, values.write(settings.to_dict(), MODELS), strict=True))
     assert form["like"] is None
 
 
@@ -102,5 +102,5 @@ def test_the_form_starts_with_the_defaults_of_settings() -> None:
     assert {name: value for name, value in written.items() if name != "prompt"} == {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in DEFAULTS.items()
-        if name in fields.SHOWN and name != "prompt"
+        if name in fields.FIELD_ORDER and name != "prompt"
     }
