@@ -1,4 +1,8 @@
-"""Scene -> captions: true sentences in free word order, with details dropped at random so that short prompts work."""
+"""Writes captions of scenes: true sentences in varied word order, with or without every detail.
+
+Most captions leave details out at random, so that a model trained on them understands short prompts. Complete captions
+name every detail.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from clipgen.world.concepts import concepts
+from clipgen.world.concepts import Concept, concepts
 from clipgen.world.scene import OPPOSITE, Scene, Thing
 
 NUMBERS = {2: ("two", "two", "2"), 3: ("three", "three", "3"), 4: ("four", "four", "4")}
@@ -50,9 +54,15 @@ RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     "in front of": ("in front of",),
     "behind": ("behind",),
 }
-Parts = dict[
-    str, str
-]  # phrases of a sentence: things ("a fox"), place ("in snow"), style ("watercolour"); empty if unsaid
+DEFINITE = frozenset({
+    "sun", "moon", "full moon", "earth", "planet earth", "world", "statue of liberty", "eiffel tower",
+})  # fmt: skip
+NO_ARTICLE = frozenset({
+    "sushi", "broccoli", "lightning", "maize", "sweetcorn", "corn on the cob", "ramen", "saturn", "dracula", "sherlock",
+    "santa claus", "father christmas", "crossed swords",
+})  # fmt: skip
+SYNONYM_SHARE = 0.15  # how often a thing is called by one of its synonyms
+Parts = dict[str, str]  # phrases of a caption by their key in TEMPLATES; an omitted phrase is an empty string
 TEMPLATES: tuple[Callable[[Parts], str], ...] = (
     lambda p: f"{p['things']} {p['place']}, {p['style']}",
     lambda p: f"{p['things']} {p['place']}, {p['style']}",
@@ -70,105 +80,123 @@ TEMPLATES: tuple[Callable[[Parts], str], ...] = (
     lambda p: f"a drawing of {p['things']}, {p['place']}, {p['style']}",
     lambda p: f"{p['bare']}, {p['tag']}, {p['style']}",
 )
+COMPLETE_TEMPLATES = TEMPLATES[:-1]  # the last one has neither the time nor the relation
 
 
-def caption(scene: Scene, rng: random.Random) -> str:
-    """Draws one caption of a scene; it is always true, and may leave out colours, places, styles and relations.
+def caption(scene: Scene, rng: random.Random, *, complete: bool = False) -> str:
+    """Returns one random caption of a scene, which is always true of it.
 
-    Each part draws from numbers of its own, so that a scene with one thing changed gets the same wording otherwise.
+    The things, the place, the style and the sentence each draw from their own random generator. Two scenes that differ
+    in one detail therefore get the same wording for everything else if `rng` starts in the same state.
+
+    Args:
+        scene: The scene to describe.
+        rng: Chooses the template, the synonyms and the details that are left out.
+        complete: Whether every detail is named: place, time, colours, counts, sizes, relation and style. The time
+            "day" has no words, and the default style "picture book" is named as rarely as in other captions. If False,
+            the place, the time, the relation and the style are each left out at random.
     """
-    of_things, of_place, of_style, of_whole = (random.Random(rng.random()) for _ in range(4))
-    said = [_phrase(of_things, thing, article=True) for thing in scene.things]
-    bare = [_phrase(of_things, thing, article=False) for thing in scene.things]
-    place = _place(of_place, scene) if of_place.random() < 0.85 else ""
+    things_rng, place_rng, style_rng, sentence_rng = (random.Random(rng.random()) for _ in range(4))
+    phrases = [_thing_phrase(things_rng, thing, article=True) for thing in scene.things]
+    bare = [_thing_phrase(things_rng, thing, article=False) for thing in scene.things]
+    place = _place_phrase(place_rng, scene, complete) if place_rng.random() < 0.85 or complete else ""
     parts = {
-        "things": _joined(of_whole, scene, said),
+        "things": _join_things(sentence_rng, scene, phrases, complete),
         "several": "yes" if scene.things[0].count > 1 else "",
         "bare": " and ".join(bare),
         "place": place,
         "tag": TAGS.get(scene.place, f"{scene.place} background") if place else "",
-        "style": _style(of_style, scene),
+        "style": _style_phrase(style_rng, scene, complete),
     }
-    return _tidy(of_whole.choice(TEMPLATES)(parts))
+    template = sentence_rng.choice(COMPLETE_TEMPLATES if complete else TEMPLATES)
+    return _remove_gaps(template(parts))
 
 
 def captions(scene: Scene, count: int) -> list[str]:
-    """Returns `count` captions of a scene, the same ones each time."""
+    """Returns `count` random captions of a scene. The same scene always gets the same captions."""
     rng = random.Random(scene.seed ^ 0xCA9710)
     return [caption(scene, rng) for _ in range(count)]
 
 
-def indefinite(word: str) -> str:
-    """Puts a or an before a phrase."""
-    vowel = word.startswith("hour") or (word[0] in "aeiou" and not word.startswith(("unicorn", "ufo", "one", "euro")))
-    return ("an " if vowel else "a ") + word
+def indefinite(phrase: str) -> str:
+    """Returns a phrase with its indefinite article: "a fox", "an owl", "a unicorn"."""
+    vowel = phrase.startswith("hour") or (
+        phrase[0] in "aeiou" and not phrase.startswith(("unicorn", "ufo", "one", "euro", "ewe"))
+    )
+    return ("an " if vowel else "a ") + phrase
 
 
-def _phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
+def _thing_phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
+    """Returns a thing with its count or article, size and colour: "two big red foxes", "a small owl"."""
     concept = concepts()[thing.concept]
-    words = [word for word in (thing.size, thing.colour) if word]
+    adjectives = [word for word in (thing.size, thing.colour) if word]
     if thing.count > 1:
-        words.append(concept.plural)
         number = rng.choice(NUMBERS[thing.count])
-        return " ".join([number, *words])
-    name = rng.choice(concept.synonyms) if concept.synonyms and rng.random() < 0.15 else concept.name
-    phrase = " ".join([*words, name])
-    if not article or (concept.name == concept.plural and name.endswith("s") and " of " not in name):
+        return " ".join([number, *adjectives, concept.plural])
+    name = rng.choice(concept.synonyms) if concept.synonyms and rng.random() < SYNONYM_SHARE else concept.name
+    phrase = " ".join([*adjectives, name])
+    if not article or _takes_no_article(concept, name):
         return phrase
-    if concept.plural.endswith(f" of {name}"):  # bread, jeans: a mass or a pair takes no article
-        return phrase
-    if name == concept.plural:  # fish, deer, sushi: one of them still takes an article where it can be counted
-        return phrase if name in ("sushi", "broccoli") else indefinite(phrase)
-    if not words and name in ("sun", "moon", "full moon", "earth", "planet earth"):
-        return "the " + phrase
-    return indefinite(phrase)
+    return f"the {phrase}" if name in DEFINITE and not adjectives else indefinite(phrase)
 
 
-def _joined(rng: random.Random, scene: Scene, said: list[str]) -> str:
-    if len(said) == 1:
-        return said[0]
-    if scene.relation and rng.random() < 0.6:
-        if scene.relation in OPPOSITE and scene.relation not in ("on top of",) and rng.random() < 0.3:
-            return f"{said[1]} {rng.choice(RELATION_PHRASES[OPPOSITE[scene.relation]])} {said[0]}"
-        return f"{said[0]} {rng.choice(RELATION_PHRASES[scene.relation])} {said[1]}"
-    said = rng.sample(said, len(said))
-    return ", ".join(said[:-1]) + " and " + said[-1]
+def _takes_no_article(concept: Concept, name: str) -> bool:
+    """Returns whether one thing of this name has no article: mass nouns, plurals such as "glasses", proper names."""
+    is_plural = concept.name == concept.plural and name.endswith("s") and " of " not in name
+    is_mass = concept.plural.endswith(f" of {name}")  # "loaves of bread", "pairs of jeans"
+    return is_plural or is_mass or name in NO_ARTICLE
 
 
-def _place(rng: random.Random, scene: Scene) -> str:
+def _join_things(rng: random.Random, scene: Scene, phrases: list[str], complete: bool) -> str:
+    """Joins the phrases of all things by the relation of the scene, or as a list in random order."""
+    if len(phrases) == 1:
+        return phrases[0]
+    if scene.relation and (rng.random() < 0.6 or complete):
+        if scene.relation in OPPOSITE and scene.relation != "on top of" and rng.random() < 0.3:
+            return f"{phrases[1]} {rng.choice(RELATION_PHRASES[OPPOSITE[scene.relation]])} {phrases[0]}"
+        return f"{phrases[0]} {rng.choice(RELATION_PHRASES[scene.relation])} {phrases[1]}"
+    return _list(rng.sample(phrases, len(phrases)))
+
+
+def _list(phrases: list[str]) -> str:
+    """Returns "a fox", "a fox and an owl" or "a fox, an owl and a cat"."""
+    return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
+
+
+def _place_phrase(rng: random.Random, scene: Scene, complete: bool) -> str:
+    """Returns the place with its time: "in the woods at night", "on a red background"."""
     if scene.is_plain:
         return f"on {indefinite(scene.place)} background"
     phrase = rng.choice(PLACE_PHRASES[scene.place])
-    time = rng.choice(TIME_PHRASES[scene.time]) if rng.random() < 0.8 else ""
+    time = rng.choice(TIME_PHRASES[scene.time]) if rng.random() < 0.8 or complete else ""
     return f"{phrase} {time}".strip()
 
 
-def _style(rng: random.Random, scene: Scene) -> str:
-    said = 0.92 if scene.style != "picture book" else 0.06
-    return rng.choice(STYLE_PHRASES[scene.style]) if rng.random() < said else ""
+def _style_phrase(rng: random.Random, scene: Scene, complete: bool) -> str:
+    """Returns the words of the style. The default style "picture book" is rarely named."""
+    is_default = scene.style == "picture book"
+    share = 0.06 if is_default else 1.0 if complete else 0.92
+    return rng.choice(STYLE_PHRASES[scene.style]) if rng.random() < share else ""
 
 
-def _tidy(text: str) -> str:
-    """Removes what empty parts left behind: double spaces, stray commas."""
+def _remove_gaps(text: str) -> str:
+    """Removes the double spaces and commas that empty parts left in a template."""
     pieces = [" ".join(piece.split()) for piece in text.split(",")]
     return ", ".join(piece for piece in pieces if piece)
 
 
 def plain_caption(scene: Scene) -> str:
-    """Returns the one caption that names all there is in the shortest words: "a red fox in snow at night, neon"."""
-    first = _First()
-    said = [_phrase(first, thing, article=True) for thing in scene.things]
-    relation = RELATION_PHRASES[scene.relation][0] if scene.relation else ""
-    things = (
-        f"{said[0]} {relation} {said[1]}" if relation else ", ".join(said[:-1]) + " and " * (len(said) > 1) + said[-1]
-    )
+    """Returns the one caption that names every detail in the shortest words: "a red fox in snow at night, neon"."""
+    first = _FirstChoice()
+    phrases = [_thing_phrase(first, thing, article=True) for thing in scene.things]
+    things = f" {RELATION_PHRASES[scene.relation][0]} ".join(phrases) if scene.relation else _list(phrases)
     place = f"on {indefinite(scene.place)} background" if scene.is_plain else PLACE_PHRASES[scene.place][0]
     style = STYLE_PHRASES[scene.style][0] if scene.style != "picture book" else ""
-    return _tidy(f"{things} {place} {TIME_PHRASES[scene.time][0]}, {style}")
+    return _remove_gaps(f"{things} {place} {TIME_PHRASES[scene.time][0]}, {style}")
 
 
-class _First(random.Random):
-    """Draws no numbers: the first of what there is, and nothing that is said but now and then."""
+class _FirstChoice(random.Random):
+    """A random generator that always chooses the first item and never reaches a probability below 1."""
 
     def random(self) -> float:
         return 1.0

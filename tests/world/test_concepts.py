@@ -1,4 +1,4 @@
-"""Holds the table of concepts: unique names, right plurals, drawings that exist, hues that are true."""
+"""Tests of the table of concepts: unique names, correct plurals, existing drawings, correct hues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNCHANGED = {
     "bison", "broccoli", "cherries", "deer", "dice", "fish", "fries", "glasses", "grapes", "jellyfish", "moose",
     "pancakes", "pufferfish", "scissors", "sheep", "sushi", "thumbs down", "thumbs up", "tropical fish",
 }  # fmt: skip
-COUNTED_OTHERWISE = {"chocolate": "chocolate bars", "lightning": "lightning bolts"}
+OTHER_PLURALS = {"chocolate": "chocolate bars", "lightning": "lightning bolts"}
 TAIL = re.compile(r" (?=(?:of|in|with|and|getting|raising) )")
 
 
@@ -42,7 +42,7 @@ needs_drawings = pytest.mark.skipif(not has_drawings(), reason="The drawings are
 
 
 def plural_of(noun: str) -> str:
-    """Forms the plural of a noun without a tail, by the rules of English and the exceptions above."""
+    """Returns the plural of a noun by the rules of English and the exceptions above; the last word is inflected."""
     *before, last = noun.split(" ")
     if last in IRREGULAR:
         last = IRREGULAR[last]
@@ -55,11 +55,11 @@ def plural_of(noun: str) -> str:
     return " ".join([*before, last])
 
 
-def has_right_plural(concept: Concept) -> bool:
+def has_correct_plural(concept: Concept) -> bool:
     name, plural = concept.name, concept.plural
-    if name in UNCHANGED or name in COUNTED_OTHERWISE:
-        return plural == COUNTED_OTHERWISE.get(name, name)
-    if plural.endswith(f" of {name}"):  # bread, jeans: counted by loaves and pairs
+    if name in UNCHANGED or name in OTHER_PLURALS:
+        return plural == OTHER_PLURALS.get(name, name)
+    if plural.endswith(f" of {name}"):  # loaves of bread, pairs of jeans
         return plural.split(" ")[0].endswith("s")
     head, *tail = TAIL.split(name)
     return plural == plural_of(name) or (bool(tail) and TAIL.split(plural)[0] == plural_of(head))
@@ -76,38 +76,42 @@ def test_names_and_synonyms_are_unique() -> None:
     assert not [word for word, times in words.items() if times > 1]
 
 
-def test_a_plural_names_no_other_concept() -> None:
+def test_no_plural_is_the_name_of_another_concept() -> None:
     owners = {word: concept.name for concept in ALL for word in (concept.name, *concept.synonyms)}
     plurals = Counter(concept.plural for concept in ALL)
     assert max(plurals.values()) == 1
     assert not [c.plural for c in ALL if owners.get(c.plural, c.name) != c.name]
 
 
-def test_words_are_plain() -> None:
+def test_words_are_lower_case_letters() -> None:
     words = [word for concept in ALL for word in (concept.name, concept.plural, *concept.synonyms)]
     assert not [word for word in words if not re.fullmatch("[a-z]+([ -][a-z]+)*", word)]
 
 
 def test_plurals_are_english() -> None:
-    assert not {concept.name: concept.plural for concept in ALL if not has_right_plural(concept)}
+    assert not {concept.name: concept.plural for concept in ALL if not has_correct_plural(concept)}
 
 
-def test_other_columns_hold_what_is_allowed() -> None:
+def test_stances_and_hues_are_known_and_every_concept_has_a_drawing() -> None:
     assert {concept.stance for concept in ALL} <= STANCES
     assert {hue for concept in ALL for hue in concept.hues} <= {"", *HUES}
     assert all(concept.drawings for concept in ALL)
 
 
-def test_names_say_no_colour_size_place_or_style() -> None:
-    """A dyed or placed concept would otherwise be called a "blue red apple" or be a picture of a held-out cell."""
-    said = {*COLOURS, *SIZES}
-    names = [word for concept in LARGE for word in (concept.name, *concept.synonyms)]
-    assert not [name for name in names if said & set(name.split(" "))]
-    assert not {*PLACES, *STYLES} & {*names, *(concept.name for concept in ALL)}
+def test_names_contain_no_colour_or_size() -> None:
+    """A recoloured concept would otherwise be called a "blue red apple", and "a red apple" would have two meanings."""
+    names = [name for concept in ALL if any(concept.hues) for name in (concept.name, *concept.synonyms)]
+    names += [name for concept in LARGE for name in (concept.name, *concept.synonyms)]
+    assert [name for name in names if {*COLOURS, *SIZES} & set(name.split(" "))] == ["orange"]  # the fruit
+
+
+def test_no_name_is_a_place_or_style() -> None:
+    """Such a name would describe a held-out cell that the scene does not contain."""
+    assert not {*PLACES, *STYLES} & {name for concept in ALL for name in (concept.name, *concept.synonyms)}
 
 
 def test_synonyms_take_an_article() -> None:
-    """A synonym is said as "a ...": of the large vocabulary none is a bare plural or a mass."""
+    """A caption says "a" before a synonym, so no synonym of the large vocabulary is a plural or a mass noun."""
     units = {concept.plural: concept.name for concept in LARGE if concept.plural.endswith(f" of {concept.name}")}
     synonyms = {word for concept in LARGE for word in concept.synonyms}
     assert not synonyms & {*units, *units.values()}
@@ -120,7 +124,7 @@ def test_every_drawing_appears_once() -> None:
 
 @needs_drawings
 @pytest.mark.parametrize("art", ["flat", "noto"])
-def test_every_concept_of_the_model_has_its_drawings(art: str) -> None:
+def test_every_concept_of_the_small_vocabulary_has_its_drawings(art: str) -> None:
     images = {d: drawing_image(d, art) for concept in ALL if concept.tier <= 2 for d in concept.drawings}
     assert not {d: image.size for d, image in images.items() if not (150 <= max(image.size) <= 340)}
     assert not [d for d, image in images.items() if np.asarray(image)[..., 3].max() < 255]
@@ -128,6 +132,6 @@ def test_every_concept_of_the_model_has_its_drawings(art: str) -> None:
 
 @needs_drawings
 @pytest.mark.parametrize("art", ["flat", "noto"])
-def test_hues_are_those_of_the_drawings(art: str) -> None:
-    dyeable = [c for c in ALL if c.hue(art)]
-    assert not {c.name: c.hue(art) for c in dyeable if {dominant_hue(d, art) for d in c.drawings} != {c.hue(art)}}
+def test_hues_match_the_drawings(art: str) -> None:
+    recolourable = [c for c in ALL if c.hue(art)]
+    assert not {c.name: c.hue(art) for c in recolourable if {dominant_hue(d, art) for d in c.drawings} != {c.hue(art)}}

@@ -17,9 +17,9 @@ from clipgen.bench.quality.metrics import Metric, share
 from clipgen.bench.quality.scene_encoder import SceneEncoder
 from clipgen.world.grammar import caption
 from clipgen.world.parse import parse
-from clipgen.world.scene import Mix, Scene
+from clipgen.world.scene import Mix, Scene, held_out_cells
 from clipgen.world.truth import is_true
-from clipgen.world.unseen import Split, held_out_cells, split_of, unseen
+from clipgen.world.unseen import Split, split_of, unseen
 
 PART = "same words"
 CHANCES = {"text": 0.25, "image": 0.25, "group": 1 / 6}

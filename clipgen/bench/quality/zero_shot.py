@@ -20,8 +20,8 @@ from clipgen.gallery import find_images
 from clipgen.image_file import open_image
 from clipgen.world.concepts import COLOURS, PLACES, concepts
 from clipgen.world.grammar import PLACE_PHRASES, indefinite
-from clipgen.world.scene import Mix, Scene
-from clipgen.world.unseen import Split, held_out_cells, unseen
+from clipgen.world.scene import Mix, Scene, held_out_cells
+from clipgen.world.unseen import Split, unseen
 
 TEMPLATES = ("{}", "a picture of {}", "an illustration of {}", "a drawing of {}", "a scene with {}")
 TOP = 5
