@@ -1,4 +1,4 @@
-"""Somebody's own pictures to train on: a folder of pictures with a .txt beside each, or a CSV of files and captions."""
+"""The user's captioned images: a folder of images with a .txt file beside each, or a CSV of files and captions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from PIL import Image, ImageOps
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.gallery import find_images
 from clipgen.image_file import open_image
-from clipgen.train.data import Bytes, to_unit
+from clipgen.train.data import Bytes, to_float
 
-FEWEST = 8  # pictures from which something can be learnt and something held back
+FEWEST = 8  # images, of which one is held back
 FILE_COLUMNS = ("file", "image", "path", "file_name", "filename")
 TEXT_COLUMNS = ("caption", "text", "prompt")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture's file and what is said of it, one caption or several."""
+    """An image file and its captions."""
 
     path: Path
     captions: tuple[str, ...]
@@ -36,62 +36,62 @@ class Pair:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures, uint8 [count, size, size, 3], and the captions of each; `skipped` files could not be used."""
+    """Images, uint8 [count, size, size, 3], and the captions of each; `skipped` files could not be used."""
 
-    pictures: Bytes
+    pixels: Bytes
     captions: tuple[tuple[str, ...], ...]
     skipped: int
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.pixels)
 
     def caption(self, index: int, rng: random.Random) -> str:
-        """Draws a caption of a picture."""
+        """Returns a caption of an image, drawn at random."""
         return rng.choice(self.captions[index])
 
     def images(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Returns pictures as float [B, 3, size, size] in [-1, 1]."""
-        return to_unit(torch.from_numpy(self.pictures[indices]))
+        """Returns images as float [B, 3, size, size] in [-1, 1]."""
+        return to_float(torch.from_numpy(self.pixels[indices]))
 
 
 def find_pairs(data: Path) -> list[Pair]:
-    """Returns the captioned pictures of a folder or a CSV file; raises SettingsError where there are none.
+    """Returns the captioned images of a folder or a CSV file. Raises SettingsError if there are too few.
 
-    Beside `fox.png` lies `fox.txt`, a caption a line. A CSV has a column of files, relative to itself, and one of
-    captions; a file may come again with another caption.
+    The captions of `fox.png` are the lines of `fox.txt`. A CSV file has a column of image files, relative to itself,
+    and a column of captions; several rows may name one file.
     """
     if not data.exists():
-        raise SettingsError(f"data '{data}' is not there. Works: a folder, or a CSV file", field="data")
-    pairs = list(_beside(data) if data.is_dir() else _listed(data))
+        raise SettingsError(f"data '{data}' does not exist. Works: a folder, or a CSV file", field="data")
+    pairs = list(_read_folder(data) if data.is_dir() else _read_csv(data))
     if len(pairs) < FEWEST:
         kind = "pictures with a .txt beside them" if data.is_dir() else "lines with a file and a caption"
         raise SettingsError(f"data '{data}' must hold at least {FEWEST} {kind}, got '{len(pairs)}'", field="data")
     return pairs
 
 
-def _beside(folder: Path) -> Iterator[Pair]:
+def _read_folder(folder: Path) -> Iterator[Pair]:
     for path in find_images([folder]):
         text = path.with_suffix(".txt")
         if text.is_file() and (captions := _clean(text.read_text("utf-8", "replace").splitlines())):
             yield Pair(path, captions)
 
 
-def _listed(table: Path) -> Iterator[Pair]:
-    found: dict[Path, list[str]] = {}
+def _read_csv(table: Path) -> Iterator[Pair]:
+    captions: dict[Path, list[str]] = {}
     with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         names = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
         columns = [
-            next((names[name] for name in wanted if name in names), None) for wanted in (FILE_COLUMNS, TEXT_COLUMNS)
+            next((names[name] for name in accepted if name in names), None) for accepted in (FILE_COLUMNS, TEXT_COLUMNS)
         ]
         if None in columns:
-            wanted = f"one of {', '.join(FILE_COLUMNS)} and one of {', '.join(TEXT_COLUMNS)}"
-            raise SettingsError(f"data '{table}' needs columns {wanted}, got '{', '.join(names)}'", field="data")
+            needed = f"one of {', '.join(FILE_COLUMNS)} and one of {', '.join(TEXT_COLUMNS)}"
+            raise SettingsError(f"data '{table}' needs columns {needed}, got '{', '.join(names)}'", field="data")
         for row in reader:
             name, caption = (row[column] for column in columns)
             if name and caption:
-                found.setdefault(table.parent / name.strip(), []).append(caption)
-    return (Pair(path, captions) for path, lines in found.items() if (captions := _clean(lines)))
+                captions.setdefault(table.parent / name.strip(), []).append(caption)
+    return (Pair(path, clean) for path, lines in captions.items() if (clean := _clean(lines)))
 
 
 def _clean(lines: Iterable[str]) -> tuple[str, ...]:
@@ -99,18 +99,18 @@ def _clean(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def captioned(data: Path, folder: Path, size: int) -> Captioned:
-    """Reads the captioned pictures of `data` as squares, kept in `folder` until one of the files changes.
+    """Reads the captioned images of `data`, cropped to the centre square, and caches them in `folder`.
 
-    The middle of each picture is taken. Files that cannot be opened are left out and counted; raises SettingsError if
-    too few are left.
+    The cache is used until a file or caption changes. Files that cannot be opened are skipped and counted. Raises
+    SettingsError if too few images are left.
     """
     pairs = find_pairs(data)
-    state = _state_of(pairs, size)
-    described, stored = folder / "pictures.json", folder / "pictures.u8"
-    if not described.exists() or json.loads(described.read_text("utf-8"))["state"] != state:
+    fingerprint = _fingerprint(pairs, size)
+    description, stored = folder / "pictures.json", folder / "pictures.u8"
+    if not description.exists() or json.loads(description.read_text("utf-8"))["state"] != fingerprint:
         folder.mkdir(parents=True, exist_ok=True)
-        _store(pairs, size, state, described, stored)
-    facts = json.loads(described.read_text("utf-8"))
+        _store(pairs, size, fingerprint, description, stored)
+    facts = json.loads(description.read_text("utf-8"))
     captions = tuple(map(tuple, facts["captions"]))
     if len(captions) < FEWEST:
         raise SettingsError(f"data '{data}' must hold at least {FEWEST} pictures that can be read", field="data")
@@ -118,7 +118,7 @@ def captioned(data: Path, folder: Path, size: int) -> Captioned:
     return Captioned(pictures, captions, facts["skipped"])
 
 
-def _store(pairs: list[Pair], size: int, state: str, described: Path, stored: Path) -> None:
+def _store(pairs: list[Pair], size: int, fingerprint: str, description: Path, stored: Path) -> None:
     partial = stored.with_suffix(f".{os.getpid()}.part")
     captions = []
     with partial.open("wb") as file:
@@ -130,17 +130,17 @@ def _store(pairs: list[Pair], size: int, state: str, described: Path, stored: Pa
             file.write(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC).tobytes())
             captions.append(pair.captions)
     partial.replace(stored)
-    facts = {"state": state, "captions": captions, "skipped": len(pairs) - len(captions)}
-    described.write_text(json.dumps(facts), "utf-8")
+    facts = {"state": fingerprint, "captions": captions, "skipped": len(pairs) - len(captions)}
+    description.write_text(json.dumps(facts), "utf-8")
 
 
-def _state_of(pairs: list[Pair], size: int) -> str:
-    """Returns what changes with any file or caption."""
-    told = [
+def _fingerprint(pairs: list[Pair], size: int) -> str:
+    """Returns a hash that changes with the size, time or captions of any file."""
+    facts = [
         (str(pair.path), pair.captions, (stat.st_size, stat.st_mtime_ns) if (stat := _stat(pair.path)) else None)
         for pair in pairs
     ]
-    return hashlib.sha256(json.dumps([size, told]).encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(json.dumps([size, facts]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -1,4 +1,4 @@
-"""Captioners: a head on a CLIP, ClipCap or CoCa, learns to write captions from what the CLIP sees of pictures."""
+"""Training of a captioner, ClipCap or CoCa, on the features of a frozen CLIP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,25 +17,25 @@ from clipgen.captioning.clip_captioner import LONGEST
 from clipgen.captioning.clipcap import ClipCap, ClipCapConfig
 from clipgen.captioning.coca import Coca, CocaConfig
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.train.data import Pictures, Renders, Seen, held_back
+from clipgen.train.data import CachedFeatures, Images, Indices, Renders, held_back
 from clipgen.train.loop import Budget
 from clipgen.world.grammar import plain_caption
 
 BUDGET = Budget(1, 64, 1e-3, warmup=200, average=0.995, weight_decay=0.01)
-HELD_BACK = 256  # pictures that are measured and never trained on
-PREFIX = 6  # word embeddings that stand for a picture
-QUERIES = 64  # what CoCa gathers of a picture
+HELD_BACK = 256  # images that are measured and never trained on
+PREFIX = 6  # token embeddings that ClipCap maps the image feature to
+QUERIES = 64  # of CoCa's attention pooling
 IGNORED = -100
 
 
 def build_captioner(tokenizer: CLIPTokenizer, features: int, mapper: str = "mlp") -> ClipCap:
-    """Builds the untrained ClipCap for CLIP's vectors of so many numbers; it writes the tokens of the CLIP."""
+    """Builds an untrained ClipCap for image features [B, features]; it writes tokens of CLIP's tokenizer."""
     decoder = _decoder(tokenizer, PREFIX + LONGEST + 1)
     return ClipCap(ClipCapConfig(features=features, prefix=PREFIX, mapper=mapper, decoder=decoder))
 
 
 def build_coca(tokenizer: CLIPTokenizer, states: int) -> Coca:
-    """Builds the untrained CoCa for patch states of so many numbers; it writes the tokens of the CLIP."""
+    """Builds an untrained CoCa for patch states [B, N, states]; it writes tokens of CLIP's tokenizer."""
     decoder = _decoder(tokenizer, LONGEST + 2, add_cross_attention=True)
     return Coca(CocaConfig(states=states, queries=QUERIES, decoder=decoder))
 
@@ -50,21 +49,21 @@ def _decoder(tokenizer: CLIPTokenizer, longest: int, **more: Any) -> GPT2Config:
 
 
 class CaptionerPart:
-    """Trains on what a CLIP sees of pictures and fresh captions of them; the CLIP itself stays as it is."""
+    """Trains on a frozen CLIP's features of images and on captions drawn at random."""
 
     def __init__(
         self, model: ClipCap | Coca, clip: CLIPModel, tokenizer: CLIPTokenizer, preprocessor: Mapping[str, Any],
-        data: Pictures, batch: int, seed: int = 0,
+        data: Images, batch: int, seed: int = 0,
     ) -> None:  # fmt: skip
         self.model, self.clip, self.tokenizer, self.data = model, clip.eval(), tokenizer, data
         self.preprocessor = preprocessor
-        self.known = len(data) - held_back(data, HELD_BACK)
-        self.batch = min(batch, self.known)
+        self.trained_on = len(data) - held_back(data, HELD_BACK)
+        self.batch = min(batch, self.trained_on)
         self.numbers, self.words = np.random.default_rng(seed), random.Random(seed)
-        self.kept = Seen(self._look)
+        self.cache = CachedFeatures(self._compute)
 
     def to(self, device: torch.device) -> None:
-        """Moves the captioner, and the CLIP that feeds it, to a device; on CPUs attention is two plain products."""
+        """Moves the captioner and its CLIP to a device; on CPUs eager attention has the far cheaper gradient."""
         self.model.to(device)
         self.clip.to(device)
         if device.type == "cpu":
@@ -73,37 +72,37 @@ class CaptionerPart:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the mean cross entropy of the captions' tokens."""
-        indices = self.numbers.integers(0, self.known, self.batch)
+        indices = self.numbers.integers(0, self.trained_on, self.batch)
         return self._loss(indices, self._captions(indices, self.words)), {}
 
-    def _captions(self, indices: npt.NDArray[np.int64], words: random.Random) -> list[str]:
-        """Returns what is to be written of some pictures: of renders the plain caption, which says all and no more."""
+    def _captions(self, indices: Indices, words: random.Random) -> list[str]:
+        """Returns the captions to learn; for renders the plain caption, which names everything and no more."""
         if isinstance(self.data, Renders):
             return [plain_caption(self.data.scene(int(i))) for i in indices]
         return [self.data.caption(int(i), words) for i in indices]
 
-    def _loss(self, indices: npt.NDArray[np.int64], texts: list[str]) -> Tensor:
-        return writing_loss(self.model, self._seen(indices), texts, self.tokenizer)
+    def _loss(self, indices: Indices, captions: list[str]) -> Tensor:
+        return caption_loss(self.model, self._features(indices), captions, self.tokenizer)
 
     @torch.no_grad()
-    def _seen(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Returns what CLIP sees of some pictures, [B, ...]; where that is one vector a picture it is kept."""
+    def _features(self, indices: Indices) -> Tensor:
+        """Returns the captioner's input for some images, [B, ...]; single vectors per image are cached."""
         device = self.encoder.model.device
-        return self.kept.of(indices).to(device) if self.model.cache_features else self._look(indices)
+        return self.cache(indices).to(device) if self.model.cache_features else self._compute(indices)
 
-    def _look(self, indices: npt.NDArray[np.int64]) -> Tensor:
+    def _compute(self, indices: Indices) -> Tensor:
         return self.model.encode_images(self.encoder, (self.data.images(indices) + 1) / 2)
 
-    def show(self, folder: Path) -> dict[str, float]:
-        """Writes captions of pictures held back; measures their loss and how many of the things in them are named."""
-        indices, words = np.arange(self.known, len(self.data)), random.Random(0)
-        texts = self._captions(indices, words)
-        written = self.model.caption(self._seen(indices[:64]), self.tokenizer)
-        lines = [f"{true}\n    {own}" for true, own in zip(texts, written, strict=False)]
+    def evaluate(self, folder: Path) -> dict[str, float]:
+        """Writes captions of held-back images; returns their loss and the share of things that are named."""
+        indices, words = np.arange(self.trained_on, len(self.data)), random.Random(0)
+        captions = self._captions(indices, words)
+        written = self.model.caption(self._features(indices[:64]), self.tokenizer)
+        lines = [f"{true}\n    {own}" for true, own in zip(captions, written, strict=False)]
         (folder / "captions.txt").write_text("\n".join(lines) + "\n", "utf-8")
-        return {"val_loss": self._loss(indices, texts).item(), **self._named(indices, written)}
+        return {"val_loss": self._loss(indices, captions).item(), **self._named(indices, written)}
 
-    def _named(self, indices: npt.NDArray[np.int64], written: list[str]) -> dict[str, float]:
+    def _named(self, indices: Indices, written: list[str]) -> dict[str, float]:
         """Returns the share of the things in renders that their captions name."""
         if not isinstance(self.data, Renders):
             return {}
@@ -115,15 +114,15 @@ class CaptionerPart:
         return {"val_named": float(np.mean([concept in text for concept, text in pairs]))}
 
 
-def writing_loss(head: ClipCap | Coca, seen: Tensor, texts: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
-    """Returns the mean cross entropy of captions' tokens, each with its end, given what is seen of their pictures."""
-    found = tokenizer(list(texts), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-    ids: Tensor = found.input_ids[:, 1:].to(seen.device)  # without a start: the picture is that
-    logits = head(seen, ids)
-    return F.cross_entropy(logits.flatten(0, 1).float(), _after_the_end_ignored(ids, tokenizer.eos_token_id))
+def caption_loss(head: ClipCap | Coca, features: Tensor, captions: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
+    """Returns the mean cross entropy of captions' tokens, end token included, given the features of their images."""
+    encoding = tokenizer(list(captions), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+    ids: Tensor = encoding.input_ids[:, 1:].to(features.device)  # the image takes the place of the start token
+    logits = head(features, ids)
+    return F.cross_entropy(logits.flatten(0, 1).float(), _without_padding(ids, tokenizer.eos_token_id))
 
 
-def _after_the_end_ignored(ids: Tensor, end: int) -> Tensor:
-    """Returns the tokens [B * T] to be predicted; what follows a caption's first end token does not count."""
+def _without_padding(ids: Tensor, end: int) -> Tensor:
+    """Returns the target tokens [B * T]; everything after the first end token is ignored."""
     ended = (ids == end).cumsum(dim=1)
     return ids.masked_fill((ended > 1) | ((ended == 1) & (ids != end)), IGNORED).flatten()

@@ -1,4 +1,4 @@
-"""The state of a training on disk: weights, their average and the optimiser's moments in one safetensors file."""
+"""Training state on disk: weights, their running average and AdamW's moments in one safetensors file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: optimiser steps taken and seconds trained."""
+    """Progress of a run: optimiser steps taken and seconds trained."""
 
     step: int = 0
     seconds: float = 0.0
@@ -28,7 +28,7 @@ class State:
 def save_state(
     model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: State, folder: Path
 ) -> None:
-    """Writes everything that `resume` needs; every name is prefixed by its kind."""
+    """Writes everything that `resume` needs; each tensor name is prefixed by its kind."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
     for name, parameter in model.named_parameters():
@@ -39,9 +39,9 @@ def save_state(
 
 
 def resume(model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer, folder: Path) -> State:
-    """Loads what `save_state` wrote into model, average and optimiser; a fresh State if there is nothing.
+    """Loads a saved state into model, average and optimiser; returns a fresh State if there is none.
 
-    Raises ClipgenError for the state of another network.
+    Raises ClipgenError if the state is of another network.
     """
     path = folder / FILE
     if not path.exists():
@@ -49,21 +49,21 @@ def resume(model: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     tensors = load_file(path)
-    held = {name.removeprefix("model/"): t.shape for name, t in tensors.items() if name.startswith("model/")}
-    if held != {name: value.shape for name, value in model.state_dict().items()}:
-        raise ClipgenError(f"'{path}' is the state of another network. To begin anew: another --out.")
+    shapes = {name.removeprefix("model/"): t.shape for name, t in tensors.items() if name.startswith("model/")}
+    if shapes != {name: value.shape for name, value in model.state_dict().items()}:
+        raise ClipgenError(f"'{path}' is the state of another network. Choose another --out to start from nothing.")
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     for name, value in average.items():
         value.copy_(tensors[f"average/{name}"])
     for name, parameter in model.named_parameters():
-        found = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
-        if found:
-            optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in found.items()}
+        moments = {key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors}
+        if moments:
+            optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in moments.items()}
     return State(int(facts["step"]), float(facts["seconds"]))
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, facts: dict[str, str]) -> None:
-    """Writes a safetensors file so that the path holds the old one or the new one, never a torn one."""
+    """Writes a safetensors file atomically: the path holds the old file or the new one, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, partial, facts)

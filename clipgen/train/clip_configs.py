@@ -1,4 +1,4 @@
-"""The sizes of storybook's CLIPs: the guide, and the judge that never guides."""
+"""The architectures of storybook's CLIP, which guides, and of its judge, which never does."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, SiglipConfig, SiglipModel
 
-WORD_SPREAD = 0.5  # standard deviation of new token embeddings; the usual 0.02 drowns them in the layers' noise
-PLACE_SPREAD, TURN_SPREAD = 0.3, 0.2  # of what a patch's place and a word's turn add; 0.02 is forgotten on the way up
-LONGEST_WAVE = 30.0  # of what tells places apart, as multiples of the shortest
+TOKEN_STD = 0.5  # of token embeddings; the usual 0.02 is below the noise of the layers
+PATCH_POSITION_STD, TOKEN_POSITION_STD = 0.3, 0.2  # of position embeddings; 0.02 is lost in the upper layers
+LONGEST_WAVE = 30.0  # of position embeddings, as a multiple of the shortest
 FEATURES = 256
 
 
 def build_clip(tokenizer: CLIPTokenizer, side: int = 128) -> CLIPModel:
-    """Builds the untrained CLIP for pictures of `side` pixels in 8 x 8 patches; its features have 256 numbers."""
+    """Builds an untrained CLIP for `side` x `side` pixels in 8 x 8 patches, with FEATURES-dimensional features."""
     vision = {
         "hidden_size": 224, "intermediate_size": 896, "num_hidden_layers": 6, "num_attention_heads": 4,
         "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
     }  # fmt: skip
     clip = CLIPModel(CLIPConfig(text_config=text_config(tokenizer), vision_config=vision, projection_dim=FEATURES))
-    _tell_places(clip)
+    _init_embeddings(clip)
     return clip
 
 
 def build_judge(tokenizer: CLIPTokenizer, side: int = 128) -> SiglipModel:
-    """Builds the untrained second CLIP: narrower and deeper, smaller patches, a pooling head, texts read both ways."""
+    """Builds an untrained judge: narrower, deeper, with a pooling head and bidirectional text attention."""
     vision = {
         "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 7, "num_attention_heads": 6,
         "image_size": side, "patch_size": side // 8, "hidden_act": "gelu",
@@ -37,26 +37,26 @@ def build_judge(tokenizer: CLIPTokenizer, side: int = 128) -> SiglipModel:
         "num_attention_heads": 6, "projection_size": 192,
     }  # fmt: skip
     judge = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-    _tell_places(judge)
+    _init_embeddings(judge)
     nn.init.constant_(judge.logit_scale, log(10))
     nn.init.constant_(judge.logit_bias, -10.0)
     return judge
 
 
-def _tell_places(clip: CLIPModel | SiglipModel) -> None:
-    """Makes words differ from each other, and places, of words and of patches, enough to be told from the start."""
-    words, patches = clip.text_model.embeddings, clip.vision_model.embeddings.position_embedding.weight
-    nn.init.normal_(words.token_embedding.weight, std=WORD_SPREAD)
-    turns, side = words.position_embedding.weight, int(len(patches) ** 0.5)  # a class token stands before the patches
+def _init_embeddings(clip: CLIPModel | SiglipModel) -> None:
+    """Initialises token and position embeddings with enough variance to be distinguished from the first step on."""
+    texts, patches = clip.text_model.embeddings, clip.vision_model.embeddings.position_embedding.weight
+    nn.init.normal_(texts.token_embedding.weight, std=TOKEN_STD)
+    tokens, side = texts.position_embedding.weight, int(len(patches) ** 0.5)  # a class token may precede the patches
     row = _waves(side, patches.shape[1] // 2)
-    down, across = row.repeat_interleave(side, 0), row.repeat(side, 1)
+    rows, columns = row.repeat_interleave(side, 0), row.repeat(side, 1)
     with torch.no_grad():
-        patches[-(side**2) :] += PLACE_SPREAD * torch.cat([across, down], dim=1)
-        turns += TURN_SPREAD * _waves(*turns.shape)
+        patches[-(side**2) :] += PATCH_POSITION_STD * torch.cat([columns, rows], dim=1)
+        tokens += TOKEN_POSITION_STD * _waves(*tokens.shape)
 
 
 def _waves(count: int, width: int) -> Tensor:
-    """Returns sines and cosines [count, width] of places in a row, of deviation 1, the mean taken away."""
+    """Returns sines and cosines [count, width] of positions, with mean 0 and standard deviation 1."""
     lengths = LONGEST_WAVE ** -torch.linspace(0, 1, width // 2)
     angles = torch.arange(count)[:, None] * lengths * 2 * pi / count
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -65,7 +65,7 @@ def _waves(count: int, width: int) -> Tensor:
 
 
 def text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
-    """Returns the sizes of the text towers, CLIP's and the denoiser's."""
+    """Returns the sizes of CLIP's text encoder."""
     return {
         "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
         "num_attention_heads": 4, "max_position_embeddings": tokenizer.model_max_length, "hidden_act": "gelu",

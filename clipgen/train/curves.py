@@ -1,4 +1,4 @@
-"""Training curves as PNG, drawn with Pillow: one panel a figure."""
+"""Training curves as PNG, drawn with Pillow: one panel per figure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _series(log: Path) -> dict[str, Series]:
     for line in log.read_text("utf-8").splitlines():
         entry = json.loads(line)
         for name, value in entry.items():
-            if name not in ("step", "minutes", "shown", "stored") and isinstance(value, float):
+            if name not in ("step", "minutes", "evaluated", "stored") and isinstance(value, float):
                 series.setdefault(name, []).append((entry["minutes"], value))
     return series
 
@@ -56,7 +56,7 @@ def _panel(name: str, points: Series) -> Image.Image:
 
 
 def _smoothed(points: Series, weight: float = 0.9) -> Series:
-    """Averages exponentially, short series left as they are."""
+    """Returns the exponential moving average; series of fewer than 30 points are returned unchanged."""
     if len(points) < 30:
         return points
     mean, smooth = points[0][1], []

@@ -1,4 +1,4 @@
-"""One batch over all processes: what is told apart within a batch is told apart from every process's part of it."""
+"""Gathers features of all processes, so that the contrastive loss spans the whole batch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, distributed
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """Returns the rows [B, ...] of every process as [P * B, ...], in the order of processes; alone it returns its own.
+    """Returns the rows [B, ...] of all P processes as [P * B, ...]; with one process the rows themselves.
 
-    Gradients go back to the process that a row came from, summed over all. Where each process takes the same loss of
-    all rows and gradients are then averaged, they are those of one process with the whole batch.
+    The gradient of a row is the sum of its gradients in all processes. If each process computes the same loss on all
+    rows and gradients are averaged afterwards, the result equals one process with the whole batch.
     """
-    return _Gather.apply(rows) if _are_several() else rows  # type: ignore[no-untyped-call]
+    return _Gather.apply(rows) if _is_distributed() else rows  # type: ignore[no-untyped-call]
 
 
-def _are_several() -> bool:
+def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 

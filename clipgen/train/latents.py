@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from clipgen.train.data import Pictures
+from clipgen.train.data import Images
 
 FRESH_SHARE = 0.25  # of a batch is encoded for the first time, as long as there are such images
 Indices = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ class LatentStore:
     """
 
     def __init__(
-        self, vae: AutoencoderTiny, data: Pictures, rng: np.random.Generator, *, held_back: int, fresh: int = 0,
+        self, vae: AutoencoderTiny, data: Images, rng: np.random.Generator, *, held_back: int, fresh: int = 0,
         choose: Choose | None = None,
     ) -> None:  # fmt: skip
         self.vae, self.data, self.rng, self.fresh = vae.eval(), data, rng, fresh

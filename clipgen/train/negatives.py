@@ -1,7 +1,7 @@
-"""Hard negatives: a scene with one thing changed, whose caption is false of it and whose picture is nearly the same.
+"""Hard negatives: a scene with one thing changed. Its caption is false of the first scene, its image nearly the same.
 
-What they tell must be true of pictures elsewhere: a word that is never shown, or a combination held out, would be met
-in false captions alone, and be held for false.
+An edited caption must be true of images elsewhere in the training data. A word that is never shown, or a held-out
+combination, would occur in false captions only, and the CLIP would learn that it is always false.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from clipgen.world.scene import Scene, Thing, cells, with_count
 from clipgen.world.truth import is_true
 
 T = TypeVar("T")
-Told = tuple[Scene, str]  # a scene and a caption of it
-TRIES = 6  # edits and wordings, until one says what was edited
+Edit = tuple[Scene, str]  # an edited scene and a caption of it
+TRIES = 6  # edits and wordings, until a caption names what was edited
 
 
 def hard_pair(
     scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequence[str] = ()
-) -> tuple[str, Told | None]:
-    """Returns a true caption, and an edited scene with its caption in the same wording, which is false of the first.
+) -> tuple[str, Edit | None]:
+    """Returns a true caption of a scene, and an edited scene with its caption in the same wording.
 
-    `names` are the concepts that are shown, `kinds` the edits to choose from, else all that the scene allows. None
-    where no edit could be told.
+    The second caption is false of the first scene. `names` are the concepts of the training data, `kinds` the edits to
+    choose from, by default all that the scene allows. The edit is None if no caption would name it.
     """
     for _ in range(TRIES):
-        wording, other = rng.random(), edited(scene, rng, names, kinds)
+        wording, edit = rng.random(), edited(scene, rng, names, kinds)
         true = caption(scene, random.Random(wording))
-        if other and not any(held_out(*cell) for cell in cells(other)):
-            false = caption(other, random.Random(wording))
+        if edit and not any(held_out(*cell) for cell in cells(edit)):
+            false = caption(edit, random.Random(wording))
             if false != true and not is_true(parse(false), scene):
-                return true, (other, false)
+                return true, (edit, false)
     return true, None
 
 
 def edited(scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequence[str] = ()) -> Scene | None:
-    """Changes one thing of a scene: a concept, colour, count, place, style, or swaps two things; None if it cannot."""
+    """Changes a concept, colour, count, place or style of a scene, or swaps two things; returns None if it cannot."""
     kind = rng.choice(kinds or _kinds(scene))
     if kind == "place":
         return replace(scene, place=_other(rng, COLOURS if scene.is_plain else PLACES, scene.place))
@@ -50,21 +50,21 @@ def edited(scene: Scene, rng: random.Random, names: Sequence[str], kinds: Sequen
         return replace(scene, style=_other(rng, STYLES[1:], scene.style))
     if kind == "swap":
         return _swapped(scene, rng)
-    dyed = [k for k, thing in enumerate(scene.things) if thing.colour]
-    index = rng.choice(dyed) if kind == "colour" else rng.randrange(len(scene.things))
+    recoloured = [k for k, thing in enumerate(scene.things) if thing.colour]
+    index = rng.choice(recoloured) if kind == "colour" else rng.randrange(len(scene.things))
     thing = scene.things[index]
     if kind == "colour":
         return _with(scene, index, replace(thing, colour=_other(rng, COLOURS, thing.colour)))
     if kind == "count":
         return _with(scene, index, with_count(rng, thing, _other(rng, (1, 2, 3, 4), thing.count), len(scene.things)))
-    shown = {thing.concept for thing in scene.things}
-    concept = concepts()[rng.choice([name for name in names if name not in shown])]
+    present = {thing.concept for thing in scene.things}
+    concept = concepts()[rng.choice([name for name in names if name not in present])]
     drawing, colour = rng.choice(concept.drawings), thing.colour if concept.hue(thing.art) else ""
     return _with(scene, index, replace(thing, concept=concept.name, drawing=drawing, colour=colour))
 
 
 def _kinds(scene: Scene) -> list[str]:
-    """Returns the edits that a scene allows, the likelier ones repeated."""
+    """Returns the edits that a scene allows; more frequent ones are repeated."""
     kinds = ["concept", "concept", "place", "count", "count"]
     kinds += ["swap"] * 5 if len(scene.things) > 1 else []
     kinds += ["colour"] * 2 if any(t.colour for t in scene.things) else []
@@ -72,13 +72,13 @@ def _kinds(scene: Scene) -> list[str]:
 
 
 def _swapped(scene: Scene, rng: random.Random) -> Scene | None:
-    """Lets two things change places where a relation tells them apart, else the colours or counts that they have."""
+    """Swaps two things if a relation distinguishes their places, else their colours or their counts."""
     if len(scene.things) < 2:
         return None
     a, b, *rest = scene.things
     differ_in_colour = a.colour != b.colour and all(concepts()[t.concept].hue(t.art) for t in (a, b))
     if scene.relation not in ("", "next to") and not (differ_in_colour and rng.random() < 0.5):
-        a, b = _named(a, b), _named(b, a)
+        a, b = _with_identity(a, b), _with_identity(b, a)
     elif differ_in_colour:
         a, b = replace(a, colour=b.colour), replace(b, colour=a.colour)
     else:
@@ -86,8 +86,8 @@ def _swapped(scene: Scene, rng: random.Random) -> Scene | None:
     return replace(scene, things=(a, b, *rest))
 
 
-def _named(thing: Thing, other: Thing) -> Thing:
-    """Returns what stands at a thing's place, as many and as large, as the other."""
+def _with_identity(thing: Thing, other: Thing) -> Thing:
+    """Returns the other thing at the place, count and size of the first."""
     return replace(thing, concept=other.concept, drawing=other.drawing, colour=other.colour, flip=other.flip)
 
 

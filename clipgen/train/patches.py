@@ -1,7 +1,7 @@
-"""What each patch of a picture shows: which thing, in which colour and how many of it.
+"""An auxiliary head: each image patch must name the thing that it shows, its colour and its count.
 
-A caption says once of a picture what is in it; that each patch on a small thing must name it says it where it is to be
-seen (token labelling, Jiang et al. 2021, arXiv 2104.10858). What tells it is left behind when training ends.
+Token labelling (Jiang et al. 2021, arXiv 2104.10858). A caption names a small thing once per image; this loss names it
+at each patch where it is visible. The head is dropped after training.
 """
 
 from __future__ import annotations
@@ -13,55 +13,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipgen.train.labels import HASTE, label_index
+from clipgen.train.labels import HEAD_SPEED, label_index
 from clipgen.world.concepts import COLOURS, concepts
 from clipgen.world.scene import Scene, Thing
 
-SPREAD = 0.42  # of a thing's height to each side of its middle: what lies farther out may be ground
-HUES, MOST = ("", *COLOURS), 4
+REACH = 0.42  # of a thing's height to each side of its centre; patches farther out may show background
+HUES, LARGEST_COUNT = ("", *COLOURS), 4
 
 
 class PatchLabels(nn.Module):
-    """Reads from each patch state what stands there."""
+    """A linear head from patch states to concept, colour and count."""
 
-    def __init__(self, states: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.sizes = [len(concepts()), len(HUES), MOST]
-        self.norm, self.told = nn.LayerNorm(states), nn.Linear(states, sum(self.sizes))
+        self.sizes = [len(concepts()), len(HUES), LARGEST_COUNT]
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, sum(self.sizes))
 
     def forward(self, states: Tensor, scenes: Sequence[Scene]) -> tuple[Tensor, float]:
-        """Returns how badly states [B, N, S] of patches tell the things on them, and how often they name them.
+        """Returns the cross entropy of patch states [B, N, D], and the share of patches whose concept is right.
 
-        Other states may stand before those of the patches, which are a square of them.
+        The last side * side states are the patches, row by row; a class token may come before them.
         """
         side = isqrt(states.shape[1])
-        found = [
+        labels = [
             (row, patch, *_label(scene.things[thing]))
             for row, scene in enumerate(scenes)
-            for patch, thing in _owners(scene, side).items()
+            for patch, thing in _visible_things(scene, side).items()
         ]
-        rows, patches, *wanted = torch.tensor(found, device=states.device).T
-        logits = HASTE * self.told(self.norm(states[:, -(side**2) :][rows, patches])).float()
-        told = logits.split(self.sizes, dim=1)
-        right = (told[0].argmax(dim=1) == wanted[0]).float().mean().item()
-        return torch.stack([F.cross_entropy(*pair) for pair in zip(told, wanted, strict=True)]).sum(), right
+        rows, patches, *targets = torch.tensor(labels, device=states.device).T
+        logits = HEAD_SPEED * self.head(self.norm(states[:, -(side**2) :][rows, patches])).float()
+        parts = logits.split(self.sizes, dim=1)
+        right = (parts[0].argmax(dim=1) == targets[0]).float().mean().item()
+        return torch.stack([F.cross_entropy(*pair) for pair in zip(parts, targets, strict=True)]).sum(), right
 
 
-def _owners(scene: Scene, side: int) -> dict[int, int]:
-    """Returns for each patch of side x side, in rows, that shows a thing which one of the scene's it is."""
-    found: dict[int, int] = {}
+def _visible_things(scene: Scene, side: int) -> dict[int, int]:
+    """Returns for each patch of side x side that shows a thing the index of that thing."""
+    visible: dict[int, int] = {}
     boxes = [(*box, k) for k, thing in enumerate(scene.things) for box in thing.boxes]
-    for x, foot, height, k in sorted(boxes, key=lambda box: box[1]):  # the foremost last, as they are drawn
-        across, down = (_covered(middle, SPREAD * height, side) for middle in (x, foot - height / 2))
-        found |= {row * side + column: k for row in down for column in across}
-    return found
+    for x, foot, height, k in sorted(boxes, key=lambda box: box[1]):  # front things last, as the renderer draws them
+        columns, rows = (_covered(centre, REACH * height, side) for centre in (x, foot - height / 2))
+        visible |= {row * side + column: k for row in rows for column in columns}
+    return visible
 
 
-def _covered(middle: float, reach: float, side: int) -> range:
-    """Returns the patches of a row whose middles are within reach, at least the one at the middle."""
-    first, last = (round((middle + way * reach) * side) for way in (-1, 1))
-    at = min(max(int(middle * side), 0), side - 1)
-    return range(max(min(first, at), 0), min(max(last, at + 1), side))
+def _covered(centre: float, reach: float, side: int) -> range:
+    """Returns the patches along one axis whose centres are within reach, at least the one at the centre."""
+    first, last = (round((centre + sign * reach) * side) for sign in (-1, 1))
+    nearest = min(max(int(centre * side), 0), side - 1)
+    return range(max(min(first, nearest), 0), min(max(last, nearest + 1), side))
 
 
 def _label(thing: Thing) -> tuple[int, int, int]:

@@ -1,8 +1,9 @@
-"""The recipe of storybook: renders -> tokenizer -> CLIPs -> autoencoder -> head, denoiser -> folder; all resumable."""
+"""The recipe of storybook: renders, tokenizer, CLIPs, autoencoder, latent head, denoiser, model folder; resumable."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModelWithProjection, SiglipModel
@@ -27,11 +27,12 @@ from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.clip import COCA, ClipPart
 from clipgen.train.clip_configs import build_clip, build_judge
 from clipgen.train.curves import draw_curves
-from clipgen.train.data import Renders, rendered
+from clipgen.train.data import Renders
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.loop import Budget, Part, fit
 from clipgen.train.processes import make_accelerator, seed_of
-from clipgen.train.storybook import Parts, assemble, put_back
+from clipgen.train.render_file import RenderFile
+from clipgen.train.storybook import Parts, assemble, write_part
 from clipgen.train.tiers import STAGES, TIERS, Tier
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import UnetPart, build_scheduler, build_unet, text_encoder_of
@@ -39,11 +40,11 @@ from clipgen.train.vae import FOLD, VaePart, build_vae, latent_scale
 from clipgen.world.concepts import vocabulary_hash
 
 Model = TypeVar("Model", bound=nn.Module)
-FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # no two sets of renders share a scene
+FIRST_SEEDS = {"wide": 0, "narrow": 1_000_000, "judge": 2_000_000}  # the sets of renders share no scene
 
 
 class Recipe:
-    """One training in one folder: out/renders-*, tokenizer, clip, vae, unet, and storybook at the end."""
+    """Training from nothing in one folder: out/renders-*, tokenizer, one folder per stage, and storybook at the end."""
 
     def __init__(
         self, out: Path, tier: str, *, warm_start: Path | None = None, mapper: str = "mlp",
@@ -54,21 +55,21 @@ class Recipe:
         out.mkdir(parents=True, exist_ok=True)
 
     def run(self, minutes: float) -> Path:
-        """Runs every stage for its share of the minutes and returns the assembled folder."""
+        """Runs every stage for its share of the minutes; returns the model folder."""
         for stage in STAGES:
             self.stage(stage, minutes * self.tier.shares[stage])
         return self.assemble()
 
     def stage(self, name: str, minutes: float) -> None:
-        """Trains one stage until it has had `minutes` in all, and writes its model beside its state."""
+        """Trains one stage for `minutes` in all, resumed runs added up, and writes its model."""
         folder = self.out / name
         folder.mkdir(parents=True, exist_ok=True)
-        parts: dict[str, Callable[[], Part]] = {
+        parts: dict[str, Callable[[float], Part]] = {
             "clip": self._clip, "judge": self._judge, "vae": self._vae, "latent_head": self._latent_head,
             "unet": self._unet, "captioner": self._captioner,
         }  # fmt: skip
-        with self.accelerator.main_process_first():  # the others find what it has written
-            part = parts[name]()
+        with self.accelerator.main_process_first():  # other processes open what the first one has written
+            part = parts[name](minutes)
         self._warm(name, part.model)
         if self.accelerator.is_main_process:
             (folder / "run.json").write_text(json.dumps(self._facts(name, minutes), indent=2) + "\n")
@@ -78,7 +79,7 @@ class Recipe:
             draw_curves(folder / "log.jsonl", folder / "curves.png")
 
     def assemble(self) -> Path:
-        """Writes the storybook folder from the trained parts."""
+        """Writes the storybook folder from the trained stages."""
         folder = self.out / "storybook"
         parts = Parts(
             clip=self._trained(CLIPModel, "clip"), judge=self._trained(SiglipModel, "judge"),
@@ -87,81 +88,83 @@ class Recipe:
             side=self.tier.side, vocabulary=self.tier.narrow.tier,
         )  # fmt: skip
         assemble(folder, parts)
-        put_back(self._writer(), COCA, folder)
+        write_part(self._coca(), COCA, folder)
         if (self.out / "captioner" / "model").exists():
-            put_back(self._trained(ClipCap, "captioner"), "captioner", folder)
+            write_part(self._trained(ClipCap, "captioner"), "captioner", folder)
         return folder
 
     def tokenizer(self) -> CLIPTokenizer:
-        """Returns the tokenizer, trained when it is not there; a warm start keeps the shipped one."""
+        """Returns the tokenizer, trained if it does not exist yet; a warm start uses the bundled one."""
         folder = self.out / "tokenizer"
         if not folder.exists():
             shipped = self.warm_start and CLIPTokenizer.from_pretrained(self.warm_start / "tokenizer")
             (shipped or train_tokenizer(corpus(60_000))).save_pretrained(folder)
         return CLIPTokenizer.from_pretrained(folder)
 
-    def renders(self, name: str) -> Renders:
-        """Opens the renders "wide" (CLIP, autoencoder), "narrow" (denoiser) or "judge", drawing them when not there."""
+    def renders(self, name: str, minutes: float) -> Renders:
+        """Returns the renders "wide" (CLIP, autoencoder), "narrow" (denoiser) or "judge", rendering missing ones.
+
+        Rendering takes at most a fifth of the minutes.
+        """
         mix = self.tier.narrow if name == "narrow" else self.tier.wide
-        return rendered(
-            self.out / f"renders-{name}", self.tier.renders, mix=mix, size=self.tier.side,
-            first_seed=FIRST_SEEDS[name], processes=torch.multiprocessing.cpu_count(),
-        )  # fmt: skip
+        folder = self.out / f"renders-{name}"
+        file = RenderFile(folder, mix=mix, size=self.tier.side, first_seed=FIRST_SEEDS[name])
+        file.fill(self.tier.renders, processes=os.cpu_count() or 1, minutes=minutes, say=self.say)
+        return Renders.open(file, self.tier.renders)
 
-    def _clip(self) -> ClipPart:
-        tokenizer = self.tokenizer()
+    def _clip(self, minutes: float) -> ClipPart:
+        tokenizer, renders = self.tokenizer(), self.renders("wide", minutes)
         clip = build_clip(tokenizer)
-        writer, batch = build_coca(tokenizer, clip.config.vision_config.hidden_size), self.tier.budgets["clip"].batch
-        return ClipPart(clip, tokenizer, self.renders("wide"), batch, self._seed(), writer)
+        coca, batch = build_coca(tokenizer, clip.config.vision_config.hidden_size), self.tier.budgets["clip"].batch
+        return ClipPart(clip, tokenizer, renders, batch, self._seed(), coca)
 
-    def _judge(self) -> ClipPart:
-        tokenizer = self.tokenizer()
-        judge = build_judge(tokenizer)
-        return ClipPart(judge, tokenizer, self.renders("judge"), self.tier.budgets["judge"].batch, self._seed())
+    def _judge(self, minutes: float) -> ClipPart:
+        tokenizer, renders = self.tokenizer(), self.renders("judge", minutes)
+        return ClipPart(build_judge(tokenizer), tokenizer, renders, self.tier.budgets["judge"].batch, self._seed())
 
-    def _vae(self) -> VaePart:
+    def _vae(self, minutes: float) -> VaePart:
         vae = build_vae()
-        if self.warm_start or (self.out / "unet").exists():  # a denoiser knows these latents: only the decoder learns
+        if (self.out / "unet").exists():  # the denoiser depends on these latents: only the decoder is trained
             vae.encoder.requires_grad_(False)
             vae.register_to_config(scaling_factor=self._trained(AutoencoderTiny, "vae").config.scaling_factor)
-        return VaePart(vae, self.renders("wide"), self.tier.budgets["vae"].batch, self._seed())
+        return VaePart(vae, self.renders("wide", minutes), self.tier.budgets["vae"].batch, self._seed())
 
-    def _latent_head(self) -> LatentHeadPart:
-        clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae()
+    def _latent_head(self, minutes: float) -> LatentHeadPart:
+        clip, vae = self._trained(CLIPModel, "clip"), self._scaled_vae(minutes)
         head = build_latent_head(clip, vae.config.latent_channels, self.tier.side // FOLD)
-        batch = self.tier.budgets["latent_head"].batch
-        return LatentHeadPart(head, clip, self.tokenizer(), vae, self.renders("wide"), batch, self._seed())
+        batch, renders = self.tier.budgets["latent_head"].batch, self.renders("wide", minutes)
+        return LatentHeadPart(head, clip, self.tokenizer(), vae, renders, batch, self._seed())
 
-    def _unet(self) -> UnetPart:
-        clip, vae, batch = self._trained(CLIPModel, "clip"), self._scaled_vae(), self.tier.budgets["unet"].batch
+    def _unet(self, minutes: float) -> UnetPart:
+        clip, vae, batch = self._trained(CLIPModel, "clip"), self._scaled_vae(minutes), self.tier.budgets["unet"].batch
         width, side = clip.config.text_config.hidden_size, self.tier.side // FOLD
         unet = build_unet(width, self.tier.unet_channels, side, vae.config.latent_channels)
-        tokenizer, renders = self.tokenizer(), self.renders("narrow")
+        tokenizer, renders = self.tokenizer(), self.renders("narrow", minutes)
         return UnetPart(unet, text_encoder_of(clip), vae, tokenizer, renders, batch, self._seed(), clip=clip)
 
-    def _captioner(self) -> CaptionerPart:
-        clip, tokenizer = self._trained(CLIPModel, "clip"), self.tokenizer()
+    def _captioner(self, minutes: float) -> CaptionerPart:
+        clip, tokenizer, renders = self._trained(CLIPModel, "clip"), self.tokenizer(), self.renders("wide", minutes)
         head = build_captioner(tokenizer, clip.config.projection_dim, self.mapper)
-        preprocessor = {"image_mean": HALF, "image_std": HALF}  # as storybook's CLIPs see
-        return CaptionerPart(head, clip, tokenizer, preprocessor, self.renders("wide"), CAPTIONER.batch, self._seed())
+        preprocessor = {"image_mean": HALF, "image_std": HALF}
+        return CaptionerPart(head, clip, tokenizer, preprocessor, renders, CAPTIONER.batch, self._seed())
 
-    def _writer(self) -> Coca:
-        """Returns the CoCa that was trained with the CLIP, of the box where no CLIP was trained here."""
+    def _coca(self) -> Coca:
+        """Returns the CoCa that was trained with the CLIP, the bundled one if no CLIP was trained here."""
         folder = self.out / "clip" / COCA
         if not folder.exists() and self.warm_start:
             folder = self.warm_start / COCA
-        writer: Coca = Coca.from_pretrained(folder).float()
-        return writer
+        coca: Coca = Coca.from_pretrained(folder).float()
+        return coca
 
     def _budget(self, name: str, minutes: float) -> Budget:
         """Returns the budget of a stage."""
         return replace(CAPTIONER, minutes=minutes) if name == "captioner" else self.tier.budget(name, minutes)
 
-    def _scaled_vae(self) -> AutoencoderTiny:
-        """Returns the trained autoencoder; its scaling factor is measured once: the denoiser depends on it."""
+    def _scaled_vae(self, minutes: float = 1.0) -> AutoencoderTiny:
+        """Returns the trained autoencoder; its scaling factor is measured once, since the denoiser depends on it."""
         vae = self._trained(AutoencoderTiny, "vae")
-        if vae.config.scaling_factor == 1.0:  # as built: not measured yet
-            vae.register_to_config(scaling_factor=latent_scale(vae, self.renders("narrow")))
+        if vae.config.scaling_factor == 1.0:  # not measured yet
+            vae.register_to_config(scaling_factor=latent_scale(vae, self.renders("narrow", minutes)))
             vae.save_pretrained(self.out / "vae" / "model")
         return vae.requires_grad_(False)
 
@@ -174,12 +177,17 @@ class Recipe:
         return kind.from_pretrained(folder).float()  # type: ignore[attr-defined, no-any-return]
 
     def _warm(self, stage: str, model: nn.Module) -> None:
-        """Loads shipped weights into a fresh stage, if there are such."""
-        known = self.warm_start is not None and (self.warm_start / stage).exists()
-        if self.warm_start is None or not known or (self.out / stage / "state.safetensors").exists():
+        """Loads bundled weights into an untrained stage; weights of another architecture are left out."""
+        if self.warm_start is None or (self.out / stage / "state.safetensors").exists():
             return
-        shipped = type(model).from_pretrained(self.warm_start / stage)  # type: ignore[attr-defined]
-        model.load_state_dict(shipped.float().state_dict())
+        if not (self.warm_start / stage).exists():
+            return
+        bundled = type(model).from_pretrained(self.warm_start / stage).float().state_dict()  # type: ignore[attr-defined]
+        shapes, expected = ({name: value.shape for name, value in s.items()} for s in (bundled, model.state_dict()))
+        if shapes == expected:
+            model.load_state_dict(bundled)
+        else:
+            self.say(f"The bundled '{stage}' has another architecture; this one starts from nothing.")
 
     def _seed(self) -> int:
         return seed_of(self.accelerator)
@@ -202,10 +210,10 @@ def tier_of(name: str) -> Tier:
 
 
 def shipped() -> Path:
-    """Returns the folder of the bundled weights. Raises ClipgenError if this installation carries none."""
+    """Returns the folder of the bundled weights. Raises ClipgenError if this installation has none."""
     folder = BUNDLED["storybook"]
     if not (folder / "unet").exists():
-        raise ClipgenError("This installation carries no storybook weights to start from.")
+        raise ClipgenError("This installation has no storybook weights to start from.")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Trained parts -> the storybook folder, in the layout that plain diffusers loads."""
+"""Writes trained parts as the storybook folder, in the layout that diffusers and transformers load."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULTS = {"steps": 20, "guidance_scale": 3.0, "scheduler": "ddim", "eta": 0.0,
 
 @dataclass(frozen=True)
 class Parts:
-    """The trained parts of a storybook, the side of its images in pixels, and the highest tier of its concepts."""
+    """The trained parts of storybook, the side of its images in pixels, and the highest tier of its concepts."""
 
     clip: CLIPModel
     judge: SiglipModel
@@ -45,7 +45,7 @@ class Parts:
 
 
 def assemble(folder: Path, parts: Parts) -> None:
-    """Writes every part as fp16 safetensors, defaults and vocabulary in clipgen.json, and SHA256SUMS."""
+    """Writes every part as fp16 safetensors, defaults and vocabulary as clipgen.json, and SHA256SUMS."""
     tokenizer, side = parts.tokenizer, parts.side
     text_encoder = _half(text_encoder_of(parts.clip))
     pipeline = StableDiffusionPipeline(
@@ -69,10 +69,10 @@ def assemble(folder: Path, parts: Parts) -> None:
     _finish(folder)
 
 
-def put_back(model: nn.Module, part: str, folder: Path) -> None:
-    """Writes one part, trained further, into a storybook folder as the others lie there: fp16, with its checksums.
+def write_part(model: nn.Module, part: str, folder: Path) -> None:
+    """Writes one trained part into a storybook folder in fp16 and updates the checksums.
 
-    A CLIP brings along the features of the calibration captions.
+    For a CLIP the features of the calibration captions are computed again.
     """
     _half(model).save_pretrained(folder / part)  # type: ignore[operator]
     if part == "clip":
@@ -81,17 +81,17 @@ def put_back(model: nn.Module, part: str, folder: Path) -> None:
 
 
 def _store_captions(folder: Path, tokenizer: CLIPTokenizer) -> None:
-    """Stores the vectors of the calibration captions as the weights on disk give them, so nobody waits for them."""
+    """Stores the features of the calibration captions, computed with the weights on disk."""
     clip = CLIPModel.from_pretrained(folder).float().eval()
     preprocessor = json.loads((folder / "preprocessor_config.json").read_text())
     Scorer(ClipEncoder("clip", clip, tokenizer, preprocessor), read_captions()).store(folder)
 
 
 def _finish(folder: Path) -> None:
-    """Makes plain diffusers load the folder without a warning or a dtype, and writes the checksums."""
-    _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it, and warns when it reads it
+    """Lets plain diffusers load the folder without a warning or a dtype, and writes the checksums."""
+    _drop(folder / "vae" / "config.json", "block_out_channels")  # AutoencoderTiny writes it and warns when reading it
     for config in folder.glob("*/config.json"):
-        _drop(config, "_name_or_path")  # where it lay on the machine that trained it
+        _drop(config, "_name_or_path")  # a path of the machine that trained it
     _in_float32(folder / "text_encoder" / "config.json")
     write_checksums(folder)
 
@@ -103,7 +103,7 @@ def _in_float32(config: Path) -> None:
 
 
 def _drop(config: Path, key: str) -> None:
-    """Removes a key of a config.json."""
+    """Removes a key from a config.json."""
     values = json.loads(config.read_text())
     values.pop(key, None)
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -51,7 +51,7 @@ TIERS = {
             "judge": CLIP_BUDGET,
             "vae": Budget(1, 16, 1e-3, warmup=100, average=0.998, decay=0.4),
             "latent_head": Budget(1, 64, 1e-3, warmup=100, average=0.995),
-            "unet": Budget(1, 20, 8e-4, warmup=200, average=0.9985, decay=0.4, show_minutes=14),
+            "unet": Budget(1, 20, 8e-4, warmup=200, average=0.9985, decay=0.4, evaluate_minutes=14),
         },
         unet_channels=(96, 192, 256),
     ),

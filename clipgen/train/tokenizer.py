@@ -20,10 +20,10 @@ START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 4096, length: int = LENGTH) -> CLIPTokenizer:
-    """Trains a CLIP tokenizer of at most `size` entries that never meets an unknown token.
+    """Trains a CLIP tokenizer of at most `size` entries to which no text is unknown.
 
-    The trainer's own vocabulary lacks most entries that end a word, so the vocabulary is laid out by hand: the 256
-    bytes, the same at a word's end, every merge, the two special tokens.
+    The trainer's vocabulary lacks most entries that end a word. It is rebuilt from the 256 bytes, the same bytes at the
+    end of a word, the result of each merge, and the two special tokens.
     """
     backend = CLIPTokenizer().backend_tokenizer
     backend.model = BPE(end_of_word_suffix=WORD_END, continuing_subword_prefix="")
@@ -46,7 +46,7 @@ def _merges(serialised: str) -> list[tuple[str, str]]:
 
 
 def corpus(count: int, seed: int = 0) -> Iterator[str]:
-    """Yields captions of random scenes, then every name of the vocabulary, several times."""
+    """Yields captions of random scenes, then every name of the vocabulary three times."""
     rng = random.Random(seed)
     for k in range(count):
         yield caption(sample_scene(seed + k), rng)

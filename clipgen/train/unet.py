@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from clipgen.train.balance import ConceptBalance
-from clipgen.train.data import Pictures, Renders, held_back
+from clipgen.train.data import Images, Renders, held_back
 from clipgen.train.latents import LatentStore
 from clipgen.train.vae import to_image
 from clipgen.world.contact_sheet import contact_sheet
@@ -84,7 +84,7 @@ class UnetPart:
 
     def __init__(
         self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, vae: AutoencoderTiny, tokenizer: CLIPTokenizer,
-        data: Pictures, batch: int, seed: int = 0, *, clip: CLIPModel | None = None, prompts: Sequence[str] = PROMPTS,
+        data: Images, batch: int, seed: int = 0, *, clip: CLIPModel | None = None, prompts: Sequence[str] = PROMPTS,
     ) -> None:  # fmt: skip
         self.model, self.text_encoder, self.vae, self.clip = unet, text_encoder, vae.eval(), clip
         self.tokenizer, self.batch, self.data, self.prompts = tokenizer, batch, data, prompts
@@ -144,7 +144,7 @@ class UnetPart:
         states: Tensor = self.text_encoder(ids.to(self.alphas.device)).last_hidden_state.float()
         return states
 
-    def show(self, folder: Path) -> dict[str, float]:
+    def evaluate(self, folder: Path) -> dict[str, float]:
         """Draws four samples of each fixed prompt; measures the error on held-back latents and what CLIP recognises."""
         texts = [prompt for prompt in self.prompts for _ in range(4)]
         contact_sheet([to_image(image) for image in self._samples(texts)], texts).save(folder / "unet.png")

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from clipgen.train.data import Pictures, held_back, to_unit
+from clipgen.train.data import Images, held_back, to_float
 from clipgen.train.merged_vae import MergedVae
 from clipgen.world.contact_sheet import contact_sheet
 
@@ -36,22 +36,37 @@ EQUIVARIANCE_FROM = 600
 
 def build_vae() -> AutoencoderTiny:
     """Builds the untrained autoencoder: [B, 3, 16h, 16w] in [-1, 1] <-> latents [B, 16, h, w]."""
-    return AutoencoderTiny(
+    vae = AutoencoderTiny(
         encoder_block_out_channels=(WIDTH,) * 5,
         decoder_block_out_channels=(WIDTH,) * 5,
         num_encoder_blocks=(0, 0, 1, 3, 5),
         num_decoder_blocks=(6, 5, 2, 1, 0),
         latent_channels=LATENT_CHANNELS,
     )
+    for stack in (vae.encoder.layers, vae.decoder.layers):
+        _keep_variance(stack)
+    return vae
+
+
+def _keep_variance(stack: nn.Sequential) -> None:
+    """Initialises the convolutions outside residual blocks so that the variance stays the same (He et al. 2015).
+
+    PyTorch's default shrinks it at each of them: latents begin at a deviation of 0.06, below the noise added to them,
+    and nothing is learnt for the first thousand steps.
+    """
+    convolutions = [layer for layer in stack if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions[:-1]:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.kaiming_normal_(convolutions[-1].weight, nonlinearity="linear")
 
 
 class VaePart:
     """Trains on random crops of images; every fourth batch holds whole images instead."""
 
-    def __init__(self, vae: AutoencoderTiny, renders: Pictures, batch: int, seed: int = 0) -> None:
+    def __init__(self, vae: AutoencoderTiny, renders: Images, batch: int, seed: int = 0) -> None:
         self.model, self.renders, self.batch = MergedVae(vae), renders, batch
         self.rng = np.random.default_rng(seed)
-        self.known = len(renders) - held_back(renders, HELD_BACK)
+        self.trained_on = len(renders) - held_back(renders, HELD_BACK)
 
     def to(self, device: torch.device) -> None:
         """Moves the autoencoder to a device."""
@@ -74,17 +89,17 @@ class VaePart:
 
     def _batch(self, *, whole: bool) -> Tensor:
         if whole:
-            return self.renders.images(self.rng.integers(0, self.known, max(1, self.batch // 4)))
-        side = self.renders.pictures.shape[1] - CROP
+            return self.renders.images(self.rng.integers(0, self.trained_on, max(1, self.batch // 4)))
+        side = self.renders.pixels.shape[1] - CROP
         crops = []
         for _ in range(self.batch):
-            index, x, y = self.rng.integers(0, self.known), *self.rng.integers(0, side + 1, 2)
-            crops.append(self.renders.pictures[index, y : y + CROP, x : x + CROP])
-        return to_unit(torch.from_numpy(np.stack(crops)))
+            index, x, y = self.rng.integers(0, self.trained_on), *self.rng.integers(0, side + 1, 2)
+            crops.append(self.renders.pixels[index, y : y + CROP, x : x + CROP])
+        return to_float(torch.from_numpy(np.stack(crops)))
 
-    def show(self, folder: Path) -> dict[str, float]:
+    def evaluate(self, folder: Path) -> dict[str, float]:
         """Writes images above their reconstructions; measures PSNR in dB on the images held back."""
-        images = self.renders.images(np.arange(self.known, len(self.renders))).to(self.model.device)
+        images = self.renders.images(np.arange(self.trained_on, len(self.renders))).to(self.model.device)
         decoded = torch.cat([self.model.decode(self.model.encode(p)).clamp(-1, 1) for p in images.split(8)])
         mse = ((decoded - images) / 2).square().mean((1, 2, 3))
         rows = [x for k in range(0, 32, 8) for x in (*images[k : k + 8], *decoded[k : k + 8])]
@@ -92,9 +107,9 @@ class VaePart:
         return {"psnr": float((-10 * mse.log10()).mean())}
 
 
-def to_image(picture: Tensor) -> Image.Image:
-    """Turns [3, H, W] in [-1, 1] into a PIL picture."""
-    return Image.fromarray(((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy())
+def to_image(pixels: Tensor) -> Image.Image:
+    """Converts [3, H, W] in [-1, 1] to a PIL image."""
+    return Image.fromarray(((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 def _pyramid(a: Tensor, b: Tensor) -> Tensor:
@@ -108,9 +123,9 @@ def _edges(a: Tensor, b: Tensor) -> Tensor:
     return dx + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
 
 
-def latent_scale(vae: AutoencoderTiny, renders: Pictures, count: int = 256) -> float:
-    """Returns the scaling factor: 1 / standard deviation of the latents of the first `count` pictures."""
-    pictures = renders.images(np.arange(min(count, len(renders))))
+def latent_scale(vae: AutoencoderTiny, renders: Images, count: int = 256) -> float:
+    """Returns the scaling factor: 1 / standard deviation of the latents of the first `count` images."""
+    images = renders.images(np.arange(min(count, len(renders))))
     with torch.no_grad():
-        latents = torch.cat([vae.encode(p).latents for p in pictures.split(8)])
+        latents = torch.cat([vae.encode(part).latents for part in images.split(8)])
     return 1.0 / float(latents.std())

@@ -1,4 +1,4 @@
-"""What tests of training get: an accelerator of their own, in whatever precision they ask for."""
+"""Every training test gets a new accelerator, in the precision that it asks for."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from accelerate.state import AcceleratorState
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> None:
-    """Forgets the accelerator of the test before; a process may have one precision only."""
+    """Resets the accelerator of the previous test, since a process has a single precision."""
     AcceleratorState._reset_state(reset_partial_state=True)

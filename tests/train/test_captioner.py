@@ -20,9 +20,9 @@ from clipgen.errors import ModelError, ModelNotFound
 from clipgen.models.find import BUNDLED
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioned import Captioned
-from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _after_the_end_ignored, build_captioner, build_coca
+from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _without_padding, build_captioner, build_coca
 from clipgen.train.loop import fit
-from clipgen.train.storybook import put_back
+from clipgen.train.storybook import write_part
 
 CAPTIONS = ("a red picture", "a green picture", "a blue picture", "a white picture")
 
@@ -55,7 +55,7 @@ def data() -> Captioned:
 def test_only_a_captions_own_tokens_and_its_end_count() -> None:
     ids = torch.tensor([[5, 6, 9, 9], [5, 9, 9, 9], [5, 6, 7, 9]])
     wanted = [[5, 6, 9, IGNORED], [5, 9, IGNORED, IGNORED], [5, 6, 7, 9]]
-    assert _after_the_end_ignored(ids, 9).view(3, 4).tolist() == wanted
+    assert _without_padding(ids, 9).view(3, 4).tolist() == wanted
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -91,9 +91,9 @@ def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokeni
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
     part.model.eval()
-    features = part._seen(np.arange(4))
+    features = part._features(np.arange(4))
     assert part.model.caption(features, tokenizer) == list(CAPTIONS)
-    assert part.show(tmp_path)["val_loss"] < 0.5
+    assert part.evaluate(tmp_path)["val_loss"] < 0.5
     assert "a red picture" in (tmp_path / "captions.txt").read_text()
     part.model.save_pretrained(tmp_path / "model")
     assert type(part.model).from_pretrained(tmp_path / "model").write(features, tokenizer) == list(CAPTIONS)
@@ -114,13 +114,13 @@ def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
     folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model", ignore=shutil.ignore_patterns("coca"))
     torch.manual_seed(0)
     width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
-    put_back(build_captioner(tokenizer, width), "captioner", folder)
+    write_part(build_captioner(tokenizer, width), "captioner", folder)
     return str(folder)
 
 
 def test_a_head_for_another_clip_is_refused(model: str, tokenizer: CLIPTokenizer) -> None:
     assert load_captioner(model, torch.device("cpu")).kind == "clipcap"
-    put_back(build_captioner(tokenizer, 64), "captioner", Path(model))
+    write_part(build_captioner(tokenizer, 64), "captioner", Path(model))
     with pytest.raises(ModelError, match=r"captioner takes vectors of 64 numbers, its CLIP gives 256\."):
         load_captioner(model, torch.device("cpu"))
 

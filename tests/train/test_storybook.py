@@ -17,11 +17,12 @@ from transformers import CLIPTokenizer
 from clipgen.models import read_vocabulary
 from clipgen.models.load_clip import load_encoder
 from clipgen.train.captioner import build_coca
-from clipgen.train.clip import Anchored, ClipPart
+from clipgen.train.clip import ClipPart, ClipWithHeads
 from clipgen.train.clip_configs import build_clip, build_judge
-from clipgen.train.data import Renders, Seen, rendered
+from clipgen.train.data import CachedFeatures, Renders
 from clipgen.train.latent_head import LatentHeadPart, build_latent_head
 from clipgen.train.recipe import shipped
+from clipgen.train.render_file import RenderFile
 from clipgen.train.storybook import Parts, assemble
 from clipgen.train.tokenizer import corpus, train_tokenizer
 from clipgen.train.unet import UnetPart, build_scheduler, build_unet, emphasis, text_encoder_of
@@ -45,7 +46,7 @@ def test_words_of_the_world_are_single_tokens(tokenizer: CLIPTokenizer) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40))
-def test_no_text_meets_an_unknown_token(tokenizer: CLIPTokenizer, text: str) -> None:
+def test_no_text_has_an_unknown_token(tokenizer: CLIPTokenizer, text: str) -> None:
     ids = tokenizer(text).input_ids
     assert ids[0] == tokenizer.bos_token_id
     assert all(0 <= i < len(tokenizer) for i in ids)
@@ -67,7 +68,7 @@ def test_the_text_encoder_of_the_denoiser_is_that_of_clip(tokenizer: CLIPTokeniz
 
 
 @pytest.mark.parametrize("build", [build_clip, build_judge])
-def test_a_patch_knows_its_column_and_row_from_the_start(
+def test_position_embeddings_encode_column_and_row(
     build: Callable[[CLIPTokenizer], Any], tokenizer: CLIPTokenizer
 ) -> None:
     weight = build(tokenizer, 32).vision_model.embeddings.position_embedding.weight.detach()[-64:]
@@ -77,14 +78,20 @@ def test_a_patch_knows_its_column_and_row_from_the_start(
     assert weight.std() > 0.2
 
 
+def render_all(folder: Path, count: int, mix: Mix, size: int) -> Renders:
+    file = RenderFile(folder, mix=mix, size=size)
+    file.fill(count)
+    return Renders.open(file, count)
+
+
 @pytest.fixture(scope="module")
 def renders(tmp_path_factory: pytest.TempPathFactory) -> Renders:
-    """192 small pictures of one thing each, of which 24 are never trained on."""
-    return rendered(tmp_path_factory.mktemp("renders"), 192, mix=Mix(tier=1, kinds=(1, 0, 0)), size=32)
+    """192 small images of one thing each, of which 24 are never trained on."""
+    return render_all(tmp_path_factory.mktemp("renders"), 192, Mix(tier=1, kinds=(1, 0, 0)), 32)
 
 
 @pytest.mark.parametrize("build", [build_clip, build_judge])
-def test_the_clips_learn_to_tell_captions_apart(
+def test_both_clips_learn_to_match_captions(
     build: Callable[[CLIPTokenizer], Any], tokenizer: CLIPTokenizer, renders: Renders, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -98,65 +105,65 @@ def test_the_clips_learn_to_tell_captions_apart(
         optimizer.zero_grad()
         losses.append(loss.item())
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
-    measured = {name.removeprefix("val_") for name in part.show(tmp_path)}
+    measured = {name.removeprefix("val_") for name in part.evaluate(tmp_path)}
     assert measured == {"r@1", "top1", "patches", "hard", "count"}  # nothing to swap
     part.model.save_pretrained(tmp_path / "model")
-    again = Anchored.from_pretrained(tmp_path / "model")
-    pictures = renders.images(np.arange(2))
+    loaded = ClipWithHeads.from_pretrained(tmp_path / "model")
+    images = renders.images(np.arange(2))
     with torch.no_grad():
-        assert torch.allclose(again.images(pictures)[0], part.model.images(pictures)[0], atol=1e-5)
+        assert torch.allclose(loaded.images(images)[0], part.model.images(images)[0], atol=1e-5)
 
 
-def test_the_clip_learns_to_write_too_and_its_writer_lies_beside_it(
+def test_the_clip_learns_to_write_captions_and_is_saved_with_its_captioner(
     tokenizer: CLIPTokenizer, renders: Renders, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     clip = build_clip(tokenizer, 32)
-    part = ClipPart(clip, tokenizer, renders, 16, writer=build_coca(tokenizer, clip.config.vision_config.hidden_size))
+    part = ClipPart(
+        clip, tokenizer, renders, 16, captioner=build_coca(tokenizer, clip.config.vision_config.hidden_size)
+    )
     part.to(torch.device("cpu"))
     optimizer, figures = torch.optim.AdamW(part.model.parameters(), 1e-3), list[dict[str, float]]()
     for step in range(12):
-        loss, told = part.loss(step)
+        loss, terms = part.loss(step)
         loss.backward()
         assert step or clip.vision_model.embeddings.patch_embedding.weight.grad.abs().max() > 0
         optimizer.step()
         optimizer.zero_grad()
-        figures.append(told)
-    assert figures[-1]["writing"] < 0.9 * figures[0]["writing"]
-    assert {"val_writing", "val_whole"} < set(part.show(tmp_path))
+        figures.append(terms)
+    assert figures[-1]["captions"] < 0.9 * figures[0]["captions"]
+    assert {"val_captions", "val_exact"} < set(part.evaluate(tmp_path))
     part.model.save_pretrained(tmp_path / "clip" / "model")
-    again = Anchored.from_pretrained(tmp_path / "clip" / "model")
+    loaded = ClipWithHeads.from_pretrained(tmp_path / "clip" / "model")
     build_judge(tokenizer, 32).save_pretrained(tmp_path / "clip" / "judge")
-    assert Anchored.from_pretrained(tmp_path / "clip" / "judge").writer is None
+    assert ClipWithHeads.from_pretrained(tmp_path / "clip" / "judge").captioner is None
     with torch.no_grad():
         _, states = part.model.images(renders.images(np.arange(2)))
-        assert again.writer.caption(states, tokenizer) == part.model.writer.caption(states, tokenizer)
+        assert loaded.captioner.caption(states, tokenizer) == part.model.captioner.caption(states, tokenizer)
 
 
-def test_what_is_seen_of_a_picture_is_looked_at_once() -> None:
-    asked: list[int] = []
+def test_features_of_an_image_are_computed_once() -> None:
+    computed: list[int] = []
 
-    def look(indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        asked.extend(indices.tolist())
+    def compute(indices: npt.NDArray[np.int64]) -> torch.Tensor:
+        computed.extend(indices.tolist())
         return torch.from_numpy(indices).float()[:, None].requires_grad_() * 2
 
-    seen = Seen(look)
+    cache = CachedFeatures(compute)
     for indices in ([3, 1, 3], [1, 0, 3]):
-        found = seen.of(np.array(indices))
-        assert torch.equal(found[:, 0], 2 * torch.tensor(indices))
-        assert not found.requires_grad
-    assert asked == [3, 1, 0]
+        features = cache(np.array(indices))
+        assert torch.equal(features[:, 0], 2 * torch.tensor(indices))
+        assert not features.requires_grad
+    assert computed == [3, 1, 0]
 
 
-def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_the_latent_head_learns_the_features_of_clip(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    renders = rendered(tmp_path / "renders", 64, mix=Mix(tier=1, kinds=(1, 0, 0)), size=128)
+    renders = render_all(tmp_path / "renders", 64, Mix(tier=1, kinds=(1, 0, 0)), 128)
     clip = build_clip(tokenizer, 64)
     head = build_latent_head(clip, 16, 8)
     assert torch.equal(head.visual_projection.weight, clip.visual_projection.weight)
-    head = build_latent_head(
-        build_clip(tokenizer, 64), 16, 8
-    )  # of another CLIP: untrained, each sees nearly the same in all
+    head = build_latent_head(build_clip(tokenizer, 64), 16, 8)  # of another CLIP, so that there is something to learn
     part = LatentHeadPart(head, clip, tokenizer, build_vae(), renders, 16)
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
@@ -170,7 +177,7 @@ def test_the_latent_head_learns_what_clip_sees(tokenizer: CLIPTokenizer, tmp_pat
     assert part.head.features(torch.randn(2, 16, 6, 8), torch.tensor([0.0, 1.0])).norm(dim=1).allclose(torch.ones(2))
 
 
-def test_errors_weigh_more_where_a_thing_stands() -> None:
+def test_errors_inside_boxes_of_things_have_more_weight() -> None:
     scene = sample_scene(5, Mix(tier=1, kinds=(1, 0, 0), several=0))
     weights = emphasis([scene, scene], 16)
     ((x, foot, height),) = scene.things[0].boxes
@@ -179,11 +186,11 @@ def test_errors_weigh_more_where_a_thing_stands() -> None:
     assert weights[0, 0, int(16 * (foot - height / 2)), int(16 * x)] == 3 * weights[0, 0, 0, 0]
 
 
-def test_the_denoiser_learns_and_what_clip_does_not_name_is_shown_more_often(
+def test_the_denoiser_learns_and_unrecognised_concepts_are_shown_more_often(
     tokenizer: CLIPTokenizer, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    renders = rendered(tmp_path / "renders", 96, mix=Mix(tier=1, kinds=(1, 0, 0)), size=64)
+    renders = render_all(tmp_path / "renders", 96, Mix(tier=1, kinds=(1, 0, 0)), 64)
     clip, vae, unet = build_clip(tokenizer, 32), build_vae(), build_unet(256, (16, 32, 32), 4, 16)
     part = UnetPart(unet, text_encoder_of(clip), vae, tokenizer, renders, 8, clip=clip, prompts=["a fox in snow"])
     part.to(torch.device("cpu"))
@@ -196,7 +203,7 @@ def test_the_denoiser_learns_and_what_clip_does_not_name_is_shown_more_often(
         losses.append(loss.item())
     assert sum(losses[-3:]) < sum(losses[:3])
     with torch.no_grad():
-        figures = part.show(tmp_path)
+        figures = part.evaluate(tmp_path)
     assert {"v_100", "v_900", "named", "named_average"} <= set(figures)
     assert part.balance is not None
     recognised, weights = part.balance.recognised, part.balance.weights
@@ -227,7 +234,7 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     for name in ("clip", "judge"):
         encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))
         assert encoder.text_features(["a fox in snow"]).shape == (1, encoder.model.config.text_config.hidden_size)
-        assert torch.allclose(encoder.preprocess(pixels), pixels * 2 - 1, atol=1e-6)  # what training shows the towers
+        assert torch.allclose(encoder.preprocess(pixels), pixels * 2 - 1, atol=1e-6)  # the preprocessing of training
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "AutoPipelineForText2Image", "DiffusionPipeline"])

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tiny
 
 from clipgen.train.captioned import Captioned
-from clipgen.train.loop import Budget, Together, _step
-from clipgen.train.pairs import PairPart
+from clipgen.train.loop import Budget, ProcessGroup, _step
+from clipgen.train.pair_clip import PairPart
 
 PICTURES, STEPS = 16, 6
 
@@ -41,8 +41,8 @@ def main(folder: Path) -> None:
     part = PairPart(tiny.clip(words), words, {}, mine, batch=share, seed=accelerator.process_index)
     part.to(accelerator.device)
     assert part.batch == share
-    together = Together(accelerator)
-    together.start_alike(part.model)
+    together = ProcessGroup(accelerator)
+    together.broadcast_weights(part.model)
     optimizer = torch.optim.AdamW(part.model.parameters(), Budget(1, share, 1e-3).learning_rate)
     losses = [_step(part, optimizer, together, step)[0] for step in range(STEPS)]
     if accelerator.is_main_process:

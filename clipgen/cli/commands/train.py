@@ -14,7 +14,7 @@ from clipgen.cli.output import Report
 from clipgen.errors import Cancelled, SettingsError
 
 if TYPE_CHECKING:
-    from clipgen.train.own import OwnTraining
+    from clipgen.train.finetune import FineTuning
     from clipgen.train.recipe import Recipe
 
 app = typer.Typer(cls=Group)
@@ -191,11 +191,11 @@ def _head(kind: str | None, mapper: str | None, data: str | None) -> str:
     return HEADS[kind]
 
 
-def _own(report: Report, data: Path, out: str, tier: str, minutes: float, mapper: str) -> OwnTraining:
+def _own(report: Report, data: Path, out: str, tier: str, minutes: float, mapper: str) -> FineTuning:
     _check_minutes(minutes)
-    from clipgen.train.own import OwnTraining
+    from clipgen.train.finetune import FineTuning
 
-    return OwnTraining(data, Path(out), tier, mapper=mapper, say=report.say)
+    return FineTuning(data, Path(out), tier, mapper=mapper, say=report.say)
 
 
 def _check_minutes(minutes: float) -> None:

@@ -17,7 +17,7 @@ from clipgen.captioning.blip import BlipCaptioner
 from clipgen.models.find import BUNDLED
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioner import build_captioner, build_coca
-from clipgen.train.storybook import put_back
+from clipgen.train.storybook import write_part
 
 from ..conftest import Run
 
@@ -28,7 +28,7 @@ def model(tmp_path: Path) -> str:
     folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model", ignore=shutil.ignore_patterns("coca"))
     torch.manual_seed(0)
     width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
-    put_back(build_captioner(CLIPTokenizer.from_pretrained(folder / "tokenizer"), width), "captioner", folder)
+    write_part(build_captioner(CLIPTokenizer.from_pretrained(folder / "tokenizer"), width), "captioner", folder)
     return str(folder)
 
 
@@ -45,7 +45,7 @@ def test_a_folder_with_a_captioner_writes_captions(model: str, run: Run, tmp_pat
 
 def test_the_kind_of_captioner_can_be_chosen(model: str, run: Run, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    put_back(build_coca(CLIPTokenizer.from_pretrained(Path(model) / "tokenizer"), 224), "coca", Path(model))
+    write_part(build_coca(CLIPTokenizer.from_pretrained(Path(model) / "tokenizer"), 224), "coca", Path(model))
     Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
     texts = {kind: run("caption", "red.png", "-m", model, "--kind", kind).out for kind in ("clipcap", "coca")}
     assert texts["coca"] != texts["clipcap"] == run("caption", "red.png", "-m", model).out

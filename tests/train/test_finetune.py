@@ -1,4 +1,4 @@
-"""Training on somebody's own pictures: what is read, what is skipped, and that it is learnt, stopped and resumed."""
+"""Fine-tuning on captioned images: reading, skipping, learning, stopping and resuming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipgen.families import LAYOUTS
 from clipgen.models import find_model, load_encoder, preflight
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioned import captioned, find_pairs
-from clipgen.train.own import OwnTraining
+from clipgen.train.finetune import FineTuning
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black")
 SHAPES = ("square", "circle", "bar")
@@ -48,12 +48,12 @@ def folder(tmp_path: Path) -> Path:
     for name, content in (("broken.png", b"text"), ("empty.jpg", b"")):
         (data / name).write_bytes(content)
         (data / name).with_suffix(".txt").write_text("nothing")
-    Image.new("RGB", (64, 64)).save(data / "untold.png")
+    Image.new("RGB", (64, 64)).save(data / "without-caption.png")
     return data
 
 
 def quiet(line: str) -> None:
-    """Takes a line and says nothing."""
+    """Ignores a log line."""
 
 
 class TestData:
@@ -85,7 +85,7 @@ class TestData:
         (tmp_path / "empty").mkdir()
         (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
         for name, message in (
-            ("none", "none' is not there. Works: a folder, or a CSV file"),
+            ("none", "none' does not exist. Works: a folder, or a CSV file"),
             ("empty", "must hold at least 8 pictures with a .txt beside them, got '0'"),
             (
                 "wrong.csv",
@@ -108,10 +108,10 @@ class TestData:
 
 class TestTraining:
     def test_clip_learns(self, folder: Path, tmp_path: Path) -> None:
-        told: list[str] = []
-        part = OwnTraining(folder, tmp_path / "out", say=told.append)._clip()
-        assert told == ["2 pictures could not be read and are left out", "36 captioned pictures"]
-        assert (part.seen, part.batch) == (32, 32)
+        lines: list[str] = []
+        part = FineTuning(folder, tmp_path / "out", say=lines.append)._clip()
+        assert lines == ["2 pictures could not be read and are left out", "36 captioned pictures"]
+        assert (part.trained_on, part.batch) == (32, 32)
         part.to(torch.device("cpu"))
         optimizer, losses = torch.optim.AdamW(part.model.parameters(), 3e-4), []
         for step in range(8):
@@ -123,10 +123,10 @@ class TestTraining:
         assert losses[-1] < 0.8 * losses[0]
 
     def test_it_goes_on_where_it_stopped_and_its_clip_is_usable_at_once(self, folder: Path, tmp_path: Path) -> None:
-        model = OwnTraining(folder, tmp_path / "out", say=quiet).stage("clip", 0.02)
+        model = FineTuning(folder, tmp_path / "out", say=quiet).stage("clip", 0.02)
         log = tmp_path / "out" / "clip" / "log.jsonl"
         first = json.loads(log.read_text().splitlines()[-1])
-        assert OwnTraining(folder, tmp_path / "out", say=quiet).stage("clip", first["minutes"] + 0.02) == model
+        assert FineTuning(folder, tmp_path / "out", say=quiet).stage("clip", first["minutes"] + 0.02) == model
         assert json.loads(log.read_text().splitlines()[-1])["step"] > first["step"]
         encoder = load_encoder(str(model), torch.device("cpu"))
         assert encoder.name == "model/clip"
@@ -135,7 +135,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("stage", ["vae", "unet"])
     def test_the_other_parts_go_back_into_a_model_that_works(self, folder: Path, tmp_path: Path, stage: str) -> None:
-        model = OwnTraining(folder, tmp_path / "out", say=quiet).stage(stage, 0.02)
+        model = FineTuning(folder, tmp_path / "out", say=quiet).stage(stage, 0.02)
         checked = preflight(find_model(str(model)), LAYOUTS)
         assert set(checked.networks) >= {"unet", "vae", "text_encoder", "clip"}
         assert checked.vocabulary is None
@@ -144,15 +144,15 @@ class TestTraining:
 
     @pytest.mark.parametrize("stage", ["captioner", "coca"])
     def test_a_captioner_learns_and_is_usable_at_once(self, folder: Path, tmp_path: Path, stage: str) -> None:
-        model = OwnTraining(folder, tmp_path / "out", mapper="transformer", say=quiet).stage(stage, 0.02)
+        model = FineTuning(folder, tmp_path / "out", mapper="transformer", say=quiet).stage(stage, 0.02)
         kind = {"captioner": "clipcap", "coca": "coca"}[stage]
         assert load_captioner(str(model), torch.device("cpu")).kind == kind
 
     def test_a_state_of_another_network_is_refused(self, folder: Path, tmp_path: Path) -> None:
-        OwnTraining(folder, tmp_path / "out", mapper="transformer", say=quiet).stage("captioner", 0.01)
+        FineTuning(folder, tmp_path / "out", mapper="transformer", say=quiet).stage("captioner", 0.01)
         with pytest.raises(ClipgenError, match=r"state.safetensors' is the state of another network"):
-            OwnTraining(folder, tmp_path / "out", mapper="mlp", say=quiet).stage("captioner", 0.02)
+            FineTuning(folder, tmp_path / "out", mapper="mlp", say=quiet).stage("captioner", 0.02)
 
     def test_an_unknown_tier_is_named(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ClipgenError, match=r"Unknown tier 'tpu'. Tiers: cpu, gpu."):
-            OwnTraining(folder, tmp_path / "out", "tpu", say=quiet)
+            FineTuning(folder, tmp_path / "out", "tpu", say=quiet)
