@@ -80,7 +80,7 @@ def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokeni
     clip = CLIPModel.from_pretrained(BUNDLED["storybook"] / "clip").float()
     part = CaptionerPart(build(name, tokenizer, clip), clip, tokenizer, HALF, data, 8)
     part.to(torch.device("cpu"))
-    assert part.known == 56
+    assert part.trained_on == 56
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
     for step in range(40 if name == "coca" else 200):
         loss, _ = part.loss(step)
