@@ -96,7 +96,7 @@ def test_it_learns_to_name_what_clip_sees(data: Captioned, tokenizer: CLIPTokeni
     assert part.evaluate(tmp_path)["val_loss"] < 0.5
     assert "a red picture" in (tmp_path / "captions.txt").read_text()
     part.model.save_pretrained(tmp_path / "model")
-    assert type(part.model).from_pretrained(tmp_path / "model").write(features, tokenizer) == list(CAPTIONS)
+    assert type(part.model).from_pretrained(tmp_path / "model").caption(features, tokenizer) == list(CAPTIONS)
 
 
 def test_the_loop_trains_it_like_any_part(data: Captioned, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
