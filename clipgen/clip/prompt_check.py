@@ -23,7 +23,7 @@ from clipgen.clip.score import Scorer
 Kind = Literal["thing", "colour", "count"]
 HOLDS = 0.5
 # How far phrases stand out that are there and that are not, and the deviation of both, with storybook's CLIP on scenes
-# it never saw: `python -m clipgen.train.questions`.
+# it never saw: `python -m clipgen.train.phrase_scores`.
 PRESENT, ABSENT, SPREAD = 2.77, 0.14, 1.17
 TOO_CLOSE = 0.8  # text cosine: such a phrase says what is asked
 FEWEST = 30  # other phrases, from which their spread can be told

@@ -37,8 +37,8 @@ class ConceptBalance:
     @property
     def average(self) -> float:
         """Mean share of recognised samples over the concepts that were measured."""
-        known = self.measured > 0
-        return float(self.recognised[known].mean()) if known.any() else 0.0
+        measured = self.measured > 0
+        return float(self.recognised[measured].mean()) if measured.any() else 0.0
 
     def __call__(self, size: int, stored: int) -> npt.NDArray[np.int64]:
         """Returns `size` indices below `stored`; a concept of which nothing is stored yet gives its turn away."""

@@ -50,9 +50,9 @@ class LatentHeadPart:
         self.model, self.head = head, LatentHead(head)
         self.clip, self.tokenizer, self.vae = ClipWithHeads(clip).eval(), tokenizer, vae
         self.renders, self.batch = renders, batch
-        kept = held_back(renders, HELD_BACK)
-        self.measured = np.arange(len(renders) - kept, len(renders))
-        self.store = LatentStore(vae, renders, np.random.default_rng(seed), held_back=kept, fresh=FRESH)
+        count = held_back(renders, HELD_BACK)
+        self.measured = np.arange(len(renders) - count, len(renders))
+        self.store = LatentStore(vae, renders, np.random.default_rng(seed), held_back=count, fresh=FRESH)
         self.image_features = CachedFeatures(self._image_features)
         self.alphas = build_scheduler().alphas_cumprod
 

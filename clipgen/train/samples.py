@@ -1,6 +1,6 @@
-"""The uncurated samples of MODEL_CARD.md and README: `python -m clipgen.train.card` draws them.
+"""The uncurated samples of MODEL_CARD.md and README: `python -m clipgen.train.samples` draws them.
 
-Seeds 1 to 16 of six prompts, and seed 1 of each of the eighteen first ones.
+One sheet with seeds 1 to 16 for each of six prompts, and one with seed 1 of eighteen prompts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIRST_SEEDS = "first-seeds.webp"
 
 
 def draw_samples(pipe: Pipeline, folder: Path) -> list[Path]:
-    """Writes one sheet of seeds 1 to 16 for each prompt, row by row, nothing left out."""
+    """Writes one sheet of seeds 1 to 16 per prompt, row by row, without selection."""
     return [
         _sheet(pipe.run(Settings(prompt=prompt, seed=1, images=SEEDS)), 8, folder / f"{slug(prompt)}.webp")
         for prompt in PROMPTS
@@ -43,9 +43,9 @@ def draw_samples(pipe: Pipeline, folder: Path) -> list[Path]:
 
 
 def draw_first_seeds(pipe: Pipeline, folder: Path) -> Path:
-    """Writes one sheet of seed 1 of the first prompts, six a row."""
-    drawn = [result for prompt in FIRST_PROMPTS for result in pipe.run(Settings(prompt=prompt, seed=1))]
-    return _sheet(drawn, 6, folder / FIRST_SEEDS)
+    """Writes one sheet with seed 1 of each prompt, six per row."""
+    results = [result for prompt in FIRST_PROMPTS for result in pipe.run(Settings(prompt=prompt, seed=1))]
+    return _sheet(results, 6, folder / FIRST_SEEDS)
 
 
 def _sheet(results: Sequence[Result], columns: int, path: Path) -> Path:
@@ -56,7 +56,7 @@ def _sheet(results: Sequence[Result], columns: int, path: Path) -> Path:
 
 def main() -> None:
     """Parses the command line and prints the paths."""
-    parser = argparse.ArgumentParser(prog="python -m clipgen.train.card", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m clipgen.train.samples", description=__doc__)
     parser.add_argument("--model", default="storybook", help="storybook or ./folder")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the sheets")
     args = parser.parse_args()
