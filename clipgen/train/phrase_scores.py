@@ -59,7 +59,7 @@ def main() -> None:
     threshold = (present + absent) / 2
     recall, specificity = fmean(z > threshold for z in true), fmean(z <= threshold for z in false)
     print(f"PRESENT, ABSENT, SPREAD = {present:.2f}, {absent:.2f}, {spread:.2f}")
-    print(f"recognised: {recall:.0%} of {len(true)} true phrases; rejected: {specificity:.0%} of {len(false)} false ones")
+    print(f"recognised {recall:.0%} of {len(true)} true phrases, rejected {specificity:.0%} of {len(false)} false ones")
 
 
 if __name__ == "__main__":
