@@ -1,6 +1,7 @@
-"""Guided against unguided from the same noise, and against the best of as many as the guided one's time buys.
+"""Compares guided and unguided images of one prompt from the same start noise.
 
-Or the dial: the same noise steered more and less.
+There are two comparisons: BEST_OF_N adds the best of as many unguided images as fit into the time that guidance
+costs, SCALE_SWEEP generates with several values of clip_guidance_scale.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from clipgen.pipeline import inputs
 from clipgen.report.comparison import Row, opinion
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled
 from clipgen.settings.checks import LOCAL
-from clipgen.settings.settings import Settings, unguided
+from clipgen.settings.settings import Settings, without_guidance
 
 if TYPE_CHECKING:
     from clipgen.clip.encoder import ClipEncoder
@@ -24,155 +25,168 @@ if TYPE_CHECKING:
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Result, Step
 
-MOST = 64  # pictures that one comparison draws at most for best-of
+MAX_BEST_OF = 64  # unguided images that one comparison generates at most
 GUIDED, UNGUIDED = "guided", "unguided"
-NOTCHES = {"quarter": 0.25, "half": 0.5, GUIDED: 1.0, "double": 2.0}  # of the dial, by clip_guidance_scale
-WARM_UP = 2  # steps nobody times: what a first run loads and compiles counts for no arm
+SCALES = {"quarter": 0.25, "half": 0.5, GUIDED: 1.0, "double": 2.0}  # variant -> factor of clip_guidance_scale
+WARM_UP_STEPS = 2  # untimed steps before the comparison, in which a first run loads and compiles
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Who looks at the arms: the CLIP that guides, and one that does not, None where there is none."""
+class Scorers:
+    """The CLIP that guides, and the CLIP that judges; `judge` is None if every CLIP at hand guides."""
 
     guide: Scorer
     judge: Scorer | None
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One arm's picture, how many were drawn for it and how long that took in all."""
+class Variant:
+    """The image of one variant, the number of images generated to get it, and the seconds for all of them."""
 
     name: str
     result: Result
-    pictures: int
+    images: int
     seconds: float
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One step on the way to an arm."""
+class VariantStep:
+    """One denoising step of the variant called `variant`."""
 
-    arm: str
+    variant: str
     step: Step
 
 
-def panel_of(pipe: Pipeline, settings: Settings, judge: str | None) -> Panel:
-    """Returns who guides and who judges: without `judge` the model's own judge, or its own CLIP where others guide.
+def choose_scorers(pipe: Pipeline, settings: Settings, judge: str | None) -> Scorers:
+    """Returns the CLIP that guides `settings` and a CLIP that does not.
 
-    Raises SettingsError if nothing guides, and what loading a CLIP raises.
+    Without `judge`, the model's `judge` folder judges, or the model's own CLIP if other CLIPs guide. Raises
+    SettingsError if there is no CLIP that guides, and the errors of loading one.
     """
     named = settings.clip_models[:-1] if settings.guard == "two-key" else settings.clip_models
     own = pipe.scorer
     guide = load_scorer(named[0], pipe.encoder) if named else own
     if guide is None:
-        raise SettingsError(f"model '{settings.model}' brings no CLIP: name one with --clip-model", field="clip_models")
-    if (judge := inputs.judge_of(settings, judge)) is not None:
-        return Panel(guide, load_scorer(judge, pipe.encoder))
-    return Panel(guide, own if inputs.own_clip(settings.model) not in inputs.guides_of(settings) else None)
+        raise SettingsError(f"model '{settings.model}' has no CLIP: name one with --clip-model", field="clip_models")
+    if (judge := inputs.choose_judge(settings, judge)) is not None:
+        return Scorers(guide, load_scorer(judge, pipe.encoder))
+    own_guides = inputs.own_clip_folder(settings.model) in inputs.guiding_clips(settings)
+    return Scorers(guide, None if own_guides else own)
 
 
 def load_scorer(name: str, load: Callable[[str], ClipEncoder]) -> Scorer:
-    """Returns what scores by a CLIP that is on this machine; raises ModelNotFound, and what `load` raises."""
+    """Returns the scorer of a CLIP that is already on this machine; raises ModelNotFound, and the errors of `load`."""
     from clipgen.clip.score import Scorer, read_captions
     from clipgen.models.find import find_clip
 
     return Scorer(load(name), read_captions(), find_clip(name, offline=True).path)
 
 
-def contest(
-    pipe: Pipeline, settings: Settings, panel: Panel, way: Way, is_cancelled: IsCancelled = never_cancelled
-) -> Iterator[Heard | Arm]:
-    """Yields the arms of one picture, the unguided one first, and before each of them its steps.
+def run_comparison(
+    pipe: Pipeline,
+    settings: Settings,
+    scorers: Scorers,
+    comparison: Comparison,
+    is_cancelled: IsCancelled = never_cancelled,
+) -> Iterator[VariantStep | Variant]:
+    """Yields the steps of each variant and then the variant; the unguided one is the first.
 
-    Everything goes one picture at a time. Closing the iterator stops the work; `is_cancelled` is asked inside the steps
-    too, and raises Cancelled.
+    Images are generated one at a time. Closing the iterator stops the comparison; so does `is_cancelled`, which is
+    called within each step and raises Cancelled.
     """
-    yield from _draw(pipe, settings.replace(steps=min(WARM_UP, settings.steps or WARM_UP)), "warming up", is_cancelled)
-    plain = yield from _draw(pipe, unguided(settings), UNGUIDED, is_cancelled)
-    yield Arm(UNGUIDED, plain, 1, plain.seconds)
-    yield from way.draw(pipe, settings, panel, plain, is_cancelled)
+    warm_up = settings.replace(steps=min(WARM_UP_STEPS, settings.steps or WARM_UP_STEPS))
+    yield from _generate(pipe, warm_up, "warming up", is_cancelled)
+    plain = yield from _generate(pipe, without_guidance(settings), UNGUIDED, is_cancelled)
+    yield Variant(UNGUIDED, plain, 1, plain.seconds)
+    yield from comparison.generate(pipe, settings, scorers, plain, is_cancelled)
 
 
-def _against_best(
-    pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, is_cancelled: IsCancelled
-) -> Iterator[Heard | Arm]:
-    """Yields guided and best-of.
+def _best_of_n(
+    pipe: Pipeline, settings: Settings, scorers: Scorers, plain: Result, is_cancelled: IsCancelled
+) -> Iterator[VariantStep | Variant]:
+    """Yields the guided image and the best of N unguided ones.
 
-    Best-of chooses by the guide among the unguided picture and as many more as fit into the seconds that guiding
-    takes longer, at least one: seeds as guidance `pick` draws them.
+    N unguided images take as long as the guided one, but N >= 2. The guiding CLIP chooses among them; their seeds are
+    those of guidance `pick`.
     """
     from clipgen.guidance.pick import candidate_seeds
 
-    guided = yield from _draw(pipe, settings, GUIDED, is_cancelled)
-    yield Arm(GUIDED, guided, 1, guided.seconds)
-    count = 1 + more(plain.seconds, guided.seconds)
-    began = monotonic()
-    best, best_score, name = plain, score(panel.guide, plain), f"best of {count}"
+    guided = yield from _generate(pipe, settings, GUIDED, is_cancelled)
+    yield Variant(GUIDED, guided, 1, guided.seconds)
+    count = 1 + extra_images(plain.seconds, guided.seconds)
+    start = monotonic()
+    best, best_score, name = plain, score(scorers.guide, plain), f"best of {count}"
     for seed in candidate_seeds(plain.seed, count)[1:]:
-        other = yield from _draw(pipe, plain.settings.replace(seed=seed), name, is_cancelled)
-        if (other_score := score(panel.guide, other)).similarity > best_score.similarity:
+        other = yield from _generate(pipe, plain.settings.replace(seed=seed), name, is_cancelled)
+        if (other_score := score(scorers.guide, other)).similarity > best_score.similarity:
             best, best_score = other, other_score
-    yield Arm(name, best, count, plain.seconds + monotonic() - began)
+    yield Variant(name, best, count, plain.seconds + monotonic() - start)
 
 
-def _turned(
-    pipe: Pipeline, settings: Settings, panel: Panel, plain: Result, is_cancelled: IsCancelled
-) -> Iterator[Heard | Arm]:
-    """Yields the notches of the dial, the weakest first; what passes the strongest pull is left out."""
-    for name, factor in NOTCHES.items():
+def _scale_sweep(
+    pipe: Pipeline, settings: Settings, scorers: Scorers, plain: Result, is_cancelled: IsCancelled
+) -> Iterator[VariantStep | Variant]:
+    """Yields an image for each factor of SCALES, the smallest first, as far as the scale stays within its limit."""
+    for name, factor in SCALES.items():
         scale = factor * settings.clip_guidance_scale
         if scale <= LOCAL.part[1]:
-            guided = yield from _draw(pipe, settings.replace(clip_guidance_scale=scale), name, is_cancelled)
-            yield Arm(name, guided, 1, guided.seconds)
+            guided = yield from _generate(pipe, settings.replace(clip_guidance_scale=scale), name, is_cancelled)
+            yield Variant(name, guided, 1, guided.seconds)
 
 
-def _check_dial(settings: Settings) -> None:
-    """Raises SettingsError for settings without a strength that the dial could turn."""
+def _check_scale_sweep(settings: Settings) -> None:
+    """Raises SettingsError if the settings do not use clip_guidance_scale."""
     if settings.budget is not None or "clip" not in settings.guidance.split("+"):
         given = settings.guidance if settings.budget is None else f"budget {settings.budget:g}"
         raise SettingsError(
-            f"the dial turns how strongly clip pulls: it needs guidance clip, got {given}", field="guidance"
+            f"the dial varies clip_guidance_scale: it needs guidance clip, got {given}", field="guidance"
         )
 
 
 @dataclass(frozen=True)
-class Way:
-    """What is held against the unguided picture: how many arms there are with it at most, and how they are drawn.
+class Comparison:
+    """One kind of comparison.
 
-    `check` raises SettingsError for settings that it cannot be done with.
+    Attributes:
+        max_variants: The largest number of variants, the unguided one included.
+        check: Raises SettingsError for settings that cannot be compared so.
+        generate: Yields the variants other than the unguided one.
     """
 
-    arms: int
+    max_variants: int
     check: Callable[[Settings], None]
-    draw: Callable[[Pipeline, Settings, Panel, Result, IsCancelled], Iterator[Heard | Arm]]
+    generate: Callable[[Pipeline, Settings, Scorers, Result, IsCancelled], Iterator[VariantStep | Variant]]
 
 
-DUEL = Way(3, lambda settings: None, _against_best)
-DIAL = Way(1 + len(NOTCHES), _check_dial, _turned)
+BEST_OF_N = Comparison(3, lambda settings: None, _best_of_n)
+SCALE_SWEEP = Comparison(1 + len(SCALES), _check_scale_sweep, _scale_sweep)
 
 
-def more(plain: float, guided: float) -> int:
-    """Returns how many more unguided pictures of `plain` seconds fit into what guiding takes longer, 1 to MOST - 1."""
-    return min(MOST - 1, max(1, int((guided - plain) / plain)))
+def extra_images(plain: float, guided: float) -> int:
+    """Returns how many unguided images of `plain` seconds fit into `guided` - `plain`, at least 1."""
+    return min(MAX_BEST_OF - 1, max(1, int((guided - plain) / plain)))
 
 
 def score(scorer: Scorer, result: Result) -> Score:
-    """Returns a CLIP's score of a finished picture by its own prompt."""
+    """Returns the CLIP score of a finished image with its own prompt."""
     from clipgen.text import plain_text
 
     text = plain_text(result.settings.prompt, result.settings.prompt_syntax)
     return scorer.score(result.pixels[None], [text])[0]
 
 
-def row_of(arm: Arm, panel: Panel) -> Row:
-    """Returns what the panel says of an arm."""
-    judge = None if panel.judge is None else opinion(score(panel.judge, arm.result))
-    guide = opinion(score(panel.guide, arm.result))
-    return Row(arm.name, arm.pictures, arm.seconds, guide, judge, arm.result.seed, arm.result.path)
+def comparison_row(variant: Variant, scorers: Scorers) -> Row:
+    """Returns the scores and the cost of a variant as a row of the comparison's table."""
+    judge = None if scorers.judge is None else opinion(score(scorers.judge, variant.result))
+    guide = opinion(score(scorers.guide, variant.result))
+    result = variant.result
+    return Row(variant.name, variant.images, variant.seconds, guide, judge, result.seed, result.path)
 
 
-def _draw(pipe: Pipeline, settings: Settings, arm: str, is_cancelled: IsCancelled) -> Generator[Heard, None, Result]:
-    """Yields the steps of one picture and returns it."""
+def _generate(
+    pipe: Pipeline, settings: Settings, variant: str, is_cancelled: IsCancelled
+) -> Generator[VariantStep, None, Result]:
+    """Yields the steps of one image and returns its result."""
     from clipgen.pipeline.result import Result
 
     results = []
@@ -181,5 +195,5 @@ def _draw(pipe: Pipeline, settings: Settings, arm: str, is_cancelled: IsCancelle
             if isinstance(event, Result):
                 results.append(event)
             else:
-                yield Heard(arm, event)
+                yield VariantStep(variant, event)
     return results[0]

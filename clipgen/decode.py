@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgen.device import Ladder
+from clipgen.device import MemoryFallback
 from clipgen.families import Family
 from clipgen.image_file import open_image
 
@@ -20,7 +20,7 @@ FLAT = 1 / 255  # a picture whose pixels deviate less than this shows nothing
 
 
 @torch.no_grad()
-def decode(family: Family, latents: Tensor, size: tuple[int, int], ladder: Ladder) -> Tensor:
+def decode(family: Family, latents: Tensor, size: tuple[int, int], ladder: MemoryFallback) -> Tensor:
     """Returns pictures [B, 3, H, W] in [0, 1] on the CPU, or what is broken of them: see `is_broken`.
 
     A decoder of less than float32 that breaks one is put into float32, for good, and tries again. `size` is (width,

@@ -122,7 +122,7 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
 
 
 @contextmanager
-def memory_told(what: str, device: torch.device) -> Iterator[None]:
+def raise_out_of_memory(what: str, device: torch.device) -> Iterator[None]:
     """Turns a lack of memory inside into OutOfMemory that names what did not fit."""
     try:
         yield
@@ -132,7 +132,7 @@ def memory_told(what: str, device: torch.device) -> Iterator[None]:
         raise OutOfMemory(f"{what} does not fit into the memory of {device}.") from error
 
 
-class Ladder:
+class MemoryFallback:
     """Runs a batch whole if it fits, else in ever smaller pieces, and remembers what fitted for each size.
 
     The rungs: collect garbage and retry; halve the piece, down to one row (for classifier-free guidance the last

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
 from clipgen.families.text_encoders import PromptEmbeds, TextEncoder
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[
         return [(prompt, 1.0)]
     if lora := LORA.search(prompt):
         where = f"{field}, character {lora.start() + 1}"
-        raise PromptError(f"{where}: '{shown(lora[0])}' cannot be used, clipgen loads no LoRA yet", field=field)
+        raise PromptError(f"{where}: '{printable(lora[0])}' cannot be used, clipgen loads no LoRA yet", field=field)
     runs = groupby(_weighted(list(TOKEN.finditer(prompt)), field), key=lambda piece: piece[1])
     return [("".join(text for text, _ in pieces), weight) for weight, pieces in runs]
 

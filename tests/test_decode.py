@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from clipgen.decode import decode, is_broken, look, to_image
-from clipgen.device import Ladder
+from clipgen.device import MemoryFallback
 from clipgen.families import LAYOUTS, load_family
 from clipgen.models import ModelFolder, preflight
 
@@ -31,7 +31,7 @@ def book(tiny_v):
 
 
 def test_pictures_lie_in_the_unit_interval(book):
-    pixels = decode(book, latents(2, 8, 16, 16) * 9, (128, 128), Ladder(CPU))
+    pixels = decode(book, latents(2, 8, 16, 16) * 9, (128, 128), MemoryFallback(CPU))
     assert pixels.shape == (2, 3, 128, 128)
     assert pixels.dtype == torch.float32
     assert 0 <= pixels.min() < pixels.max() <= 1
@@ -49,14 +49,14 @@ def test_a_decoder_that_breaks_in_half_precision_is_put_into_float32(tiny_v):
     family.vae.decoder.register_forward_hook(
         lambda module, args, output: output * (torch.nan if output.dtype == torch.bfloat16 else 1)
     )
-    assert decode(family, latents(1, 8, 16, 16), (128, 128), Ladder(CPU)).isfinite().all()
+    assert decode(family, latents(1, 8, 16, 16), (128, 128), MemoryFallback(CPU)).isfinite().all()
     assert family.vae.dtype == torch.float32
     assert not family.decoder_to_float32()
 
 
 def test_a_small_picture_is_looked_at_by_its_decoder(book):
     x0 = latents(1, 8, 16, 16)
-    assert torch.equal(look(book, x0, (128, 128)), decode(book, x0, (128, 128), Ladder(CPU)))
+    assert torch.equal(look(book, x0, (128, 128)), decode(book, x0, (128, 128), MemoryFallback(CPU)))
 
 
 def test_a_big_one_by_a_matrix(sd):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipgen.device import (
-    Ladder,
+    MemoryFallback,
     check_memory,
     collection_off,
     devices,
@@ -97,20 +97,20 @@ def run(ladder, memory, rows=8):
 
 
 def test_what_fits_runs_whole():
-    ladder = Ladder(CPU)
+    ladder = MemoryFallback(CPU)
     assert run(ladder, Memory(8)) == [8]
     assert ladder.taken(SIZE) == []
 
 
 def test_the_first_rung_is_the_same_again():
-    ladder = Ladder(CPU)
+    ladder = MemoryFallback(CPU)
     assert run(ladder, Memory(0, refusals=1)) == [8, 8]
     assert ladder.taken(SIZE) == []
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7])
 def test_pieces_shrink_until_they_fit_and_that_is_remembered(rows):
-    ladder = Ladder(CPU)
+    ladder = MemoryFallback(CPU)
     asked = run(ladder, Memory(rows))
     assert asked[:3] == [8, 8, 4]
     fitted = asked[-1]
@@ -121,14 +121,14 @@ def test_pieces_shrink_until_they_fit_and_that_is_remembered(rows):
 
 
 def test_odd_batches_lose_no_row():
-    assert run(Ladder(CPU), Memory(2), rows=7)[-1] == 1
+    assert run(MemoryFallback(CPU), Memory(2), rows=7)[-1] == 1
 
 
 def test_the_end_of_the_ladder_names_a_size():
     with pytest.raises(
         OutOfMemory, match=r"denoising of 512 x 512 does not fit .*8.0 GiB asked, .* Try \d+ x \d+\."
     ) as error:
-        run(Ladder(CPU), Memory(0))
+        run(MemoryFallback(CPU), Memory(0))
     assert error.value.field == "width"
     assert error.value.exit_code == 4
 
@@ -138,7 +138,7 @@ def test_other_errors_pass():
         raise RuntimeError("mat1 and mat2")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        Ladder(CPU).run("denoising", SIZE, fail, torch.zeros(2))
+        MemoryFallback(CPU).run("denoising", SIZE, fail, torch.zeros(2))
 
 
 def test_collection_is_paused_and_resumed():

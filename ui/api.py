@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api as register_endpoint
 
-from clipgen.compare import DIAL, DUEL
+from clipgen.compare import BEST_OF_N, SCALE_SWEEP
 from clipgen.errors import ClipgenError
 from clipgen.report.command_line import command_line
 from clipgen.settings.preset import list_presets
@@ -126,8 +126,8 @@ def add_endpoints(worker: Worker) -> None:
 
     def compare(request: gr.Request, *raw: Any) -> Iterator[JsonEvent]:
         judge, dial, *fields = raw
-        way = DIAL if dial else DUEL
-        yield from json_events.compare(worker, _without_none(fields), judge, way, request.session_hash or "")
+        comparison = SCALE_SWEEP if dial else BEST_OF_N
+        yield from json_events.compare(worker, _without_none(fields), judge, comparison, request.session_hash or "")
 
     compare_help = "Generates a prompt with and without guidance, or with dial at several guidance strengths."
     for name, function, description in (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipgen.compare import Arm, Panel
+    from clipgen.compare import Scorers, Variant
     from clipgen.pipeline.result import Result
 
 
@@ -50,9 +50,9 @@ class FinishedImage:
 class ComparedImage:
     """One finished variant of a comparison, its image file, and the CLIPs that score it."""
 
-    arm: Arm
+    variant: Variant
     image: FinishedImage
-    panel: Panel
+    scorers: Scorers
 
 
 @dataclass(frozen=True)

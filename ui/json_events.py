@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from clipgen.compare import Heard, Way, row_of
+from clipgen.compare import Comparison, VariantStep, comparison_row
 from clipgen.errors import ClipgenError
 from clipgen.image_file import digest_of
 from clipgen.report.comparison import verdicts
@@ -51,14 +51,16 @@ def generate(worker: Worker, values: Mapping[str, Any], session: str) -> Iterato
     yield from _with_envelope(events)
 
 
-def compare(worker: Worker, values: Mapping[str, Any], judge: Any, way: Way, session: str) -> Iterator[JsonEvent]:
+def compare(
+    worker: Worker, values: Mapping[str, Any], judge: Any, comparison: Comparison, session: str
+) -> Iterator[JsonEvent]:
     """Yields the JSON events of a comparison; the envelope contains the rows and the verdicts."""
 
     def events(log: EventLog) -> Iterator[JsonEvent]:
         rows = []
-        for event in worker.compare(worker.build_settings(values), judge, way, session):
+        for event in worker.compare(worker.build_settings(values), judge, comparison, session):
             if isinstance(event, ComparedImage):
-                rows.append(row_of(event.arm, event.panel))
+                rows.append(comparison_row(event.variant, event.scorers))
             yield to_json(log, event)
         log.data = {
             "rows": [{**row.to_dict(), "path": None} for row in rows],
@@ -96,10 +98,10 @@ def to_json(log: EventLog, event: Any) -> JsonEvent:
             return log.event("stopped")
         case FinishedImage():
             return _image(log, event)
-        case ComparedImage(arm, image, _):
-            return {**_image(log, image), "arm": arm.name}
-        case Heard(arm, step):
-            return {**_step(log, step), "arm": arm}
+        case ComparedImage(variant, image, _):
+            return {**_image(log, image), "arm": variant.name}
+        case VariantStep(name, step):
+            return {**_step(log, step), "arm": name}
     return _step(log, event)
 
 

@@ -13,7 +13,7 @@ from clipgen import history
 from clipgen.errors import Cancelled, ClipgenError, ImageFileError, SettingsError
 from clipgen.settings.checks import split_target, unknown_name
 from clipgen.settings.preset import load_preset
-from clipgen.settings.settings import FIELDS, Settings, seeded, validate
+from clipgen.settings.settings import FIELDS, Settings, validate, with_seed
 
 from .image_store import ImageStore
 from .job_events import ComparedImage, FinishedImage, JobStopped, Loading, TaskResult, Waiting
@@ -23,7 +23,7 @@ from .server_config import ServerConfig
 from .speed import SpeedEstimate
 
 if TYPE_CHECKING:
-    from clipgen.compare import Arm, Heard, Way
+    from clipgen.compare import Comparison, Variant, VariantStep
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Result, Step
 
@@ -130,17 +130,17 @@ class Worker:
                 yield JobStopped()
 
     def compare(
-        self, settings: Settings, judge: str | None, way: Way, session: str
-    ) -> Iterator[Waiting | Loading | Heard | ComparedImage | JobStopped]:
+        self, settings: Settings, judge: str | None, comparison: Comparison, session: str
+    ) -> Iterator[Waiting | Loading | VariantStep | ComparedImage | JobStopped]:
         """Yields the events of a job that generates several variants from the same noise; raises ClipgenError.
 
         Args:
             settings: The variant "guided"; without a guidance method, "clip" is used.
             judge: Hub id of a CLIP that scores the variants and guides none of them, None for the model's own.
-            way: Which variants are generated: `clipgen.compare.DUEL` or `DIAL`.
+            comparison: Which variants are generated: `clipgen.compare.BEST_OF_N` or `SCALE_SWEEP`.
             session: The browser session that owns the job.
         """
-        from clipgen.compare import Arm, contest, panel_of
+        from clipgen.compare import Variant, choose_scorers, run_comparison
         from clipgen.pipeline import inputs
 
         if judge is not None:
@@ -148,8 +148,8 @@ class Worker:
         if not settings.prompt.strip():
             raise SettingsError("prompt must not be empty: each picture is scored against it", field="prompt")
         guidance = "clip" if settings.guidance == "off" else settings.guidance
-        settings = seeded(settings).replace(images=1, guidance=guidance)
-        way.check(settings)
+        settings = with_seed(settings).replace(images=1, guidance=guidance)
+        comparison.check(settings)
         with self.queue.add(session) as job:
             pipe = yield from self._wait_for_model(job, settings.model)
             if pipe is not None:
@@ -157,11 +157,15 @@ class Worker:
                 inputs.check_clips(settings, offline=True)
                 if judge is not None:
                     inputs.check_judge(judge, settings, offline=True)
-                panel = panel_of(pipe, settings, judge)
-                steps = contest(pipe, settings, panel, way, job.cancelled.is_set)
-                with closing(cast("Generator[Heard | Arm, None, None]", steps)) as events:
+                scorers = choose_scorers(pipe, settings, judge)
+                steps = run_comparison(pipe, settings, scorers, comparison, job.cancelled.is_set)
+                with closing(cast("Generator[VariantStep | Variant, None, None]", steps)) as events:
                     for event in self._until_cancelled(events, job):
-                        yield ComparedImage(event, self._save(event.result), panel) if isinstance(event, Arm) else event
+                        yield (
+                            ComparedImage(event, self._save(event.result), scorers)
+                            if isinstance(event, Variant)
+                            else event
+                        )
             if job.cancelled.is_set():
                 yield JobStopped()
 
@@ -225,14 +229,14 @@ class Worker:
         After the last step the images of a batch arrive together, so the check is made after steps only and no
         finished image is lost.
         """
-        from clipgen.compare import Heard
+        from clipgen.compare import VariantStep
         from clipgen.pipeline.result import Step
 
         start = time.monotonic()
         with suppress(Cancelled):
             for event in events:
                 yield event
-                if isinstance(event, Step | Heard):
+                if isinstance(event, Step | VariantStep):
                     if job.cancelled.is_set():
                         return
                     if self.config.public and time.monotonic() - start > MAX_JOB_SECONDS:

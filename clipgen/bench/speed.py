@@ -85,9 +85,7 @@ class Speed:
             raise ClipgenError(f"Too noisy: A/A {self.noise.median:.2f}. Close other programs and repeat.")
 
 
-def measure(
-    pipe: Pipeline, rounds: int, steps: int | None = None, variants: Sequence[str] = tuple(VARIANTS)
-) -> Speed:
+def measure(pipe: Pipeline, rounds: int, steps: int | None = None, variants: Sequence[str] = tuple(VARIANTS)) -> Speed:
     """Times one image per variant and round; a first run of each variant is not timed."""
     shared = Settings(PROMPT, seed=1, steps=steps, scheduler="ddim", guard="off").with_defaults(pipe.defaults)
     calls = {name: _generation(pipe, shared.replace(**_fields(pipe, VARIANTS[name]))) for name in variants}
@@ -119,7 +117,7 @@ def _community(pipe: Pipeline, settings: Settings, cutouts: int) -> Callable[[],
     from clipgen.bench.community import CommunityGuidance
 
     assert pipe.scorer is not None, "speed is measured with a model that brings its CLIP"
-    conditioning = (pipe.told(settings), pipe.told(settings, "negative_prompt"))
+    conditioning = (pipe.encode_prompt(settings), pipe.encode_prompt(settings, "negative_prompt"))
     community = CommunityGuidance(pipe.family, pipe.scorer.encoder, conditioning, settings)
     return lambda: community.generate(cutouts)
 

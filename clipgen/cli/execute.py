@@ -53,7 +53,7 @@ def execute_runs(
     by then is saved.
     """
     place = files.target(options)
-    inputs.check_pictures(run.settings for run in runs)
+    inputs.check_images(run.settings for run in runs)
     runs = list(single(runs)) if options.exact else runs
     runs = with_twins(runs) if options.compare else runs
     files.check(place, [run.settings for run in runs], options)

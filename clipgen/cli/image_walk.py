@@ -22,7 +22,7 @@ from clipgen.cli.outcome import ENVELOPE_BYTES
 from clipgen.cli.output import Report, error_line
 from clipgen.cli.progress import Bar
 from clipgen.errors import ImageFileError
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
@@ -179,4 +179,6 @@ def warn_cut(report: Report, scorer: Scorer, texts: Sequence[str]) -> None:
     for text in texts:
         if scorer.encoder.is_truncated(text):
             limit = scorer.encoder.text_limit
-            report.warn(Note("prompt-cut", "prompt", f"'{shown(text)}' is longer than the {limit} tokens CLIP reads"))
+            report.warn(
+                Note("prompt-cut", "prompt", f"'{printable(text)}' is longer than the {limit} tokens CLIP reads")
+            )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from clipgen.errors import SettingsError
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 
 
 def whole(name: str, least: int, most: int | None = None) -> Callable[[str], int]:
@@ -33,4 +33,4 @@ def percentage(name: str) -> Callable[[str], float]:
 
 
 def _refused(name: str, rule: str, text: str) -> SettingsError:
-    return SettingsError(f"{name} must be {rule}, got '{shown(text)}'", field=name)
+    return SettingsError(f"{name} must be {rule}, got '{printable(text)}'", field=name)

@@ -99,7 +99,7 @@ def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[
     entry = history.find_file(path)
     if values["vary"] is not None and "vary" not in typed:
         digest = restored.record["inputs"].get("vary")
-        values["vary"] = inputs.find_source(values["vary"], digest, path, entry.settings.vary if entry else None)
+        values["vary"] = inputs.find_source_image(values["vary"], digest, path, entry.settings.vary if entry else None)
     own = Layer(name, {**values, **({"model": entry.settings.model} if entry else {})}, replay=True)
     return own, entry.id if entry else None
 

@@ -22,7 +22,7 @@ from clipgen.cli.result_checks import Seen
 from clipgen.cli.runs import Run, TwinSimilarities
 from clipgen.errors import ClipgenError
 from clipgen.report.score_text import likeness_line, score_line
-from clipgen.settings.settings import INFORMING, Note, Settings
+from clipgen.settings.settings import INFO_NOTES, Note, Settings
 
 if TYPE_CHECKING:
     from clipgen.clip.prompt_check import PhraseCheck
@@ -83,7 +83,7 @@ class Runner:
             if self._waiting and self._waiting[0][1].group != run.group:
                 self.flush()
             pipe = self._load(run.settings.model, [each.settings for each in runs], interrupt)
-            self._tell(pipe.within_budget(run.settings)[1])
+            self._tell(pipe.resolve_budget(run.settings)[1])
             self._estimate.begin(run.settings.images)
             with closing(cast("Generator[Step | Result, None, None]", pipe.generate(run.settings))) as events:
                 for event in events:
@@ -182,7 +182,7 @@ class Runner:
         for note in notes:
             if note not in self._warned:
                 self._warned.add(note)
-                (self.report.note if note.code in INFORMING else self.report.warn)(note)
+                (self.report.note if note.code in INFO_NOTES else self.report.warn)(note)
 
     def _show(self, result: Result) -> None:
         self._tell(result.warnings)
@@ -243,4 +243,4 @@ def from_pretrained(model: str, options: Options, wanted: Sequence[Settings]) ->
     """Loads a model that has been found on this machine before."""
     from clipgen.pipeline.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(model, options.device, options.dtype, offline=True, wanted=wanted)
+    return Pipeline.from_pretrained(model, options.device, options.dtype, offline=True, settings=wanted)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clipgen.errors import SettingsError
 from clipgen.settings.checks import MAX_SEED
-from clipgen.settings.settings import Settings, seeded, unguided
+from clipgen.settings.settings import Settings, with_seed, without_guidance
 
 if TYPE_CHECKING:
     from clipgen.pipeline.result import Step
@@ -40,7 +40,7 @@ class Run:
 def single(runs: Sequence[Run]) -> Iterator[Run]:
     """Yields runs of one picture each: image k of a run is seed + k alone."""
     for run in runs:
-        settings = seeded(run.settings)
+        settings = with_seed(run.settings)
         for k in range(settings.images):
             yield replace(run, settings=settings.replace(seed=((settings.seed or 0) + k) % (MAX_SEED + 1), images=1))
 
@@ -54,8 +54,10 @@ def with_twins(runs: Sequence[Run]) -> list[Run]:
         if not run.settings.guided:
             twins.append(run)
             continue
-        settings = seeded(run.settings)
-        twins.append(replace(run, settings=unguided(settings), group=(run.group, UNGUIDED), job=None, twin=True))
+        settings = with_seed(run.settings)
+        twins.append(
+            replace(run, settings=without_guidance(settings), group=(run.group, UNGUIDED), job=None, twin=True)
+        )
         twins.append(replace(run, settings=settings))
     return twins
 
@@ -74,6 +76,6 @@ class TwinSimilarities:
             self._of = run
             self._twin[step.image, step.index] = step.similarity
             return step
-        if self._of is None or unguided(run.settings) != self._of.settings:
+        if self._of is None or without_guidance(run.settings) != self._of.settings:
             return step
         return replace(step, similarity_unguided=self._twin.get((step.image, step.index)))

@@ -15,7 +15,7 @@ from clipgen.clip.diversity import Diversity
 from clipgen.clip.diversity import diversity as diversity_of
 from clipgen.clip.score import Score, Scorer, read_captions
 from clipgen.decode import to_image
-from clipgen.device import memory_told, pick_device
+from clipgen.device import pick_device, raise_out_of_memory
 from clipgen.errors import SettingsError
 from clipgen.gallery.features import iter_captions, iter_image_features
 from clipgen.gallery.image_paths import find_images
@@ -46,7 +46,7 @@ def load_clip(model: str = STORYBOOK, device: str | torch.device = "auto", *, of
     """
     place = pick_device(device) if isinstance(device, str) else device
     folder = find_clip(model, offline=offline).path
-    with memory_told(f"CLIP '{model}'", place):
+    with raise_out_of_memory(f"CLIP '{model}'", place):
         return Scorer(load_encoder(model, place, offline=True), read_captions(), folder)
 
 

@@ -73,7 +73,7 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
         return explain_image(scorer, pipeline.run(alone)[0].image, text)
     spans, tokens = words_read(text, family.text_encoders[0])
     _check_words(text, spans)
-    heard = WordAttention(pipeline.told(alone)["encoder_hidden_states"], family.latent_shape(*batch.size)[1:])
+    heard = WordAttention(pipeline.encode_prompt(alone)["encoder_hidden_states"], family.latent_shape(*batch.size)[1:])
     with listening(family, heard):
         [result] = pipeline.run(alone)
     maps = torch.stack([heard.total[places].mean(dim=0) for places in tokens]).cpu()

@@ -12,7 +12,7 @@ from string import Template
 from clipgen.errors import OutputError, SettingsError
 from clipgen.image_file.paths import printable_path, strip_folders
 from clipgen.image_file.write import SUFFIXES, Format
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import Settings
 
 DEFAULT_FOLDER, DEFAULT_NAME = "outputs/$date", "$slug-$seed"
@@ -70,7 +70,7 @@ def _split(template: str | None) -> tuple[str, str]:
     if template is None:
         return DEFAULT_FOLDER, DEFAULT_NAME
     if not template or _UNPRINTABLE.search(template):
-        raise SettingsError(f"output must be a path in plain characters, got '{shown(template)}'", field="output")
+        raise SettingsError(f"output must be a path in plain characters, got '{printable(template)}'", field="output")
     folder, name = os.path.split(template)
     is_name = "$" in name or Path(name).suffix.lower() in FORMATS.keys() | _OTHER_PICTURES
     if not is_name or os.path.isdir(template):
@@ -81,7 +81,7 @@ def _split(template: str | None) -> tuple[str, str]:
 def _stem_and_suffix(name: str) -> tuple[str, str]:
     stem, suffix = os.path.splitext(name)
     if suffix.lower() in _OTHER_PICTURES:
-        message = f"Unknown picture format '{shown(suffix)}'. Formats: {', '.join(SUFFIXES)}."
+        message = f"Unknown picture format '{printable(suffix)}'. Formats: {', '.join(SUFFIXES)}."
         raise SettingsError(message, field="output", allowed=tuple(SUFFIXES))
     return (stem, suffix) if suffix.lower() in FORMATS else (name, "")
 
@@ -115,8 +115,9 @@ def _fill(text: str, values: dict[str, str]) -> str:
         raise SettingsError("$n, the next number, works in the file's name only", field="output")
     if unknown or not template.is_valid():
         wrong = f"${unknown[0]}" if unknown else text
+        known = " ".join(f"${name}" for name in NAMES)
         raise SettingsError(
-            f"Unknown name '{shown(wrong)}' in the output template. Names: {' '.join(f'${name}' for name in NAMES)}.",
+            f"Unknown name '{printable(wrong)}' in the output template. Names: {known}.",
             field="output",
             allowed=NAMES,
         )

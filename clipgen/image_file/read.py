@@ -13,7 +13,7 @@ from clipgen.image_file.chunks import read_chunks
 from clipgen.image_file.paths import printable_path
 from clipgen.image_file.restored import ParsedMetadata, RestoredSettings, has_prompt, restore
 from clipgen.image_file.strict_json import MAX_TEXT, parse_object
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import Note
 
 Reader = Callable[[], ParsedMetadata | None]
@@ -72,7 +72,7 @@ def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: 
         try:
             found = reader()
         except ImageFileError as error:
-            broken.append(Note("text-unreadable", None, f"The text '{shown(place)}' is not readable: {error}."))
+            broken.append(Note("text-unreadable", None, f"The text '{printable(place)}' is not readable: {error}."))
             continue
         if found is not None and has_prompt(found):
             found.notes[:0] = broken
@@ -84,7 +84,7 @@ def _nothing(name: str, raw: Mapping[str, str], broken: list[Note]) -> str:
     """Says why a file gave no settings: what was broken, else which texts it holds, else that it has none."""
     if broken:
         return f"No settings in '{printable_path(name)}': {broken[0].message}"
-    texts = ", ".join(f"'{shown(key)}'" for key in list(raw)[:5])
+    texts = ", ".join(f"'{printable(key)}'" for key in list(raw)[:5])
     held = f"its texts: {texts}" if texts else "it holds no text"
     return f"No settings of a known app in '{printable_path(name)}'; {held}."
 

@@ -11,7 +11,7 @@ from clipgen.image_file.record import SCHEMA
 from clipgen.image_file.restored import ParsedMetadata, text_of
 from clipgen.image_file.strict_json import parse_object
 from clipgen.image_file.xmp import read_record
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import FIELDS, Note
 
 SCHEMAS = "clipgen/"
@@ -40,7 +40,7 @@ def from_record(record: dict[str, Any]) -> ParsedMetadata:
     unknown = {name: value for name, value in settings.items() if name not in FIELDS}
     notes = []
     if unknown or schema != SCHEMA:
-        message = f"Written by another clipgen ({shown(schema)}); settings not known here: {len(unknown)}."
+        message = f"Written by another clipgen ({printable(schema)}); settings not known here: {len(unknown)}."
         notes.append(Note("newer-record", None, message))
     if record.get("seed") is not None:
         fields["seed"] = record["seed"]

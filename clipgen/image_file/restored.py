@@ -9,7 +9,7 @@ from typing import Any
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.image_file.foreign_prompt import to_clipgen
 from clipgen.sampling.schedulers import find_scheduler
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import TEXT_FIELDS, Note, Settings, check_field, coerce
 
 OTHER_NOISE = Note("other-noise", None, "Another app's noise differs; expect another picture.")
@@ -87,7 +87,7 @@ def _translate(found: ParsedMetadata, fields: dict[str, Any], notes: list[Note])
         fields[name], told = to_clipgen(text_of(fields.get(name)), name)
         notes += told
     if model := text_of(found.unknown.get("model")):
-        notes.append(Note("model-not-used", "model", f"Drawn with model '{shown(model)}', which is not loaded."))
+        notes.append(Note("model-not-used", "model", f"Drawn with model '{printable(model)}', which is not loaded."))
 
 
 def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
@@ -103,10 +103,10 @@ def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
         except SettingsError:
             continue
         if spec.schedule_type is None and kind.lower() not in _USUAL_SCHEDULES:
-            message = f"The schedule type '{shown(kind)}' is not applied to {spec.name}."
+            message = f"The schedule type '{printable(kind)}' is not applied to {spec.name}."
             notes.append(Note("schedule-type-unknown", "scheduler", message))
         return spec.name
-    message = f"Unknown scheduler '{shown(sampler)}': the current one stays."
+    message = f"Unknown scheduler '{printable(sampler)}': the current one stays."
     notes.append(Note("scheduler-unknown", "scheduler", message))
     return None
 

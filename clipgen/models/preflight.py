@@ -13,7 +13,7 @@ from clipgen.models.find import ModelFolder
 from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import CheckedModel, ClassRef, Layout, SizeLimits, encoder_of
 from clipgen.models.network import make_network, read_files
-from clipgen.settings.checks import shown
+from clipgen.settings.checks import printable
 from clipgen.settings.settings import MODEL_FIELDS, check_field
 from clipgen.world.vocabulary import VOCABULARIES, Vocabulary
 
@@ -156,7 +156,7 @@ def read_vocabulary(folder: Path) -> Vocabulary | None:
     path = folder / "clipgen.json"
     name = read_json(path).get("vocabulary") if path.is_file() else None
     if name is not None and name not in tuple(VOCABULARIES):
-        raise ModelError(f"clipgen.json: 'vocabulary' must be {' or '.join(VOCABULARIES)}, got '{shown(name)}'.")
+        raise ModelError(f"clipgen.json: 'vocabulary' must be {' or '.join(VOCABULARIES)}, got '{printable(name)}'.")
     return None if name is None else VOCABULARIES[name]
 
 

@@ -23,7 +23,7 @@ class Prompts:
         self.family = family
         self._encode = lru_cache(KEPT)(self._encode_text)
 
-    def told(self, settings: Settings, name: str = "prompt") -> Conditioning:
+    def encode_prompt(self, settings: Settings, name: str = "prompt") -> Conditioning:
         """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
         row, _ = self._read(settings, name)
         return self.family.with_guidance_scale(

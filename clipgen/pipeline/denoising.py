@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipgen.device import Ladder
+from clipgen.device import MemoryFallback
 from clipgen.families import Conditioning, Family, repeat_conditioning
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
 from clipgen.guidance.build import Guidance
@@ -19,7 +19,7 @@ from clipgen.sampling.make_scheduler import make_scheduler
 
 
 def predicting(
-    batch: Batch, family: Family, ladder: Ladder, told: tuple[Conditioning, Conditioning], guidance: Guidance
+    batch: Batch, family: Family, ladder: MemoryFallback, told: tuple[Conditioning, Conditioning], guidance: Guidance
 ) -> PredictNoise:
     """Returns the prediction that the prompts give; a batch that does not fit into memory goes in pieces.
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from clipgen.errors import ImageFileError, ModelNotFound, SettingsError
-from clipgen.settings.checks import shown, split_target
+from clipgen.settings.checks import printable, split_target
 from clipgen.settings.settings import Settings
 
 
-def check_pictures(runs: Iterable[Settings]) -> None:
+def check_images(runs: Iterable[Settings]) -> None:
     """Opens each picture once; raises ImageFileError for a broken one to vary, SettingsError for one of `like`."""
     from clipgen.image_file import open_image
 
@@ -25,7 +25,7 @@ def check_pictures(runs: Iterable[Settings]) -> None:
             raise SettingsError(f"like: {error}", field="like") from error
 
 
-def find_source(target: str, digest: object, near: Path, known: str | None) -> str:
+def find_source_image(target: str, digest: object, near: Path, known: str | None) -> str:
     """Returns what a record varies, `picture:weight`, with the path of the very file, by its SHA-256.
 
     Looked for where the history knows it (`known`), beside the picture `near`, here, and among all that was drawn.
@@ -41,7 +41,9 @@ def find_source(target: str, digest: object, near: Path, known: str | None) -> s
     for path in (*places, near.parent / name, Path(name), *drawn):
         if path.is_file() and digest_of(path) == digest:
             return f"{path}:{weight:g}"
-    raise ImageFileError(f"'{shown(near.name)}' varies '{shown(name)}', which is not here. Name it: --vary IMAGE")
+    raise ImageFileError(
+        f"'{printable(near.name)}' varies '{printable(name)}', which is missing. Name it: --vary IMAGE"
+    )
 
 
 def check_clips(settings: Settings, *, offline: bool) -> None:
@@ -61,7 +63,7 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
     second = settings.guard == "two-key"
     if second and not settings.clip_models:
         raise SettingsError("guard two-key needs a second CLIP: name it with --clip-model", field="guard")
-    if not own_clip(settings.model).is_dir() and len(settings.clip_models) <= second:
+    if not own_clip_folder(settings.model).is_dir() and len(settings.clip_models) <= second:
         needs = "two CLIPs" if second else "a CLIP"
         asks = f"guidance '{settings.guidance}'" if settings.budget is None else f"budget {settings.budget:g}x"
         raise SettingsError(
@@ -71,32 +73,36 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
         )
 
 
-def own_clip(model: str) -> Path:
+def own_clip_folder(model: str) -> Path:
     """Returns where a model's own CLIP lies, if it brings one; the model is on this machine."""
     from clipgen.models import find_model
 
     return (find_model(model, offline=True).path / "clip").resolve()
 
 
-def guides_of(settings: Settings) -> set[Path]:
+def guiding_clips(settings: Settings) -> set[Path]:
     """Returns the folders of all CLIPs that steer, one that only vetoes among them; they are on this machine."""
     from clipgen.models.find import find_clip
 
     guides = {find_clip(name, offline=True).path.resolve() for name in settings.clip_models}
-    return guides if len(settings.clip_models) > (settings.guard == "two-key") else guides | {own_clip(settings.model)}
+    return (
+        guides
+        if len(settings.clip_models) > (settings.guard == "two-key")
+        else guides | {own_clip_folder(settings.model)}
+    )
 
 
-def judge_of(settings: Settings, judge: str | None) -> str | None:
+def choose_judge(settings: Settings, judge: str | None) -> str | None:
     """Returns the CLIP that is to judge: the one that is named, else the model's `judge` folder, unless that guides."""
     from clipgen.models import find_model
 
     own = find_model(settings.model, offline=True).path / "judge"
-    return str(own) if judge is None and own.is_dir() and own.resolve() not in guides_of(settings) else judge
+    return str(own) if judge is None and own.is_dir() and own.resolve() not in guiding_clips(settings) else judge
 
 
 def check_judge(judge: str, settings: Settings, *, offline: bool) -> None:
     """Finds the CLIP that is to judge; raises SettingsError if it guides these settings, ModelNotFound."""
     from clipgen.models.find import find_clip
 
-    if find_clip(judge, offline=offline).path.resolve() in guides_of(settings):
+    if find_clip(judge, offline=offline).path.resolve() in guiding_clips(settings):
         raise SettingsError(f"judge '{judge}' guides these pictures: name another CLIP", field="judge")

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from clipgen.device import memory_told
+from clipgen.device import raise_out_of_memory
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Turns:
     @contextmanager
     def of(self, what: str) -> Iterator[None]:
         """Waits for a turn and has it inside; raises OutOfMemory that names `what` where that does not fit."""
-        with self.lock, memory_told(what, self.device):
+        with self.lock, raise_out_of_memory(what, self.device):
             yield
 
     def each(self, items: Iterator[T]) -> Iterator[tuple[T, float]]:

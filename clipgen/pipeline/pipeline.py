@@ -12,7 +12,7 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Score, Scorer
 from clipgen.decode import is_broken
-from clipgen.device import Ladder, memory_told, pick_device, pick_dtype
+from clipgen.device import MemoryFallback, pick_device, pick_dtype, raise_out_of_memory
 from clipgen.errors import BrokenImage, Cancelled
 from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
 from clipgen.guidance.budget import resolve
@@ -56,7 +56,7 @@ class Pipeline:
         self.scorer = scorer
         self._clips = ClipCache(scorer, device, offline)
         self._prompts = Prompts(family)
-        self._ladder, self._turns = Ladder(device), Turns(device)
+        self._ladder, self._turns = MemoryFallback(device), Turns(device)
         self._viewer = Viewer(family, scorer, self._ladder, self._turns)
 
     @classmethod
@@ -66,23 +66,23 @@ class Pipeline:
         device: str = "auto",
         dtype: str = "auto",
         offline: bool = False,
-        wanted: Sequence[Settings] = (),
+        settings: Sequence[Settings] = (),
         progress: LoadProgress = ignore_progress,
     ) -> Pipeline:
         """Finds, checks and loads a model: a bundled name, `org/name` of the hub, or `./folder`.
 
-        `wanted` is what will be drawn: what this model cannot draw is refused here, before anything is loaded.
-        `progress` hears how many of its bytes are in place. Raises SettingsError, ModelNotFound, ModelError,
-        OutOfMemory; nothing of a model that is refused is loaded.
+        `settings` will be generated with; a setting that the model cannot follow is refused before anything is loaded.
+        `progress` is called with the number of bytes loaded and the total. Raises SettingsError, ModelNotFound,
+        ModelError, OutOfMemory.
         """
         place = pick_device(device)
         precision = pick_dtype(dtype, place)
         found = find_model(model, offline=offline)
         checked = preflight(found, LAYOUTS)
         limits = limits_on_disk(checked, model)
-        for settings in wanted:
-            limits.check(settings)
-        with memory_told(f"Model '{model}'", place):
+        for each in settings:
+            limits.check(each)
+        with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
         return cls(family, origin, place, checked.defaults, scorer, offline)
@@ -106,7 +106,7 @@ class Pipeline:
         BrokenImage at the end if pictures came out flat or not finite.
         """
         limits_of(self.family, self.origin.model, self.defaults).check(settings)
-        settings, notes = self.within_budget(settings)
+        settings, notes = self.resolve_budget(settings)
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device)
@@ -117,7 +117,7 @@ class Pipeline:
         if faults:
             raise BrokenImage(faults[0] if len(faults) == 1 else f"{len(faults)} pictures are broken. {faults[0]}")
 
-    def within_budget(self, settings: Settings) -> tuple[Settings, list[Note]]:
+    def resolve_budget(self, settings: Settings) -> tuple[Settings, list[Note]]:
         """Returns settings with what their budget buys in its place, and a note of what that costs.
 
         It depends on the settings and the model, never on the machine. Settings without a budget come back as they
@@ -133,7 +133,7 @@ class Pipeline:
 
         Raises SettingsError, and what loading a CLIP raises.
         """
-        told = self.told(Settings(prompt=PRICED_BY))
+        told = self.encode_prompt(Settings(prompt=PRICED_BY))
         with self._turns.of("CLIP"):
             return facts_for(settings, self.family, told, self._clips, self.origin.model)
 
@@ -151,10 +151,10 @@ class Pipeline:
             raise
         return results
 
-    def told(self, settings: Settings, name: str = "prompt") -> Conditioning:
+    def encode_prompt(self, settings: Settings, name: str = "prompt") -> Conditioning:
         """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
         with self._turns.of("The text encoder"):
-            return self._prompts.told(settings, name)
+            return self._prompts.encode_prompt(settings, name)
 
     def encoder(self, name: str) -> ClipEncoder:
         """Returns a CLIP by folder or hub id, loaded once; the model's own whatever it is called."""

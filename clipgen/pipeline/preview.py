@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipgen.clip.score import Score, Scorer
 from clipgen.decode import decode, look
-from clipgen.device import Ladder
+from clipgen.device import MemoryFallback
 from clipgen.families import Family
 from clipgen.pipeline.locking import Turns
 from clipgen.pipeline.plan import Batch
@@ -22,7 +22,7 @@ CURVE_POINTS = 8  # steps of a picture at which CLIP can be asked, evenly spread
 class Viewer:
     """Decodes latents, whoever asks and whenever, and has the model's own CLIP score them if it brings one."""
 
-    def __init__(self, family: Family, scorer: Scorer | None, ladder: Ladder, turns: Turns) -> None:
+    def __init__(self, family: Family, scorer: Scorer | None, ladder: MemoryFallback, turns: Turns) -> None:
         self.family, self.scorer, self.ladder, self.turns = family, scorer, ladder, turns
 
     def steps(self, batch: Batch, state: StepOutput, pace: Pace, seconds: float) -> Iterator[Step]:

@@ -58,7 +58,7 @@ LOCAL = Limits()
 SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400, cutouts=(1, 16), files=False)
 
 
-def shown(value: object) -> str:
+def printable(value: object) -> str:
     """Returns any value as one short printable line for an error message."""
     if not isinstance(value, str | int | float | None):
         return f"a {type(value).__name__}"
@@ -70,15 +70,17 @@ def shown(value: object) -> str:
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Returns the line for an unknown key: what is wrong, and the nearest known name, else all of them."""
-    near = difflib.get_close_matches(shown(name), known := tuple(known), n=1)
-    return f"Unknown {kind} '{shown(name)}'. " + (f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.")
+    near = difflib.get_close_matches(printable(name), known := tuple(known), n=1)
+    return f"Unknown {kind} '{printable(name)}'. " + (
+        f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+    )
 
 
 Check = Callable[[str, Any, Limits], Any]  # (field name, raw value, limits) -> the value in its own type
 
 
 def _refused(name: str, rule: str, value: object, allowed: tuple[str, ...] | None = None) -> SettingsError:
-    return SettingsError(f"{name} must be {rule}, got '{shown(value)}'", field=name, allowed=allowed)
+    return SettingsError(f"{name} must be {rule}, got '{printable(value)}'", field=name, allowed=allowed)
 
 
 def check_text(name: str, value: Any, limits: Limits) -> str:
@@ -184,7 +186,7 @@ def check_guidance(name: str, value: Any, limits: Limits) -> str:
 
 def check_budget(name: str, value: Any, limits: Limits) -> float:
     """Checks how many times the unguided price guidance may cost; people write 1.5 or 1.5x."""
-    number = number_of(value.removesuffix("x")) if isinstance(value, str) else value
+    number = parse_number(value.removesuffix("x")) if isinstance(value, str) else value
     return float(real("budget")(name, number, limits))
 
 
@@ -198,7 +200,7 @@ def check_candidates(name: str, value: Any, limits: Limits) -> int:
 def split_target(target: str) -> tuple[str, float]:
     """Returns what a target names and its weight: `snow:-0.5` -> ("snow", -0.5); without a weight it is 1."""
     words, colon, weight = target.rpartition(":")
-    number = number_of(weight.strip()) if colon else None
+    number = parse_number(weight.strip()) if colon else None
     return (words.strip(), float(number)) if isinstance(number, int | float) else (target.strip(), 1.0)
 
 
@@ -210,7 +212,7 @@ def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
     for target in targets:
         words, weight = split_target(check_line(name, target, limits))
         if not words:
-            raise SettingsError(f"{name} must name something before its weight, got '{shown(target)}'", field=name)
+            raise SettingsError(f"{name} must name something before its weight, got '{printable(target)}'", field=name)
         checked.append(f"{words}:{real('target')(name, weight, limits):g}")
     return tuple(checked)
 
@@ -221,7 +223,7 @@ def check_source(name: str, value: Any, limits: Limits) -> str:
         raise SettingsError(f"{name} opens a file, which only the terminal and Python do", field=name)
     picture, weight = split_target(check_line(name, value, limits))
     if not picture:
-        raise SettingsError(f"{name} must name a picture before its weight, got '{shown(value)}'", field=name)
+        raise SettingsError(f"{name} must name a picture before its weight, got '{printable(value)}'", field=name)
     return f"{picture}:{real('part')(name, weight, limits):g}"
 
 
@@ -236,7 +238,7 @@ check_side = whole("side", "{} to {} and a multiple of 8", multiple=8)
 check_part = real("part")
 
 
-def number_of(text: str) -> int | float | str:
+def parse_number(text: str) -> int | float | str:
     """Returns the number that the text spells, or the text itself for the check to refuse and quote."""
     for parse in (int, float):
         try:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from clipgen import home
 from clipgen.errors import PresetError, SettingsError
-from clipgen.settings.checks import PRESET_NAME, check_line, shown, unknown_name
+from clipgen.settings.checks import PRESET_NAME, check_line, printable, unknown_name
 from clipgen.settings.settings import FIELDS, Settings, check_field
 
 MAX_BYTES = 64 * 1024
@@ -79,7 +79,9 @@ def load_preset(name: str) -> Preset:
     if name in bundled:
         return read_preset(bundled[name], "bundled")
     known = preset_names()
-    raise PresetError(f"Unknown preset '{shown(name)}'. Presets: {', '.join(known)}.", field="preset", allowed=known)
+    raise PresetError(
+        f"Unknown preset '{printable(name)}'. Presets: {', '.join(known)}.", field="preset", allowed=known
+    )
 
 
 def read_preset(path: Path, source: Source = "user", *, overrides: bool = False) -> Preset:
@@ -99,7 +101,7 @@ def parse_preset(data: bytes, path: Path, source: Source = "user", *, overrides:
     table = parse_toml(data, path)
     _known_keys(path, "key", table, SECTIONS)
     if repr(schema := table.get("schema")) != "1":
-        raise _refused(path, f"schema must be 1, got '{shown(schema)}'")
+        raise _refused(path, f"schema must be 1, got '{printable(schema)}'")
     style = _style(path, _section(path, table, "style"))
     return Preset(
         name=path.stem,
@@ -142,7 +144,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _refused(path: Path, what: str) -> PresetError:
-    return PresetError(f"{shown(path.name)}: {what}", field="preset")
+    return PresetError(f"{printable(path.name)}: {what}", field="preset")
 
 
 def _known_keys(path: Path, kind: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -154,7 +156,7 @@ def _known_keys(path: Path, kind: str, table: Mapping[str, Any], known: tuple[st
 def _section(path: Path, table: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = table.get(name, {})
     if not isinstance(section, dict):
-        raise _refused(path, f"[{name}] must be a section, got '{shown(section)}'")
+        raise _refused(path, f"[{name}] must be a section, got '{printable(section)}'")
     return section
 
 
@@ -173,7 +175,9 @@ def _settings(path: Path, section: Mapping[str, Any]) -> dict[str, Any]:
     except SettingsError as error:
         raise _refused(path, f"[settings] {error}") from error
     if LOCAL_PATH.match(checked["model"]):
-        raise _refused(path, f"[settings] model must be a bundled name or a hub id, got '{shown(checked['model'])}'")
+        raise _refused(
+            path, f"[settings] model must be a bundled name or a hub id, got '{printable(checked['model'])}'"
+        )
     return {name: checked[name] for name in section}
 
 
@@ -185,5 +189,5 @@ def _style(path: Path, section: Mapping[str, Any]) -> dict[str, str]:
         raise _refused(path, f"[style] {error}") from error
     for name, text in style.items():
         if text.count(SLOTS[name]) != 1:
-            raise _refused(path, f"[style] {name} must hold {SLOTS[name]} once, got '{shown(text)}'")
+            raise _refused(path, f"[style] {name} must hold {SLOTS[name]} once, got '{printable(text)}'")
     return style

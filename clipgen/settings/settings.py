@@ -32,16 +32,16 @@ from clipgen.settings.checks import (
     check_targets,
     check_text,
     check_together,
-    number_of,
     one_of,
+    parse_number,
+    printable,
     real,
-    shown,
     split_target,
     unknown_name,
     whole,
 )
 
-INFORMING = frozenset({"budget", "read-as"})  # codes of notes that warn of nothing
+INFO_NOTES = frozenset({"budget", "read-as"})  # codes of notes that warn of nothing
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Settings:
         """Makes Settings from a mapping; raises SettingsError, naming the nearest field for an unknown key."""
         for key in values:
             if key not in FIELDS:
-                raise SettingsError(unknown_name("setting", key, FIELDS), field=shown(key), allowed=FIELDS)
+                raise SettingsError(unknown_name("setting", key, FIELDS), field=printable(key), allowed=FIELDS)
         return cls(**{"prompt": "", **values})
 
 
@@ -165,12 +165,12 @@ LIST_FIELDS = ("guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def seeded(settings: Settings) -> Settings:
+def with_seed(settings: Settings) -> Settings:
     """Returns settings with a seed, drawn if nobody chose one."""
     return settings if settings.seed is not None else settings.replace(seed=secrets.randbelow(MAX_DRAWN_SEED + 1))
 
 
-def unguided(settings: Settings) -> Settings:
+def without_guidance(settings: Settings) -> Settings:
     """Returns the settings of the twin: the same noise, without CLIP."""
     return settings.replace(guidance="off", budget=None)
 
@@ -198,7 +198,7 @@ def coerce(name: str, text: str) -> Any:
         return check_field(name, SWITCHES.get(text.lower(), text))
     if _FIELDS[name].default is None and text.lower() in ("", "none", "random" if name == "seed" else "none"):
         return None
-    return check_field(name, text if name in TEXT_FIELDS else number_of(text))
+    return check_field(name, text if name in TEXT_FIELDS else parse_number(text))
 
 
 def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:

@@ -55,7 +55,10 @@ def test_the_community_guidance_at_scale_zero_is_the_unguided_image(
     (plain,) = pipe.run(settings)
     scorer: Any = pipe.scorer
     community = CommunityGuidance(
-        pipe.family, scorer.encoder, (pipe.told(settings), pipe.told(settings, "negative_prompt")), settings
+        pipe.family,
+        scorer.encoder,
+        (pipe.encode_prompt(settings), pipe.encode_prompt(settings, "negative_prompt")),
+        settings,
     )
     monkeypatch.setattr("clipgen.bench.community.CLIP_GUIDANCE_SCALE", 1e7)  # gradients of random networks are small
     guided = community.generate(2)

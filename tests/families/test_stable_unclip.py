@@ -100,7 +100,7 @@ def test_without_a_picture_it_draws_nothing(pipe, folder):
     with pytest.raises(SettingsError, match=r"draws variations of a picture: clipgen vary IMAGE -m "):
         pipe.run(Settings("a fox", width=64, height=64))
     with pytest.raises(SettingsError, match="draws variations of a picture"):
-        Pipeline.from_pretrained(str(folder), wanted=[Settings("a fox")])
+        Pipeline.from_pretrained(str(folder), settings=[Settings("a fox")])
 
 
 def test_the_defaults_are_the_models_own(pipe):

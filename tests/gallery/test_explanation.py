@@ -32,7 +32,7 @@ def without_clip(tiny_epsilon):
 @pytest.mark.parametrize("changes", [{}, {"guidance": "clip", "clip_guidance_scale": 0.5}, {"guidance_scale": 1.0}])
 def test_the_replay_is_the_picture_and_each_place_pays_once_a_step_and_layer(with_clip, changes):
     settings = SMALL.replace(**changes)
-    heard = WordAttention(with_clip.told(settings)["encoder_hidden_states"], (12, 8))
+    heard = WordAttention(with_clip.encode_prompt(settings)["encoder_hidden_states"], (12, 8))
     before = dict(with_clip.family.denoiser.attn_processors)
     with listening(with_clip.family, heard):
         [replayed] = with_clip.run(settings)

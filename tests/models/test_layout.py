@@ -62,9 +62,9 @@ def test_a_wrong_size_is_refused_before_anything_is_loaded(deep, tmp_path):
     save_file(tensors, weights)
     fits, wrong = (Settings(prompt="a fox", width=width, height=64) for width in (128, 136))
     with pytest.raises(SettingsError, match=r"width must be a multiple of 16 for model '.*', got '136'"):
-        Pipeline.from_pretrained(str(folder), wanted=[fits, wrong])
+        Pipeline.from_pretrained(str(folder), settings=[fits, wrong])
     with pytest.raises(ModelError, match="not finite"):
-        Pipeline.from_pretrained(str(folder), wanted=[fits])
+        Pipeline.from_pretrained(str(folder), settings=[fits])
 
 
 def test_a_wrong_size_is_refused_before_anything_is_drawn(deep):

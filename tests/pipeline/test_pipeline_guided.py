@@ -199,7 +199,7 @@ def test_particles_ask_for_a_scheduler_with_noise(pipe, tiny_v):
         draw(pipe, guidance="steer")
     wanted = [Settings("a fox", guidance="steer", scheduler="dpm++_2m")]
     with pytest.raises(SettingsError, match="'dpm\\+\\+_2m' draws none"):
-        Pipeline.from_pretrained(str(tiny_v), wanted=wanted)
+        Pipeline.from_pretrained(str(tiny_v), settings=wanted)
     assert draw(pipe, guidance="steer", scheduler="euler_ancestral", steps=4)
 
 
@@ -243,7 +243,7 @@ def test_an_ascent_is_for_few_steps(pipe, tiny_v):
     with pytest.raises(SettingsError, match=line):
         draw(pipe, guidance="optimise", steps=5)
     with pytest.raises(SettingsError, match=line):
-        Pipeline.from_pretrained(str(tiny_v), wanted=[Settings("a fox", guidance="optimise", steps=5)])
+        Pipeline.from_pretrained(str(tiny_v), settings=[Settings("a fox", guidance="optimise", steps=5)])
 
 
 def test_a_budget_becomes_guidance_before_anything_is_drawn(pipe):
@@ -252,9 +252,9 @@ def test_a_budget_becomes_guidance_before_anything_is_drawn(pipe):
     assert bought.settings.guidance == "clip+pick".replace("+pick", "")  # the winner's own settings
     (note,) = [note for note in bought.warnings if note.code == "budget"]
     assert note.message.startswith("Budget 30x: guidance clip+pick, through_unet false, candidates 16, ")
-    settings, notes = pipe.within_budget(Settings("a fox", budget="30x", steps=10))
+    settings, notes = pipe.resolve_budget(Settings("a fox", budget="30x", steps=10))
     assert notes == [note]
-    assert pipe.within_budget(settings) == (settings, [])
+    assert pipe.resolve_budget(settings) == (settings, [])
     (plain,), (nothing,) = draw(pipe, guidance="off"), draw(pipe, guidance="off", budget=1)
     assert torch.equal(plain.pixels, nothing.pixels)
 
@@ -322,7 +322,7 @@ def test_a_latent_head_is_told_the_noise_level_and_pulls_its_own_guess_up(with_h
 
 
 def test_a_head_is_cheaper_than_a_decoder(with_head, pipe):
-    (by_head,), (by_decoder,) = (p.within_budget(Settings("a fox", budget=64, steps=20))[1] for p in (with_head, pipe))
+    (by_head,), (by_decoder,) = (p.resolve_budget(Settings("a fox", budget=64, steps=20))[1] for p in (with_head, pipe))
     assert by_head.message != by_decoder.message
 
 

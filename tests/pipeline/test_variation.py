@@ -114,7 +114,7 @@ def test_a_model_without_a_writer_refuses_before_it_is_loaded(tiny_v, tiny_epsil
     line = r"draws no variations: it brings no coca\. What works: a prompt with --guidance clip --like IMAGE$"
     for model in (tiny_v, tiny_epsilon):
         with pytest.raises(SettingsError, match=line):
-            Pipeline.from_pretrained(str(model), wanted=[Settings.from_dict({"vary": "fox.png"})])
+            Pipeline.from_pretrained(str(model), settings=[Settings.from_dict({"vary": "fox.png"})])
     with pytest.raises(SettingsError, match=line):
         Pipeline.from_pretrained(str(tiny_v)).run(Settings.from_dict({"vary": "fox.png"}))
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clipgen import home
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.sampling.schedulers import SCHEDULERS
-from clipgen.settings.checks import LOCAL, MAX_SEED, SERVED, shown, split_target
+from clipgen.settings.checks import LOCAL, MAX_SEED, SERVED, printable, split_target
 from clipgen.settings.settings import FIELDS, LIST_FIELDS, MODEL_FIELDS, TEXT_FIELDS, Note, Settings, coerce, validate
 
 DEFAULT = Settings("a fox")
@@ -274,9 +274,9 @@ def test_a_text_form_that_does_not_work_is_refused(name: str, text: str, line: s
 
 
 def test_a_shown_value_is_short_and_printable() -> None:
-    assert shown("a\nb\udc80\x1b[31m") == r"a\nb\udc80\x1b[31m"
-    assert shown("日本 é") == "日本 é"
-    assert len(shown("x" * 10**6)) == 60
+    assert printable("a\nb\udc80\x1b[31m") == r"a\nb\udc80\x1b[31m"
+    assert printable("日本 é") == "日本 é"
+    assert len(printable("x" * 10**6)) == 60
     assert Note("prompt-cut", "prompt", "cut").to_dict() == {"code": "prompt-cut", "field": "prompt", "message": "cut"}
 
 

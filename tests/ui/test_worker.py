@@ -19,7 +19,7 @@ from clipgen.ui.tabs.actions import local_paths
 from clipgen.ui.worker import Worker
 
 from clipgen import history
-from clipgen.compare import DUEL
+from clipgen.compare import BEST_OF_N
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.image_file import digest_of, read_settings
 from clipgen.pipeline.result import Step
@@ -152,7 +152,7 @@ class TestVariations:
         (source,) = images(varying, seed=2)
         settings = varying.build_settings({"prompt": "", "vary": f"{source.path}:1"})
         with pytest.raises(SettingsError, match="prompt must not be empty"):
-            list(varying.compare(settings, None, DUEL, "session"))
+            list(varying.compare(settings, None, BEST_OF_N, "session"))
 
 
 def test_the_load_percentage_never_decreases(tiny_v: Path, image_store: ImageStore) -> None:

@@ -36,7 +36,7 @@ def cost_line(worker: Worker, raw: Sequence[Any]) -> str:
         settings = worker.build_settings(form)
         if settings.model != worker.model_name:
             return ""
-        settings, _ = pipe.within_budget(settings.replace(images=1).with_defaults(pipe.defaults))
+        settings, _ = pipe.resolve_budget(settings.replace(images=1).with_defaults(pipe.defaults))
         factor = price(settings, pipe.model_costs(settings))
         seconds = worker.speed.seconds(pipe, flops_of(pipe, settings))
     except ClipgenError:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from clipgen.compare import DIAL, DUEL, GUIDED, UNGUIDED, Heard, Way, row_of
+from clipgen.compare import BEST_OF_N, GUIDED, SCALE_SWEEP, UNGUIDED, Comparison, VariantStep, comparison_row
 from clipgen.errors import ClipgenError
 from clipgen.report.comparison import Row, verdicts
 
@@ -43,14 +43,14 @@ class ComparisonUpdate:
 
 
 def compare_updates(
-    worker: Worker, raw: Sequence[Any], judge: Any, way: Way, session: str
+    worker: Worker, raw: Sequence[Any], judge: Any, comparison: Comparison, session: str
 ) -> Iterator[tuple[PanelUpdate, ComparisonUpdate | None]]:
     """Yields the updates while the variants are generated; errors are shown as messages."""
     yield PanelUpdate(message=""), None
     try:
         settings = worker.build_settings(values.read(raw))
         judge_id = judge.strip() or None if isinstance(judge, str) else judge
-        yield from _updates(worker.compare(settings, judge_id, way, session))
+        yield from _updates(worker.compare(settings, judge_id, comparison, session))
     except ClipgenError as error:
         yield PanelUpdate(PLACEHOLDER, busy=False, message=str(error)), None
         return
@@ -70,18 +70,18 @@ def _updates(events: Iterator[Any]) -> Iterator[tuple[PanelUpdate, ComparisonUpd
                 yield PanelUpdate(output_panel.loading(model, percent)), None
             case JobStopped():
                 yield PanelUpdate(PLACEHOLDER, message="Stopped.", kind="done"), None
-            case Heard(name, step):
+            case VariantStep(name, step):
                 tracker = trackers.setdefault(name, StepTracker())
                 update = tracker.add(step, 0, name, () if name == UNGUIDED else unguided_curve)
                 if update is not None:
                     yield update, None
-            case ComparedImage(arm, image, panel):
-                curve = trackers[arm.name].curves.get(0, []) if arm.name in trackers else ()
-                if arm.name == UNGUIDED:
+            case ComparedImage(variant, image, scorers):
+                curve = trackers[variant.name].curves.get(0, []) if variant.name in trackers else ()
+                if variant.name == UNGUIDED:
                     unguided_curve = curve
-                other = () if arm.name == UNGUIDED else unguided_curve
-                images.append((arm.name, ImageInfo.from_job(image, curve, other)))
-                rows.append(row_of(arm, panel))
+                other = () if variant.name == UNGUIDED else unguided_curve
+                images.append((variant.name, ImageInfo.from_job(image, curve, other)))
+                rows.append(comparison_row(variant, scorers))
                 yield PanelUpdate(), ComparisonUpdate(tuple(images), scores_table(rows))
 
 
@@ -135,11 +135,11 @@ def build_tab(worker: Worker, shared: SharedWidgets) -> None:
     """Builds the tab with its handlers."""
     widgets = _build_widgets()
 
-    def handler(way: Way) -> Callable[..., Iterator[list[Any]]]:
+    def handler(comparison: Comparison) -> Callable[..., Iterator[list[Any]]]:
         def compare(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
             *form, judge = raw
-            for update, comparison in compare_updates(worker, form, judge, way, request.session_hash or ""):
-                yield show(update, comparison)
+            for update, images in compare_updates(worker, form, judge, comparison, request.session_hash or ""):
+                yield show(update, images)
 
         return compare
 
@@ -150,8 +150,8 @@ def build_tab(worker: Worker, shared: SharedWidgets) -> None:
         worker.cancel(request.session_hash or "")  # the run then ends and updates the page
 
     inputs = [*shared.fields, widgets.judge]
-    for button, way in ((widgets.compare, DUEL), (widgets.compare_strengths, DIAL)):
-        button.click(handler(way), inputs, widgets.outputs, **STARTS_JOB)
+    for button, comparison in ((widgets.compare, BEST_OF_N), (widgets.compare_strengths, SCALE_SWEEP)):
+        button.click(handler(comparison), inputs, widgets.outputs, **STARTS_JOB)
         button.click(None, js="() => clipgen.reveal('#output-compare')")
     widgets.stop.click(stop, None, None, **UNQUEUED)
     sides = [widgets.left, widgets.right]

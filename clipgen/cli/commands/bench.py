@@ -91,7 +91,7 @@ def gain(
     from clipgen.settings.settings import Settings
 
     with Report(json=json, events=False) as report:
-        name = inputs.judge_of(Settings("a fox", model=model), judge)
+        name = inputs.choose_judge(Settings("a fox", model=model), judge)
         if name is None:
             raise SettingsError(f"model '{model}' brings no second CLIP to judge: name one with --judge", field="judge")
         pipe = Pipeline.from_pretrained(model)
@@ -111,7 +111,7 @@ def _generation_test(model: str, count: int) -> GenerationTest:
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.settings.settings import Settings
 
-    judge = inputs.judge_of(Settings("a fox", model=model), None)
+    judge = inputs.choose_judge(Settings("a fox", model=model), None)
     if judge is None:
         raise SettingsError(f"model '{model}' brings no second CLIP to judge pictures", field="pictures")
     return GenerationTest(Pipeline.from_pretrained(model), load_clip(judge), count)

@@ -21,11 +21,21 @@ from clipgen.cli.progress import Bar
 from clipgen.cli.prompts import read_prompts
 from clipgen.cli.resolve import check_flags, from_file, plan, print_plan
 from clipgen.cli.runner import from_pretrained, remember
-from clipgen.compare import DIAL, DUEL, GUIDED, Arm, Heard, Way, contest, panel_of, row_of
+from clipgen.compare import (
+    BEST_OF_N,
+    GUIDED,
+    SCALE_SWEEP,
+    Comparison,
+    Variant,
+    VariantStep,
+    choose_scorers,
+    comparison_row,
+    run_comparison,
+)
 from clipgen.errors import SettingsError
 from clipgen.pipeline import inputs
 from clipgen.report.comparison import Row, averaged, verdicts
-from clipgen.settings.settings import Settings, seeded
+from clipgen.settings.settings import Settings, with_seed
 
 if TYPE_CHECKING:
     from clipgen.pipeline.pipeline import Pipeline
@@ -41,7 +51,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="PROMPT or FILE FILE",
-            help="What to draw each way, or two pictures.",
+            help="What to draw each comparison, or two pictures.",
             rich_help_panel=PICTURE,
             show_default=False,
         ),
@@ -92,7 +102,7 @@ def compare(
         if options.dry_run:
             print_plan(runs, report)
             return
-        _compare(runs, judge, DIAL if dial else DUEL, options, report)
+        _compare(runs, judge, SCALE_SWEEP if dial else BEST_OF_N, options, report)
 
 
 def _guided(run: Resolved, flags: Flags) -> Resolved:
@@ -105,37 +115,44 @@ def _guided(run: Resolved, flags: Flags) -> Resolved:
     return replace(run, values=values, origins=origins)
 
 
-def _compare(runs: Sequence[Resolved], judge: str | None, way: Way, options: Options, report: Report) -> None:
+def _compare(
+    runs: Sequence[Resolved], judge: str | None, comparison: Comparison, options: Options, report: Report
+) -> None:
     """Checks everything that can be known before, then draws and tells."""
-    wanted = [seeded(run.settings()).replace(images=1) for run in runs]
+    wanted = [with_seed(run.settings()).replace(images=1) for run in runs]
     place = files.target(options)
     if place.to_stdout:
         raise SettingsError("compare writes several files, not to stdout; name a folder with --output", field="output")
-    inputs.check_pictures(wanted)
+    inputs.check_images(wanted)
     for settings in wanted:
-        way.check(settings)
-    files.check(place, [each for settings in wanted for each in [settings] * way.arms], options)
+        comparison.check(settings)
+    files.check(place, [each for settings in wanted for each in [settings] * comparison.max_variants], options)
     execute.configure_hub_progress(report)
     for run, settings in zip(runs, wanted, strict=True):
         execute.require_model(settings.model, offline=options.offline, replayed="model" in run.replayed)
         inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
         if judge is not None:
             inputs.check_judge(judge, settings, offline=options.offline)
-    _tell(_draw(wanted, judge, way, place, options, report), report)
+    _tell(_draw(wanted, judge, comparison, place, options, report), report)
 
 
 def _draw(
-    wanted: Sequence[Settings], judge: str | None, way: Way, place: files.OutputTarget, options: Options, report: Report
+    wanted: Sequence[Settings],
+    judge: str | None,
+    comparison: Comparison,
+    place: files.OutputTarget,
+    options: Options,
+    report: Report,
 ) -> list[list[Row]]:
     """Draws every comparison and writes its pictures; returns the arms of each."""
     comparisons: list[list[Row]] = []
     shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
     with Interrupt() as interrupt, Bar(len(wanted), shown=shown) as bar:
 
-        def hear(step: Step, arm: str) -> None:
+        def hear(step: Step, variant: str) -> None:
             if step.index == 0:
                 bar.pause()
-            bar.step(step, len(comparisons), None, arm)
+            bar.step(step, len(comparisons), None, variant)
             if interrupt.stopped:
                 done = f"Stopped after {len(comparisons)} of {len(wanted)} comparisons."
                 raise interrupt.cancelled(comparisons, done)
@@ -147,39 +164,39 @@ def _draw(
                     bar.loading(f"Loading {settings.model}")
                     own = [each for each in wanted if each.model == settings.model]
                     pipe = from_pretrained(settings.model, options, own)
-                panel = panel_of(pipe, settings, judge)
+                scorers = choose_scorers(pipe, settings, judge)
             rows: list[Row] = []
-            drawn: list[tuple[Arm, Path | None]] = []
+            drawn: list[tuple[Variant, Path | None]] = []
             try:
-                for event in contest(pipe, settings, panel, way):
-                    if isinstance(event, Heard):
-                        hear(event.step, event.arm)
+                for event in run_comparison(pipe, settings, scorers, comparison):
+                    if isinstance(event, VariantStep):
+                        hear(event.step, event.variant)
                         continue
                     bar.pause()
                     _write(event, place, report)
                     drawn.append((event, event.result.path))
-                    rows.append(row_of(event, panel))
+                    rows.append(comparison_row(event, scorers))
             finally:
                 _remember(drawn, options, report)
             comparisons.append(rows)
     return comparisons
 
 
-def _write(arm: Arm, place: files.OutputTarget, report: Report) -> None:
-    """Saves an arm's picture under a name that says what it is."""
-    label = "" if arm.name == GUIDED else f"-{arm.name.replace(' ', '-')}"
-    files.save(arm.result, place, label=label)
-    for note in arm.result.warnings:
+def _write(variant: Variant, place: files.OutputTarget, report: Report) -> None:
+    """Saves a variant's picture under a name that says what it is."""
+    label = "" if variant.name == GUIDED else f"-{variant.name.replace(' ', '-')}"
+    files.save(variant.result, place, label=label)
+    for note in variant.result.warnings:
         report.warn(note)
 
 
-def _remember(drawn: Sequence[tuple[Arm, Path | None]], options: Options, report: Report) -> None:
+def _remember(drawn: Sequence[tuple[Variant, Path | None]], options: Options, report: Report) -> None:
     """Writes the pictures into the history, the guided one last: it is what was asked for, and `again` draws it."""
     if options.no_history or not read_user().tables.get("history.on", True):
         return
-    for arm, path in sorted(drawn, key=lambda each: each[0].name == GUIDED):
+    for variant, path in sorted(drawn, key=lambda each: each[0].name == GUIDED):
         if path:
-            remember(arm.result, path, report, None)
+            remember(variant.result, path, report, None)
 
 
 def _tell(comparisons: Sequence[Sequence[Row]], report: Report) -> None:

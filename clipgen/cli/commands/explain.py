@@ -99,7 +99,7 @@ def _by_replay(picture: Image, values: dict[str, Any], device: str, report: Repo
     from clipgen.gallery import explain
     from clipgen.pipeline.pipeline import Pipeline
 
-    found = explain(Pipeline.from_pretrained(settings.model, device, offline=True, wanted=[settings]), settings)
+    found = explain(Pipeline.from_pretrained(settings.model, device, offline=True, settings=[settings]), settings)
     apart = mean_difference(picture, found.image)
     if apart is None or apart > SAME:
         report.warn(Note("replay-differs", None, "The replay gives another picture: the maps are of that one."))

@@ -12,7 +12,7 @@ import tiny_siglip
 from PIL import Image
 
 from clipgen import history
-from clipgen.compare import MOST, more
+from clipgen.compare import MAX_BEST_OF, extra_images
 from clipgen.image_file import read_settings
 from clipgen.report.comparison import UNCLEAR, Opinion, Row, against, averaged, verdicts
 from clipgen.settings.settings import GUIDANCE_FIELDS
@@ -76,10 +76,10 @@ class TestVerdict:
         assert [each.points for each in verdicts(means)] == [20, 20, 0]
 
     @pytest.mark.parametrize(
-        "plain, guided, count", [(1, 1.5, 1), (1, 0.5, 1), (1, 3.9, 2), (1, 4, 3), (1, 1e6, MOST - 1)]
+        "plain, guided, count", [(1, 1.5, 1), (1, 0.5, 1), (1, 3.9, 2), (1, 4, 3), (1, 1e6, MAX_BEST_OF - 1)]
     )
     def test_what_fits_into_the_extra_seconds(self, plain: float, guided: float, count: int) -> None:
-        assert more(plain, guided) == count
+        assert extra_images(plain, guided) == count
 
 
 @pytest.mark.usefixtures("model")

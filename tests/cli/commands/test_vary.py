@@ -97,7 +97,7 @@ def test_again_finds_the_very_picture_by_its_hash(run: Run, varying: str, pictur
     history.forget_all()
     missing = run("again", made, "-m", varying)
     assert missing.code == 1
-    assert "'one.png' varies 'fox.png', which is not here. Name it: --vary IMAGE" in missing.err
+    assert "'one.png' varies 'fox.png', which is missing. Name it: --vary IMAGE" in missing.err
     Image.new("RGB", (32, 32), "red").save("fox.png")  # another one of its name
     assert run("again", made, "-m", varying).code == 1
     picture.rename("fox.png")
