@@ -130,7 +130,7 @@ class TestCompare:
         arms = ran.data["mean"]
         assert arms == ran.data["comparisons"][0]
         assert arms[0]["guide"]["similarity"] != arms[0]["judge"]["similarity"]
-        assert not any(verdict["self_graded"] for verdict in ran.data["verdicts"])
+        assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [False] * 3
         assert arms[2]["guide"]["similarity"] >= arms[0]["guide"]["similarity"]
 
     def test_the_models_own_clip_judges_where_another_guides(self, run: Run, siglip: str) -> None:
@@ -149,11 +149,11 @@ class TestCompare:
         shutil.copytree(siglip, folder / "judge")
         monkeypatch.setenv("CLIPGEN_MODEL", str(folder))
         own, named = run("compare", *FOX, "--json"), run("compare", *FOX, "--judge", siglip, "--json")
-        assert not any(verdict["self_graded"] for verdict in own.data["verdicts"])
+        assert [verdict["self_graded"] for verdict in own.data["verdicts"]] == [False] * 3
         assert own.data["mean"][1]["judge"] == named.data["mean"][1]["judge"]
         guiding = run("compare", *FOX, "--clip-model", f"{folder}/judge", "--json")
         assert guiding.data["mean"][1]["judge"] != guiding.data["mean"][1]["guide"]
-        assert not any(verdict["self_graded"] for verdict in guiding.data["verdicts"])
+        assert [verdict["self_graded"] for verdict in guiding.data["verdicts"]] == [False] * 3
 
     def test_the_guided_picture_is_drawn_again(self, run: Run) -> None:
         run("compare", *FOX, "-c", "0.5")
