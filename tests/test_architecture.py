@@ -1,4 +1,4 @@
-"""Holds the layers of the package by reading its source: who imports whom, what is light, what is never called."""
+"""Checks the source: the order of the layers, light modules without torch, and calls that are forbidden."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def statements(node: ast.AST, *, top_only: bool) -> Iterator[ast.AST]:
-    """Walks below `node`; with `top_only` only what runs when the module is imported."""
+    """Yields all nodes below `node`; with `top_only` only those that run when the module is imported."""
     for child in ast.iter_child_nodes(node):
         if top_only and (isinstance(child, LATER) or is_type_checking(child)):
             continue
@@ -125,15 +125,15 @@ def absolute(module: str, node: ast.ImportFrom) -> str:
 
 
 def imports(module: str, *, top_only: bool = False) -> list[str]:
-    """Names every module that `module` imports, our own ones down to the submodule."""
-    found: list[str] = []
+    """Returns every module that `module` imports, clipgen's own down to the submodule."""
+    names: list[str] = []
     for node in statements(TREES[module], top_only=top_only):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             source = absolute(module, node)
-            found += [name if (name := f"{source}.{alias.name}") in SOURCES else source for alias in node.names]
-    return found
+            names += [name if (name := f"{source}.{alias.name}") in SOURCES else source for alias in node.names]
+    return names
 
 
 def own(module: str, *, top_only: bool = False) -> set[str]:
@@ -201,7 +201,7 @@ def test_there_is_no_import_circle() -> None:
         pytest.fail(" -> ".join(circle.args[1]))
 
 
-def test_nothing_is_imported_by_string_but_the_public_names() -> None:
+def test_only_the_public_names_are_imported_by_string() -> None:
     dynamic = {
         module for module in SOURCES if "importlib" in imports(module) and "import_module" in ast.dump(TREES[module])
     }
@@ -209,7 +209,7 @@ def test_nothing_is_imported_by_string_but_the_public_names() -> None:
 
 
 def test_light_modules_import_nothing_heavy() -> None:
-    """Also not by way of one of our own modules: the top of a light file names light files only."""
+    """Neither directly nor through another module: the top level of a light module imports only light modules."""
     light = [module for module in SOURCES if is_light(module)]
     for module in light:
         assert not foreign(module, top_only=True) & HEAVY, module
@@ -235,7 +235,7 @@ def test_every_declared_dependency_is_imported() -> None:
 
 
 def dangers(tree: ast.Module) -> Iterator[str]:
-    """Names every call, attribute and argument that could run code that came as data."""
+    """Yields every call, attribute and argument that could run code that came as data."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
@@ -257,7 +257,7 @@ def test_nothing_runs_code_from_data(module: str) -> None:
     assert not {name.split(".")[0] for name in imports(module)} & FORBIDDEN_IMPORTS
 
 
-def test_the_danger_list_sees_what_it_names() -> None:
+def test_dangerous_calls_are_recognised() -> None:
     calls = [
         "eval(x)",
         "torch.load(f)",

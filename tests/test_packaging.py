@@ -1,4 +1,4 @@
-"""Holds pyproject.toml against the tree: packages, data, floors, public names, one version."""
+"""Compares pyproject.toml with the source: packages, data files, version bounds, public names, the version."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ REQUIREMENTS = [
     for line in lines
 ]
 
-# The lowest version that has no known hole, or the behaviour we lean on. A floor rises, it never falls.
+# The lowest versions without known vulnerabilities and with the behaviour that clipgen needs; never lowered.
 FLOORS = {
     "torch": "2.11",  # CVE-2025-32434, CVE-2026-24747, CVE-2026-4538
     "diffusers": "0.42.1",  # GHSA-4prv-5hj7-c2xr, CVE-2026-44513
-    "transformers": "5.6",  # CVE-2026-4372, CVE-2026-5241, CVE-2026-1839; flattened CLIP towers
+    "transformers": "5.6",  # CVE-2026-4372, CVE-2026-5241, CVE-2026-1839; flattened CLIP models
     "accelerate": "1.15",
     "safetensors": "0.8",
     "tokenizers": "0.23.1",
@@ -39,7 +39,7 @@ FLOORS = {
     "typer": "0.29",
     "rich": "15",
     "platformdirs": "4",
-    "gradio": "6.17",  # 6.17: pages load nothing from elsewhere
+    "gradio": "6.17",  # 6.17: pages load nothing from other hosts
     "starlette": "0.49.1",  # CVE-2025-62727
 }
 CAPS = {
@@ -52,8 +52,8 @@ CAPS = {
     "typer": "1",
     "gradio": "7",
 }
-# They replace torch by another build, break with transformers 5, or run code from the network.
-NEVER = {
+# These replace torch by another build, break with transformers 5, or run code from the network.
+FORBIDDEN = {
     "torchvision",
     "torchaudio",
     "spandrel",
@@ -66,20 +66,21 @@ NEVER = {
 MEGABYTE = 1_000_000
 
 
-def test_the_packages_are_the_folders() -> None:
+def test_the_package_list_matches_the_folders() -> None:
     inside = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "clipgen").rglob("__init__.py")}
     mapped = [path for name in ("presets", "ui") for path in (ROOT / name).rglob("__init__.py")]
-    beside = {".".join(("clipgen", *path.parent.relative_to(ROOT).parts)) for path in mapped}
-    assert SETUPTOOLS["packages"] == sorted(inside | beside)
+    top_level = {".".join(("clipgen", *path.parent.relative_to(ROOT).parts)) for path in mapped}
+    assert SETUPTOOLS["packages"] == sorted(inside | top_level)
     assert SETUPTOOLS["package-dir"] == {f"clipgen.{name}": name for name in ("presets", "ui")}
 
 
 def test_every_python_file_is_in_a_package() -> None:
-    lost = [path for path in (ROOT / "clipgen").rglob("*.py") if not (path.parent / "__init__.py").exists()]
-    assert not lost
+    outside = [path for path in (ROOT / "clipgen").rglob("*.py") if not (path.parent / "__init__.py").exists()]
+    assert not outside
 
 
 def data(package: str, pattern: str) -> set[Path]:
+    """Returns the data files of a package that match a pattern."""
     folder = ROOT / SETUPTOOLS["package-dir"].get(package, package.replace(".", "/"))
     return {path for path in folder.glob(pattern) if path.is_file() and path.suffix not in {".py", ".pyc"}}
 
@@ -89,14 +90,14 @@ def test_package_data_exists(package: str, pattern: str) -> None:
     assert data(package, pattern)
 
 
-def test_no_data_file_is_left_behind() -> None:
-    """Every file below clipgen/ that is not Python is named by package-data."""
-    shipped = set().union(*(data(package, pattern) for package, pattern in DATA))
-    found = data("clipgen", "**/*") | data("clipgen.presets", "**/*") | data("clipgen.ui", "**/*")
-    assert found <= shipped
+def test_every_data_file_is_packaged() -> None:
+    """Every file in a package that is not Python is listed in package-data."""
+    packaged = set().union(*(data(package, pattern) for package, pattern in DATA))
+    existing = data("clipgen", "**/*") | data("clipgen.presets", "**/*") | data("clipgen.ui", "**/*")
+    assert existing <= packaged
 
 
-def test_floors_are_not_lowered() -> None:
+def test_lower_bounds_are_not_lowered() -> None:
     floors = {
         r.name: max(Version(s.version) for s in r.specifier if s.operator == ">=")
         for r in REQUIREMENTS
@@ -105,17 +106,17 @@ def test_floors_are_not_lowered() -> None:
     assert not {name for name, floor in FLOORS.items() if floors[name] < Version(floor)}
 
 
-def test_caps_stand_where_the_next_version_is_untried() -> None:
+def test_upper_bounds_exclude_untested_versions() -> None:
     for name, cap in CAPS.items():
         requirement = next(r for r in REQUIREMENTS if r.name == name)
         assert f"<{cap}" in str(requirement.specifier), name
 
 
-def test_packages_that_break_torch_are_never_asked_for() -> None:
-    assert not {r.name.lower().replace("_", "-") for r in REQUIREMENTS} & NEVER
+def test_forbidden_packages_are_not_required() -> None:
+    assert not {r.name.lower().replace("_", "-") for r in REQUIREMENTS} & FORBIDDEN
 
 
-def test_all_lists_are_sorted_and_true() -> None:
+def test_all_lists_are_sorted() -> None:
     for path in [*(ROOT / "clipgen").rglob("*.py"), *(ROOT / "ui").rglob("*.py"), ROOT / "presets" / "__init__.py"]:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
@@ -123,36 +124,36 @@ def test_all_lists_are_sorted_and_true() -> None:
                 assert list(names) == sorted(set(names)), path
 
 
-def test_public_names_can_be_had() -> None:
+def test_public_names_can_be_imported() -> None:
     assert clipgen.__all__
     assert all(getattr(clipgen, name) is not None for name in clipgen.__all__)
     assert set(clipgen.__all__) <= set(dir(clipgen))
 
 
-def test_the_version_is_written_once() -> None:
+def test_the_version_is_written_in_one_place() -> None:
     version = PROJECT["project"]["version"]
     assert importlib.metadata.version("clipgen") == version
     literal = re.compile(rf"""["']{re.escape(version)}["']""")
     assert not [path for path in (ROOT / "clipgen").rglob("*.py") if literal.search(path.read_text("utf-8"))]
 
 
-def test_the_changelog_begins_with_this_version() -> None:
+def test_the_changelog_starts_with_this_version() -> None:
     headings = re.findall(r"^## (\S+)", (ROOT / ".github" / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert headings[0] == PROJECT["project"]["version"]
 
 
-def test_the_licence_is_there_in_full() -> None:
+def test_the_licence_is_complete() -> None:
     text = (ROOT / "LICENSE").read_text("utf-8")
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-def test_hooks_are_local_and_ci_can_run() -> None:
+def test_hooks_are_local_and_ci_is_executable() -> None:
     assert set(re.findall(r"repo: (\S+)", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))) == {"local"}
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_storybook_fits_the_box() -> None:
+def test_storybook_is_within_the_size_limits() -> None:
     sizes = {path: path.stat().st_size for path in (ROOT / "clipgen" / "storybook").rglob("*") if path.is_file()}
     assert sizes
     assert max(sizes.values()) <= 48 * MEGABYTE
