@@ -65,7 +65,9 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
     if "pick" in settings.guidance:  # its candidates are many pictures: the one that wins is drawn again alone
         settings = pipeline.run(settings.replace(images=1))[0].settings
     family, scorer = pipeline.family, pipeline.scorer
-    [batch] = plan(settings.replace(images=1), pipeline.origin.model, pipeline.defaults, pipeline.device)
+    [batch] = plan(
+        settings.replace(images=1), pipeline.origin.model, pipeline.defaults, pipeline.device, pipeline.vocabulary
+    )
     alone, text = batch.pictures[0], batch.texts[0]
     if not reads_words(family) or alone.vary is not None:  # what was read of a picture is no words
         if scorer is None:

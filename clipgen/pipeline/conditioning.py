@@ -41,7 +41,7 @@ class Prompts:
         told: dict[str, list[Conditioning]] = {name: [] for name in names}
         unread = self.family.distilled and batch.pictures[0].negative_prompt != ""
         batch.own_notes = [[NEGATIVE_UNREAD] * unread for _ in batch.pictures]
-        for picture, own_notes in zip(batch.pictures, batch.own_notes, strict=True):
+        for picture, own_notes in zip(batch.reworded, batch.own_notes, strict=True):
             for name, rows in told.items():
                 row, notes = self._read(picture, name)
                 known = varied if name == "prompt" else None

@@ -29,9 +29,11 @@ from clipgen.pipeline.locking import Turns
 from clipgen.pipeline.plan import Batch, plan
 from clipgen.pipeline.preview import Viewer
 from clipgen.pipeline.result import Origin, Pace, Result, Step, faults_of
+from clipgen.pipeline.rewording import reword, word_notes
 from clipgen.pipeline.variation import Varied, read_source, varied_by
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
+from clipgen.world.vocabulary import Vocabulary
 
 NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
 IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
@@ -48,12 +50,14 @@ class Pipeline:
         defaults: Mapping[str, Any],
         scorer: Scorer | None,
         offline: bool = False,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.family = family
         self.origin = origin
         self.device = device
         self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **defaults}
         self.scorer = scorer
+        self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
         self._prompts = Prompts(family)
         self._ladder, self._turns = MemoryFallback(device), Turns(device)
@@ -85,7 +89,7 @@ class Pipeline:
         with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
-        return cls(family, origin, place, checked.defaults, scorer, offline)
+        return cls(family, origin, place, checked.defaults, scorer, offline, checked.vocabulary)
 
     @classmethod
     def from_diffusers(cls, pipeline: Any) -> Pipeline:
@@ -109,7 +113,7 @@ class Pipeline:
         settings, notes = self.resolve_budget(settings)
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
-        batches = plan(settings, self.origin.model, self.defaults, self.device)
+        batches = plan(settings, self.origin.model, self.defaults, self.device, self.vocabulary)
         pace, faults = Pace(len(batches)), list[str]()
         for batch in batches:
             batch.notes += notes
@@ -154,7 +158,7 @@ class Pipeline:
     def encode_prompt(self, settings: Settings, name: str = "prompt") -> Conditioning:
         """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
         with self._turns.of("The text encoder"):
-            return self._prompts.encode_prompt(settings, name)
+            return self._prompts.encode_prompt(reword(settings, self.vocabulary), name)
 
     def encoder(self, name: str) -> ClipEncoder:
         """Returns a CLIP by folder or hub id, loaded once; the model's own whatever it is called."""
@@ -166,6 +170,8 @@ class Pipeline:
         varied = self._varied(batch)
         with self._turns.of("The text encoder"):
             told = self._prompts.of_batch(batch, varied)
+        for picture, notes in zip(batch.pictures, batch.own_notes, strict=True):
+            notes += word_notes(picture, self.vocabulary, self.origin.model)
         guidance = self._guidance(batch, is_cancelled)
         predict = predicting(batch, self.family, self._ladder, told, guidance)
         states = states_of(
@@ -206,7 +212,7 @@ class Pipeline:
         """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
         with self._turns.of("CLIP"):
             return build_guidance(
-                batch.pictures[0],
+                batch.reworded[0],
                 self.family,
                 batch.texts,
                 batch.seeds,
@@ -258,4 +264,5 @@ class Pipeline:
                     prompt_checker=self._clips.prompt_checker,
                     inputs={} if varied is None else {"vary": varied.source.digest},
                     source=None if varied is None else varied.features,
+                    vocabulary=self.vocabulary,
                 )

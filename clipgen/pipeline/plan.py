@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clipgen.device import images_at_once
+from clipgen.pipeline.rewording import reword
 from clipgen.settings.checks import MAX_DRAWN_SEED, MAX_SEED
 from clipgen.settings.settings import Note, Settings
 from clipgen.text import plain_text, resolve_wildcards
+from clipgen.world.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,7 @@ ROWS_STAY = ("off", "clip")  # guidance that leaves a batch its pictures; to oth
 class Batch:
     """Pictures that are denoised together: each one's own settings, and those fields that all of them share, filled.
 
+    `vocabulary` holds the words that the model knows, if it declares them.
     `first` is the number of the first one in the run; `notes` collect what is to be said of all of them, `own_notes`
     what of each one's prompts.
     """
@@ -35,6 +38,7 @@ class Batch:
     scheduler: str
     guidance_scale: float
     eta: float
+    vocabulary: Vocabulary | None = None
     notes: list[Note] = field(default_factory=list)
     own_notes: list[list[Note]] = field(default_factory=list)
 
@@ -69,10 +73,21 @@ class Batch:
     @property
     def texts(self) -> list[str]:
         """The pictures' prompts without syntax, as CLIP is asked about them."""
-        return [plain_text(picture.prompt, picture.prompt_syntax) for picture in self.pictures]
+        return [plain_text(picture.prompt, picture.prompt_syntax) for picture in self.reworded]
+
+    @property
+    def reworded(self) -> list[Settings]:
+        """The settings of the images in words that the model knows; `pictures` keeps what the record carries."""
+        return [reword(picture, self.vocabulary) for picture in self.pictures]
 
 
-def plan(settings: Settings, model: str, defaults: Mapping[str, Any], device: torch.device) -> list[Batch]:
+def plan(
+    settings: Settings,
+    model: str,
+    defaults: Mapping[str, Any],
+    device: torch.device,
+    vocabulary: Vocabulary | None = None,
+) -> list[Batch]:
     """Returns the batches of a run; picture k has seed + k and the prompt that its own seed draws.
 
     `defaults` fill what the settings leave to the model. Raises SettingsError, PromptError.
@@ -82,7 +97,10 @@ def plan(settings: Settings, model: str, defaults: Mapping[str, Any], device: to
     pictures = [_picture(shared, (seed + k) % (MAX_SEED + 1)) for k in range(shared.images)]
     known = {name: value for name, value in shared.to_dict().items() if name in SHARED}
     most = images_at_once(known["width"], known["height"], device) if shared.guidance in ROWS_STAY else 1
-    return [Batch(first, pictures[first : first + most], **known) for first in range(0, len(pictures), most)]
+    return [
+        Batch(first, pictures[first : first + most], **known, vocabulary=vocabulary)
+        for first in range(0, len(pictures), most)
+    ]
 
 
 def _picture(shared: Settings, seed: int) -> Settings:

@@ -18,9 +18,11 @@ from clipgen.clip.prompt_check import PhraseCheck, PromptChecker, split_phrases
 from clipgen.clip.score import Score
 from clipgen.decode import to_image
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
+from clipgen.pipeline.rewording import reword
 from clipgen.sampling.loop import StepOutput
 from clipgen.settings.settings import Note, Settings
 from clipgen.text import plain_text
+from clipgen.world.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,6 +128,7 @@ class Result:
     prompt_checker: PromptChecker | None = field(default=None, repr=False)
     inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: Tensor | None = field(default=None, repr=False)
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -140,10 +143,17 @@ class Result:
     @cached_property
     def checks(self) -> tuple[PhraseCheck, ...]:
         """CLIP's answers to what the parts of the prompt ask, () without a CLIP."""
-        return self.check(split_phrases(plain_text(self.settings.prompt, self.settings.prompt_syntax)))
+        return self.check(
+            split_phrases(plain_text(reword(self.settings, self.vocabulary).prompt, self.settings.prompt_syntax))
+        )
 
     def check(self, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
-        """Returns CLIP's answers to whether the picture shows some phrases, () without a CLIP."""
+        """Returns CLIP's answers to whether the picture shows some phrases, () without a CLIP.
+
+        The phrases are put into words that the model knows, if it declares them.
+        """
+        if self.vocabulary is not None:
+            phrases = [self.vocabulary.read(phrase).text for phrase in phrases]
         return (
             ()
             if self.prompt_checker is None or self.features is None

@@ -41,7 +41,7 @@ from clipgen.settings.checks import (
     whole,
 )
 
-INFO_NOTES = frozenset({"budget", "read-as"})  # codes of notes that warn of nothing
+INFO_NOTES = frozenset({"budget", "read-as", "word-replaced"})  # codes of notes that warn of nothing
 
 
 @dataclass(frozen=True)
