@@ -1,1 +1,4 @@
-"""The illustrated world that storybook is trained on: scenes, their pictures and their captions."""
+"""The illustrated world that the bundled model is trained on.
+
+`scene` samples scenes, `render` draws their images, `grammar` writes their captions and `parse` reads captions back.
+"""

@@ -1,4 +1,4 @@
-"""The vocabulary of the world: its concepts, read from concepts.tsv, and its colours, places, styles and relations."""
+"""The vocabulary of the world: the concepts of concepts.tsv, and its colours, places, styles, times and sizes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ SIZES = ("big", "small")
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing of the world: its name, its drawings (emoji or ours), how it is called and where it stands.
+    """A kind of thing that scenes show; one line of concepts.tsv.
 
-    `hues` are the dominant hues of its drawings in the sets noto and flat, empty if there is none. `tier` 1 is what
-    people ask for most, 2 completes the small vocabulary, 3 the large one.
+    Attributes:
+        name: Singular name.
+        drawings: Its drawings: emoji, or names of drawings in painted.py.
+        plural: Plural of the name.
+        synonyms: Other names in the singular. Captions use them, so each must be true of every drawing.
+        tier: 1 for the concepts that people ask for most, 2 for the rest of the small vocabulary, 3 for the large one.
+        stance: Where it belongs: "ground", "sky", "water", "table" or "any".
+        hues: Dominant hues of its drawings in the sets "noto" and "flat"; an empty string if there is none.
     """
 
     name: str
@@ -36,7 +42,7 @@ class Concept:
     hues: tuple[str, str]
 
     def hue(self, art: str) -> str:
-        """Returns the dominant hue of its drawings in a set, empty if they have none and cannot be recoloured."""
+        """Returns the dominant hue of its drawings in a set; empty if there is none. It then cannot be recoloured."""
         return self.hues[art != "noto"]
 
 
@@ -45,7 +51,7 @@ def _table() -> str:
 
 
 def _split_drawings(text: str) -> tuple[str, ...]:
-    """Splits a run of emoji and bracketed names into drawings; joined sequences stay whole."""
+    """Splits a string of emoji and bracketed names into drawings. Emoji joined by U+200D are one drawing."""
     return tuple(re.findall(r"\([^)]*\)|.\ufe0f?(?:\u200d.\ufe0f?)*", text))
 
 
@@ -61,24 +67,24 @@ def regular_plural(name: str) -> str:
 @cache
 def concepts() -> dict[str, Concept]:
     """Returns every concept by its name, in the order of the table."""
-    found: dict[str, Concept] = {}
+    by_name: dict[str, Concept] = {}
     for line in _table().splitlines():
         if line.startswith("#") or not line.strip():
             continue
         name, drawings, plural, synonyms, tier, stance, *hues = line.split("|")
-        found[name] = Concept(
+        by_name[name] = Concept(
             name, _split_drawings(drawings), plural or regular_plural(name), tuple(filter(None, synonyms.split(","))),
             int(tier), stance, (hues[0], hues[1]),
         )  # fmt: skip
-    return found
+    return by_name
 
 
 def drawn_hash(names: Iterable[str]) -> str:
-    """Returns the SHA-256 of all that decides how concepts are drawn; their synonyms and plurals are left out."""
-    facts = [(c.name, c.drawings, c.tier, c.stance, c.hues) for c in map(concepts().__getitem__, names)]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+    """Returns the SHA-256 of the columns that decide how concepts are drawn. Synonyms and plurals do not count."""
+    columns = [(c.name, c.drawings, c.tier, c.stance, c.hues) for c in map(concepts().__getitem__, names)]
+    return hashlib.sha256(repr(columns).encode()).hexdigest()
 
 
 def vocabulary_hash() -> str:
-    """Returns the SHA-256 of the table of names; every report carries it."""
+    """Returns the SHA-256 of concepts.tsv, which is part of every report."""
     return hashlib.sha256(_table().encode()).hexdigest()

@@ -1,10 +1,10 @@
-"""What several places share: skies, clouds, stars, trees, and the light of a time of day."""
+"""Parts that several backgrounds share: skies, clouds, stars, trees, and colours at a time of day."""
 
 from __future__ import annotations
 
 import math
 
-from clipgen.world.brush import RGB, Canvas, shade, varied
+from clipgen.world.brush import RGB, Canvas, jitter, shade
 
 SKIES: dict[str, list[list[RGB]]] = {
     "day": [[(96, 174, 236), (190, 226, 248)], [(120, 190, 245), (214, 238, 252)], [(84, 160, 220), (200, 230, 240)]],
@@ -15,13 +15,13 @@ SKIES: dict[str, list[list[RGB]]] = {
         [(120, 60, 110), (250, 130, 70), (255, 214, 120)],
     ],
 }
-LIGHT = {"day": 1.0, "night": 0.42, "sunset": 0.78}
+BRIGHTNESS = {"day": 1.0, "night": 0.42, "sunset": 0.78}
 
 
 def sky(canvas: Canvas, time: str, horizon: float) -> None:
-    """Paints a sky down to the horizon, with clouds by day, stars by night, a low sun at sunset."""
+    """Paints a sky from the top edge to the horizon: with clouds by day, stars at night, a low sun at sunset."""
     rng = canvas.rng
-    colours = [varied(rng, c) for c in rng.choice(SKIES[time])]
+    colours = [jitter(rng, c) for c in rng.choice(SKIES[time])]
     canvas.gradient([(i / (len(colours) - 1), c) for i, c in enumerate(colours)], 0, horizon + 0.14)
     if time == "night":
         stars(canvas, 26, horizon)
@@ -35,19 +35,19 @@ def sky(canvas: Canvas, time: str, horizon: float) -> None:
 
 
 def cloud(canvas: Canvas, x: float, y: float, size: float, fill: RGB = (248, 251, 255)) -> None:
-    """Paints one cloud of four puffs."""
+    """Paints one cloud of four ellipses."""
     for dx, dy, r in ((-1.1, 0.15, 0.6), (-0.3, -0.2, 0.8), (0.6, -0.05, 0.7), (1.2, 0.2, 0.5)):
         canvas.ellipse(x + dx * size, y + dy * size, r * size, r * size * 0.75, fill)
 
 
 def stars(canvas: Canvas, count: int, bottom: float) -> None:
-    """Scatters stars of three sizes."""
+    """Paints `count` small and a fifth as many large stars between the top edge and a height."""
     canvas.specks(count, 0, bottom, (0.002, 0.004), (225, 230, 255))
     canvas.specks(count // 5, 0, bottom, (0.005, 0.007), (255, 250, 214))
 
 
 def conifer(canvas: Canvas, x: float, foot: float, height: float, fill: RGB, snowy: bool = False) -> None:
-    """Paints a fir of three tiers."""
+    """Paints a conifer of three triangles, with snow on top if `snowy`."""
     canvas.box(x - 0.012, foot - 0.05 * height, x + 0.012, foot, (96, 70, 50))
     for tier in range(3):
         top, half = foot - height * (0.45 + 0.275 * tier), height * (0.24 - 0.05 * tier)
@@ -59,14 +59,14 @@ def conifer(canvas: Canvas, x: float, foot: float, height: float, fill: RGB, sno
             )
 
 
-def lit(colour: RGB, time: str) -> RGB:
-    """Returns a ground colour in the light of a time of day."""
-    r, g, b = shade(colour, LIGHT[time])
+def tint(colour: RGB, time: str) -> RGB:
+    """Returns a colour as it looks at a time of day: darker and bluer at night, darker and redder at sunset."""
+    r, g, b = shade(colour, BRIGHTNESS[time])
     return (r, g, min(255, b + 24)) if time == "night" else (min(255, r + 14), g, b) if time == "sunset" else (r, g, b)
 
 
 def palm(canvas: Canvas, x: float, foot: float, fill: RGB) -> None:
-    """Paints a palm with seven leaves."""
+    """Paints a palm tree with seven leaves."""
     canvas.polygon(
         [(x - 0.02, foot), (x + 0.02, foot), (x + 0.035, foot - 0.44), (x + 0.012, foot - 0.44)], (138, 104, 70)
     )
