@@ -13,6 +13,7 @@ from typing import Any
 from clipgen.world.concepts import Concept, concepts
 from clipgen.world.scene import OPPOSITE, Scene, Thing
 
+# In this and the following tables, a phrase that is listed twice is used twice as often
 NUMBERS = {2: ("two", "two", "2"), 3: ("three", "three", "3"), 4: ("four", "four", "4")}
 PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "snow": ("in snow", "in the snow", "in snow", "on a snowy field"),
@@ -30,6 +31,7 @@ PLACE_PHRASES: dict[str, tuple[str, ...]] = {
     "room": ("in a room", "in the living room", "at home"),
     "table": ("on a table", "on the table", "on a wooden table"),
 }
+# Words for places in captions that are lists: "fox, snow, watercolour"
 TAGS = {
     "snow": "snow", "forest": "forest", "beach": "beach", "night sky": "night", "desert": "desert",
     "meadow": "meadow", "sunset": "sunset", "under the sea": "ocean", "outer space": "space", "rain": "rain",
@@ -54,9 +56,11 @@ RELATION_PHRASES: dict[str, tuple[str, ...]] = {
     "in front of": ("in front of",),
     "behind": ("behind",),
 }
+# Names with the article "the", if no colour or size comes before them
 DEFINITE = frozenset({
     "sun", "moon", "full moon", "earth", "planet earth", "world", "statue of liberty", "eiffel tower",
 })  # fmt: skip
+# Names without an article: mass nouns, proper names and plurals that no rule of `_takes_no_article` covers
 NO_ARTICLE = frozenset({
     "sushi", "broccoli", "lightning", "maize", "sweetcorn", "corn on the cob", "ramen", "saturn", "dracula", "sherlock",
     "santa claus", "father christmas", "crossed swords",
