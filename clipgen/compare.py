@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from clipgen.errors import SettingsError
 from clipgen.pipeline import inputs
-from clipgen.report.comparison import Row, opinion
+from clipgen.report.comparison import ComparisonRow, summarize
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled
 from clipgen.settings.checks import LOCAL
 from clipgen.settings.settings import Settings, without_guidance
@@ -175,12 +175,12 @@ def score(scorer: Scorer, result: Result) -> Score:
     return scorer.score(result.pixels[None], [text])[0]
 
 
-def comparison_row(variant: Variant, scorers: Scorers) -> Row:
+def comparison_row(variant: Variant, scorers: Scorers) -> ComparisonRow:
     """Returns the scores and the cost of a variant as a row of the comparison's table."""
-    judge = None if scorers.judge is None else opinion(score(scorers.judge, variant.result))
-    guide = opinion(score(scorers.guide, variant.result))
+    judge = None if scorers.judge is None else summarize(score(scorers.judge, variant.result))
+    guide = summarize(score(scorers.guide, variant.result))
     result = variant.result
-    return Row(variant.name, variant.images, variant.seconds, guide, judge, result.seed, result.path)
+    return ComparisonRow(variant.name, variant.images, variant.seconds, guide, judge, result.seed, result.path)
 
 
 def _generate(

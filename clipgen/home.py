@@ -1,9 +1,14 @@
-"""The folders clipgen keeps things in: `$CLIPGEN_HOME` if it is set, else the platform's own."""
+"""The folders of clipgen's own files, `$CLIPGEN_HOME` or the platform's, and where clipgen was installed from."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+from importlib.metadata import distribution
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 
 def _folder(kind: str) -> Path:
@@ -44,3 +49,28 @@ def history_path() -> Path:
 def index_dir() -> Path:
     """Returns the folder of what CLIP saw of pictures, a file a CLIP."""
     return data_dir() / "index"
+
+
+def install_command(extra: str = "", *, reinstall: bool = False) -> str:
+    """Returns the pip command that installs this copy of clipgen again, from its checkout, wheel or repository.
+
+    The origin is the one that pip recorded in direct_url.json (PEP 610). The name `clipgen` alone would be wrong: on
+    the package index it belongs to another project.
+
+    Args:
+        extra: An optional extra, for example `train`.
+        reinstall: Whether files that are already installed are replaced.
+    """
+    extras = f"[{extra}]" if extra else ""
+    record = distribution("clipgen").read_text("direct_url.json")
+    if record is None:
+        return f"install clipgen{extras} again from its checkout or wheel"
+    origin = json.loads(record)
+    options = ["--force-reinstall", "--no-deps"] if reinstall else []
+    url = urlsplit(origin["url"])
+    if url.scheme == "file":
+        options += ["-e"] if origin.get("dir_info", {}).get("editable") else []
+        return shlex.join(["pip", "install", *options, url2pathname(url.path) + extras])
+    vcs = origin.get("vcs_info")
+    source = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]
+    return shlex.join(["pip", "install", *options, f"clipgen{extras} @ {source}"])

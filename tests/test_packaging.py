@@ -39,6 +39,7 @@ FLOORS = {
     "typer": "0.29",
     "rich": "15",
     "platformdirs": "4",
+    "tomlkit": "0.13",
     "gradio": "6.17",  # 6.17: pages load nothing from other hosts
     "starlette": "0.49.1",  # CVE-2025-62727
 }

@@ -1,4 +1,4 @@
-"""What the shell offers after Tab: models, presets, schedulers and history ids, without loading anything heavy."""
+"""Values for shell completion: models, presets, schedulers and history ids. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import MappingProxyType
 from clipgen.sampling.schedulers import SCHEDULERS
 from clipgen.settings.checks import CANDIDATES, DECODERS, GUARDS, METHODS
 
-Choices = list[tuple[str, str]]
-IDS = 30
+Choices = list[tuple[str, str]]  # a value and its description
+MAX_IDS = 30
 
 
 def schedulers() -> Choices:
@@ -18,7 +18,7 @@ def schedulers() -> Choices:
 
 
 def presets() -> Choices:
-    """Returns the presets with their one sentence."""
+    """Returns the presets with their descriptions."""
     from clipgen.settings.preset import list_presets
 
     return [(preset.name, preset.about) for preset in list_presets()]
@@ -35,41 +35,33 @@ def ids() -> Choices:
     """Returns the newest history ids with their prompts."""
     from clipgen import history
 
-    return [(str(entry.id), entry.settings.title) for entry in history.find(limit=IDS)]
+    return [(str(entry.id), entry.settings.title) for entry in history.find(limit=MAX_IDS)]
 
 
-def syntaxes() -> Choices:
-    """Returns the two prompt syntaxes."""
-    return [("a1111", "weights and choices"), ("plain", "every character counts")]
+def choices(values: Iterable[object], descriptions: Mapping[str, str] = MappingProxyType({})) -> Callable[[], Choices]:
+    """Returns a completion function for fixed values."""
+    return lambda: [(str(value), descriptions.get(str(value), "")) for value in values]
 
 
-def long_prompts() -> Choices:
-    """Returns what can be done with a prompt past the token limit."""
-    return [("cut", "with a warning"), ("error", "refuse it")]
-
-
-def among(names: Iterable[object], told: Mapping[str, str] = MappingProxyType({})) -> Callable[[], Choices]:
-    """Returns what offers fixed names, each with what is told of it."""
-    return lambda: [(str(name), told.get(str(name), "")) for name in names]
-
-
-METHODS_TOLD = {
-    "off": "CLIP only looks",
-    "clip": "by CLIP's gradient",
-    "pick": "CLIP chooses among candidates",
-    "steer": "promising pictures multiply",
-    "optimise": "better and better start noise, for 1 to 4 steps",
+SYNTAXES = {"a1111": "weights and choices", "plain": "every character is text"}
+LONG_PROMPTS = {"cut": "with a warning", "error": "refuse it"}
+METHOD_DESCRIPTIONS = {
+    "off": "CLIP only scores",
+    "clip": "the gradient of CLIP similarity",
+    "pick": "CLIP selects among candidates",
+    "steer": "particles are resampled by their CLIP score",
+    "optimise": "optimises the start noise, for models of 1 to 4 steps",
 }
-DECODERS_TOLD = {"auto": "the first the model has", "full": "the model's own decoder, slow"}
-GUARDS_TOLD = {"survival": "warns when the gain is fragile", "two-key": "a second CLIP has a veto"}
+DECODER_DESCRIPTIONS = {"auto": "the first one that the model has", "full": "the model's own decoder, slow"}
+GUARD_DESCRIPTIONS = {"survival": "warns if the gain is not robust", "two-key": "a second CLIP must agree"}
 VALUES: Mapping[str, Callable[[], Choices]] = {
     "model": models,
     "preset": presets,
     "scheduler": schedulers,
-    "prompt_syntax": syntaxes,
-    "long_prompt": long_prompts,
-    "guidance": among(METHODS, METHODS_TOLD),
-    "guide_decoder": among(DECODERS, DECODERS_TOLD),
-    "guard": among(GUARDS, GUARDS_TOLD),
-    "candidates": among(CANDIDATES),
+    "prompt_syntax": choices(SYNTAXES, SYNTAXES),
+    "long_prompt": choices(LONG_PROMPTS, LONG_PROMPTS),
+    "guidance": choices(METHODS, METHOD_DESCRIPTIONS),
+    "guide_decoder": choices(DECODERS, DECODER_DESCRIPTIONS),
+    "guard": choices(GUARDS, GUARD_DESCRIPTIONS),
+    "candidates": choices(CANDIDATES),
 }

@@ -1,9 +1,7 @@
-"""Draws runs and tells about it: what generate, again and batch have in common."""
+"""Executes the runs of generate, again, vary and batch: checks them, draws the pictures and reports the result."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,7 @@ from clipgen.cli.outcome import check_required, check_scores, summary
 from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar
 from clipgen.cli.resolve import print_plan
-from clipgen.cli.runner import Runner, Saved
+from clipgen.cli.runner import OnSaved, Runner
 from clipgen.cli.runs import Run, single, with_twins
 from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.pipeline import inputs
@@ -27,7 +25,7 @@ EVENTS = "clipgen-events/1"
 
 
 def execute_plan(plan: Sequence[Resolved], options: Options, report: Report, *, parent: int | None = None) -> None:
-    """Draws what the layers resolved to, or with --dry-run only says what that is."""
+    """Draws the resolved runs, or with --dry-run prints their settings."""
     if options.dry_run:
         print_plan(plan, report)
         return
@@ -45,62 +43,69 @@ def execute_runs(
     report: Report,
     *,
     parent: int | None = None,
-    on_saved: Saved | None = None,
+    on_saved: OnSaved | None = None,
 ) -> None:
-    """Checks the output, then loads each model and draws its runs, saving and telling as pictures get finished.
+    """Checks the output and the models, then draws all runs and saves each picture as soon as it is finished.
 
-    `parent` is the history id they were made from; `on_saved` hears of each file. Raises ClipgenError; what is finished
-    by then is saved.
+    Args:
+        runs: What to draw, in this order.
+        options: The options of the command.
+        report: Its output.
+        parent: The history id of the picture that the settings come from.
+        on_saved: Is called with the job and the path of each picture, for the journal of a batch.
+
+    Raises ClipgenError; the pictures that are finished by then are saved.
     """
-    place = files.target(options)
+    target = files.output_target(options)
     inputs.check_images(run.settings for run in runs)
     runs = list(single(runs)) if options.exact else runs
     runs = with_twins(runs) if options.compare else runs
-    files.check(place, [run.settings for run in runs], options)
+    files.check(target, [run.settings for run in runs], options)
     total = sum(run.settings.images for run in runs)
     if options.keep and options.keep > total:
-        raise SettingsError(f"keep must be at most the {total} pictures asked for, got '{options.keep}'", field="keep")
-    configure_hub_progress(report)
+        raise SettingsError(f"keep must be at most {total}, the number of pictures, got '{options.keep}'", field="keep")
     for model, replayed in dict.fromkeys((run.settings.model, run.replayed) for run in runs):
-        require_model(model, offline=options.offline, replayed=replayed)
+        require_model(model, report, offline=options.offline, replayed=replayed)
     for settings, replayed in dict.fromkeys((run.settings, run.replayed_clips) for run in runs):
         inputs.check_clips(settings, offline=options.offline or replayed)
     report.event("start", schema=EVENTS, clipgen=_version(), settings=runs[0].settings.to_dict(), images=total)
-    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
-    with Interrupt() as interrupt, Bar(total, shown=shown) as bar:
-        runner = Runner(total, options, place, report, bar, parent)
+    with Interrupt() as interrupt, Bar(total, report) as bar:
+        runner = Runner(total, options, target, report, bar, parent)
         runner.on_saved = on_saved
         try:
-            runner.draw(runs, interrupt)
+            runner.run(runs, interrupt)
         finally:
             runner.flush()
-            report.data = summary(runner.written)
+            report.data = summary(runner.finished)
         if interrupt.stopped:
-            raise interrupt.cancelled(runner.written, f"Stopped after {len(runner.written)} of {total} pictures.")
-    check_scores(runner.written, options.min_score, report)
-    check_required(runner.written)
+            raise interrupt.cancelled(runner.finished, f"Stopped after {len(runner.finished)} of {total} pictures.")
+    check_scores(runner.finished, options.min_score, report)
+    check_required(runner.finished)
 
 
-def configure_hub_progress(report: Report) -> None:
-    """Keeps the hub's own download bar away from where nobody looks; it reads this when it is imported."""
-    if report.json or report.quiet or not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+def require_model(model: str, report: Report, *, offline: bool, replayed: bool = False) -> ModelFolder:
+    """Returns a model's location before torch is imported. A hub model is downloaded if it is missing.
 
-
-def require_model(model: str, *, offline: bool, replayed: bool = False) -> ModelFolder:
-    """Finds a model before anything heavy is imported; one that only a picture names is never fetched.
+    Args:
+        model: A bundled name, a folder or a hub id.
+        report: Shows that a download is running.
+        offline: Forbids the download.
+        replayed: The model is named by a picture, not by the user; it is never downloaded.
 
     Raises ModelNotFound, SettingsError.
     """
-    from clipgen.models import find_model
+    from clipgen.models import find_model, parse_id
 
     try:
-        return find_model(model, offline=offline or replayed)
+        with Bar(0, report) as bar:
+            if parse_id(model).kind == "hub":
+                bar.loading(f"Fetching {model}")
+            return find_model(model, offline=offline or replayed)
     except ModelNotFound as error:
         if not replayed:
             raise
-        advice = f"The picture names it: fetch it with clipgen models pull {model}, or choose another with --model."
-        raise ModelNotFound(f"{error} {advice}", field="model") from error
+        hint = f"The picture names it: download it with clipgen models pull {model}, or choose another with --model."
+        raise ModelNotFound(f"{error} {hint}", field="model") from error
 
 
 def _version() -> str:

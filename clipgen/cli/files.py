@@ -1,4 +1,4 @@
-"""Where pictures go: the choices of --output and config.toml, checked before the first step, and the saving itself."""
+"""Where and how pictures are saved: --output and config.toml, checked before the first step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clipgen.pipeline.result import Result
 
 STDOUT = "-"
-OVERHEAD = 64 * 1024  # bytes of settings beside the pixels
+OVERHEAD = 64 * 1024  # bytes of the settings in a file
 QUALITY = 92
 DEFAULT_FOLDER = "outputs/$date/$slug"
 PREVIEW_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
@@ -31,7 +31,7 @@ PREVIEW_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".png": "PN
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """How a run's pictures are written; `template` is that of image_file.output_path, None the default place."""
+    """Where and how the pictures of a command are saved; `template` as in image_file.output_path, None the default."""
 
     template: str | None
     format: Format
@@ -41,52 +41,52 @@ class OutputTarget:
 
     @property
     def to_stdout(self) -> bool:
-        """Whether the bytes of the one picture go to stdout."""
+        """Whether the bytes of the picture are written to stdout."""
         return self.template == STDOUT
 
 
-def target(options: Options) -> OutputTarget:
-    """Returns the target that the flags and then config.toml ask for; raises SettingsError."""
+def output_target(options: Options) -> OutputTarget:
+    """Returns the target according to the options, then to config.toml; raises SettingsError."""
     from clipgen.image_file import format_of
 
     tables = read_user().tables
     template = options.output if options.output is not None else tables.get("output.path")
     by_name = format_of(template) if template != STDOUT else None
-    wanted = cast("Format", options.format or by_name or tables.get("output.format") or "png")
+    format = cast("Format", options.format or by_name or tables.get("output.format") or "png")
     if by_name and options.format and by_name != options.format:
         raise SettingsError(f"--format {options.format} does not fit the name '{template}'", field="format")
     return OutputTarget(
         template=template,
-        format=wanted,
+        format=format,
         quality=options.quality or tables.get("output.quality") or QUALITY,
         metadata=not options.no_metadata,
         moment=datetime.now(),
     )
 
 
-def literal_folder(place: OutputTarget, settings: Settings) -> Path:
-    """Returns the folder all pictures of a batch lie under: what --output says before its first `$`."""
+def literal_folder(target: OutputTarget, settings: Settings) -> Path:
+    """Returns the folder of all pictures of a batch: the part of --output before its first `$`."""
     from clipgen.image_file import output_path
 
-    template = place.template if place.template is not None else DEFAULT_FOLDER
+    template = target.template if target.template is not None else DEFAULT_FOLDER
     if "$" not in os.path.dirname(template):
-        return output_path(template, settings=settings, seed=0, moment=place.moment, format=place.format)[0]
+        return output_path(template, settings=settings, seed=0, moment=target.moment, format=target.format)[0]
     parts = Path(template).parts
     first = next(i for i, part in enumerate(parts) if "$" in part)
     return Path(*parts[:first]).expanduser()
 
 
-def check(place: OutputTarget, runs: Sequence[Settings], options: Options) -> None:
-    """Makes sure that every picture can be written; raises SettingsError for stdout, OutputError for folders."""
+def check(target: OutputTarget, runs: Sequence[Settings], options: Options) -> None:
+    """Checks that every picture can be written; raises SettingsError for stdout, OutputError for folders."""
     from clipgen.image_file import check_writable, output_path
 
-    if place.to_stdout:
+    if target.to_stdout:
         _check_stdout(runs, options)
         return
     needed: dict[Path, int] = {}
     for run in runs:
         folder, _, _ = output_path(
-            place.template, settings=run, seed=run.seed or 0, moment=place.moment, format=place.format, percent=0.0
+            target.template, settings=run, seed=run.seed or 0, moment=target.moment, format=target.format, percent=0.0
         )
         needed[folder] = needed.get(folder, 0) + run.images * (3 * (run.width or 512) * (run.height or 512) + OVERHEAD)
     for folder, size in needed.items():
@@ -97,33 +97,34 @@ def _check_stdout(runs: Sequence[Settings], options: Options) -> None:
     if options.json:
         raise SettingsError("--output - and --json exclude each other", field="output")
     if sum(run.images for run in runs) != 1:
-        raise SettingsError("--output - takes one picture; ask for one, or name a folder", field="output")
+        raise SettingsError("--output - is for one picture; draw one, or name a folder", field="output")
     if sys.stdout.isatty():
-        raise SettingsError("--output - writes bytes; send them to a file: clipgen ... -o - > fox.png", field="output")
+        raise SettingsError(
+            "--output - writes bytes; redirect them to a file: clipgen ... -o - > fox.png", field="output"
+        )
 
 
-def save(result: Result, place: OutputTarget, *, job: str | None = None, label: str = "") -> str | None:
+def save(result: Result, target: OutputTarget, *, job: str | None = None, label: str = "") -> str | None:
     """Writes a finished Result, sets its path and returns the SHA-256 of the file; raises OutputError.
 
-    `label` goes between the file's name and its suffix. Bytes that go to stdout leave the path None, and so is the
-    SHA-256.
+    `label` is inserted before the file's suffix. On stdout the path stays None, and None is returned.
     """
     from clipgen.image_file import digest_of, encode_image, fit_record, output_path, save_bytes
 
     record = {**result.metadata, "job": job}
-    data = encode_image(result.image, record, format=place.format, quality=place.quality, metadata=place.metadata)
-    if place.metadata:
-        result.warnings += tuple(fit_record(record, place.format)[1])
-    if place.to_stdout:
+    data = encode_image(result.image, record, format=target.format, quality=target.quality, metadata=target.metadata)
+    if target.metadata:
+        result.warnings += tuple(fit_record(record, target.format)[1])
+    if target.to_stdout:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return None
     folder, stem, suffix = output_path(
-        place.template,
+        target.template,
         settings=result.settings,
         seed=result.seed,
-        moment=place.moment,
-        format=place.format,
+        moment=target.moment,
+        format=target.format,
         percent=result.clip.percentile if result.clip else None,
     )
     result.path = save_bytes(data, folder, stem + label, suffix)
@@ -131,7 +132,7 @@ def save(result: Result, place: OutputTarget, *, job: str | None = None, label: 
 
 
 def replace_preview(image: Image, path: Path) -> None:
-    """Puts the newest preview in the place of the one before, never half written; raises OutputError."""
+    """Replaces the preview file atomically; raises OutputError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         image.save(temporary, PREVIEW_FORMATS.get(path.suffix.lower(), "PNG"))

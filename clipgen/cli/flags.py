@@ -1,4 +1,4 @@
-"""The flags of generate, batch and again: one for every Settings field, and the ones that only a run has."""
+"""The options of generate, again, vary, batch and compare: one per Settings field, and those of the command itself."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from clipgen.cli import complete
+from clipgen.cli.help import FINE_TUNING, print_help
 from clipgen.cli.numbers import percentage, whole
 from clipgen.cli.terminal_image import MODES
 from clipgen.errors import SettingsError
 from clipgen.settings.checks import DECODERS
-from clipgen.settings.settings import FIELDS, LIST_FIELDS, Settings, coerce
+from clipgen.settings.settings import DEFAULTS, FIELDS, LIST_FIELDS, MODEL_FIELDS, Settings, coerce
 
-PICTURE, LOOK, FILES, SCREEN, MACHINE = "Picture", "Look", "Files", "Terminal", "Machine"
-STEERING, FINE = "Steering by CLIP", "Fine tuning"
+PICTURE, LOOK, GUIDANCE, FILES, TERMINAL, MACHINE = "Picture", "Look", "CLIP guidance", "Files", "Terminal", "Machine"
 WHICH = "Which picture"
-PANELS = (None, WHICH, PICTURE, LOOK, STEERING, FILES, SCREEN, MACHINE, FINE)
+PANELS = (None, WHICH, PICTURE, LOOK, GUIDANCE, FILES, TERMINAL, MACHINE, FINE_TUNING)
 FORMATS = ("png", "jpeg", "webp")
 
-# Settings field -> other spellings, what follows it in help, its panel; fields not named are numbers to fine-tune with
+# Settings field -> other spellings, metavar, panel; fields that are not listed are numbers of the panel FINE_TUNING
 SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "prompt": (("-p",), "TEXT", PICTURE),
     "negative_prompt": (("--no",), "TEXT", PICTURE),
@@ -37,109 +37,159 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "steps": ((), "N", LOOK),
     "guidance_scale": (("-g", "--cfg"), "X", LOOK),
     "scheduler": (("--sampler",), "NAME", LOOK),
-    "guidance": ((), "NAME", STEERING),
-    "budget": ((), "X", STEERING),
-    "clip_guidance_scale": (("-c", "--clip-scale"), "X", STEERING),
-    "guide": ((), "TEXT:W", STEERING),
-    "like": ((), "IMAGE:W", STEERING),
-    "clip_models": (("--clip-model",), "NAME", STEERING),
+    "guidance": ((), "NAME", GUIDANCE),
+    "budget": ((), "X", GUIDANCE),
+    "clip_guidance_scale": (("-c", "--clip-scale"), "X", GUIDANCE),
+    "guide": ((), "TEXT:W", FINE_TUNING),
+    "like": ((), "IMAGE:W", FINE_TUNING),
+    "clip_models": (("--clip-model",), "NAME", FINE_TUNING),
     "vary": ((), "IMAGE:W", LOOK),
-    "guide_decoder": ((), "NAME", FINE),
-    "guard": ((), "NAME", FINE),
-    "prompt_syntax": ((), "WORD", FINE),
-    "long_prompt": ((), "WORD", FINE),
-    "prompt_template": ((), "TEXT", FINE),
+    "guide_decoder": ((), "NAME", FINE_TUNING),
+    "guard": ((), "NAME", FINE_TUNING),
+    "prompt_syntax": ((), "WORD", FINE_TUNING),
+    "long_prompt": ((), "WORD", FINE_TUNING),
+    "prompt_template": ((), "TEXT", FINE_TUNING),
 }
 ORDER = tuple(SPELLINGS) + tuple(name for name in FIELDS if name not in SPELLINGS)
-TERMINAL_HELP = {
+PROMPT_HELP = {
     "prompt": "What to draw; repeat it for several pictures.",
-    "seed": "7, random, or 1,2,5-8: one run each.",
+    "seed": "7, random, or 1,2,5-8 for one run per seed.",
 }
-CHOICES_HELP = {
-    "guide_decoder": f"What shows CLIP the latents: {', '.join(DECODERS)}.",
-    "guide": "Also pulls towards a text, away if W is negative; repeatable.",
-    "like": "Also pulls towards what a picture shows; repeatable.",
-    "vary": "A picture to draw variations of; W 0.5 is half of it, half prompt.",
-    "clip_models": "A CLIP or SigLIP that guides, not the model's own; repeatable.",
+FIELD_HELP = {
+    "guide_decoder": f"How CLIP sees unfinished pictures: {', '.join(DECODERS)}.",
+    "guide": "A further text to guide towards, or away from if W is negative; repeatable.",
+    "like": "A picture to guide towards; repeatable.",
+    "vary": "A picture to draw variations of; W 0.5 mixes it half and half with the prompt.",
+    "clip_models": "A CLIP or SigLIP model to guide with; repeatable.",
 }
+FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}
 
 
-def _flag(*names: str, metavar: str = "", panel: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, metavar=metavar, rich_help_panel=panel, help=help, **more)
+def _option(*names: str, metavar: str = "", panel: str, help: str, default: Any = "", **more: Any) -> Any:
+    """Returns a typer option; `default` is the text that help shows, since the value itself may come from a file."""
+    shown = str(default) if default != "" else False
+    return typer.Option(*names, metavar=metavar, rich_help_panel=panel, help=help, show_default=shown, **more)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run needs to know beside Settings; None = not said, so that config.toml may say it."""
+    """The options of a command that are no Settings fields; None leaves the choice to config.toml."""
 
-    size: Annotated[str | None, _flag("--size", metavar="WxH", panel=PICTURE, help="Width and height, 512x768.")] = None
+    size: Annotated[
+        str | None, _option("--size", metavar="WxH", panel=PICTURE, help="Width and height, for example 512x768.")
+    ] = None
     keep: Annotated[
         int | None,
-        _flag("--keep", metavar="K", panel=PICTURE, help="Write only the K that match best.", parser=whole("keep", 1)),
+        _option(
+            "--keep",
+            metavar="K",
+            panel=PICTURE,
+            help="Save only the K pictures that match best.",
+            default="all",
+            parser=whole("keep", 1),
+        ),
     ] = None
     min_score: Annotated[
         float | None,
-        _flag(
+        _option(
             "--min-score",
             metavar="P",
-            panel=PICTURE,
-            help="Exit 6 if a picture scores under P %.",
+            panel=FINE_TUNING,
+            help="Exit with code 6 if a picture scores below P %.",
             parser=percentage("min_score"),
         ),
     ] = None
     require: Annotated[
         list[str] | None,
-        _flag("--require", metavar="TEXT", panel=PICTURE, help="Exit 6 if CLIP misses it; all = the prompt's parts."),
+        _option(
+            "--require",
+            metavar="TEXT",
+            panel=FINE_TUNING,
+            help="Exit with code 6 if CLIP does not see TEXT; all checks every part of the prompt. Repeatable.",
+        ),
     ] = None
-    compare: Annotated[bool, _flag("--compare", panel=STEERING, help="Write the unguided twin too.")] = False
+    compare: Annotated[
+        bool, _option("--compare", panel=GUIDANCE, help="Also draw each picture without CLIP guidance.")
+    ] = False
     output: Annotated[
         str | None,
-        _flag("--output", "-o", metavar="PATH", panel=FILES, help="File, folder, $template, or - for bytes."),
+        _option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            panel=FILES,
+            help="A file, a folder, a template such as $seed, or - for stdout.",
+            default="outputs/",
+        ),
     ] = None
     format: Annotated[
         str | None,
-        _flag("--format", metavar="NAME", panel=FILES, help="png, jpeg or webp.", autocompletion=lambda: FORMATS),
+        _option(
+            "--format",
+            metavar="NAME",
+            panel=FILES,
+            help="png, jpeg or webp.",
+            default="png",
+            autocompletion=lambda: FORMATS,
+        ),
     ] = None
     quality: Annotated[
         int | None,
-        _flag(
+        _option(
             "--quality",
             metavar="N",
             panel=FILES,
-            help="Of jpeg and webp, 1 to 100; 92.",
+            help="Quality of jpeg and webp, 1 to 100.",
+            default=92,
             parser=whole("quality", 1, 100),
         ),
     ] = None
-    no_metadata: Annotated[bool, _flag("--no-metadata", panel=FILES, help="Keep the settings out of the file.")] = False
-    no_history: Annotated[bool, _flag("--no-history", panel=FILES, help="Keep the picture out of the history.")] = False
-    json: Annotated[bool, _flag("--json", panel=SCREEN, help="Events on stdout, one JSON object a line.")] = False
-    quiet: Annotated[bool, _flag("--quiet", "-q", panel=SCREEN, help="Only paths and errors.")] = False
-    verbose: Annotated[bool, _flag("--verbose", "-v", panel=SCREEN, help="All numbers; tracebacks of errors.")] = False
+    no_metadata: Annotated[
+        bool, _option("--no-metadata", panel=FILES, help="Do not store the settings in the file.")
+    ] = False
+    no_history: Annotated[bool, _option("--no-history", panel=FILES, help="Do not add the picture to the history.")] = (
+        False
+    )
+    json: Annotated[
+        bool, _option("--json", panel=TERMINAL, help="Print events on stdout, one JSON object per line.")
+    ] = False
+    quiet: Annotated[bool, _option("--quiet", "-q", panel=TERMINAL, help="Print only paths and errors.")] = False
+    verbose: Annotated[bool, _option("--verbose", "-v", panel=TERMINAL, help="Print all scores, and tracebacks.")] = (
+        False
+    )
     show: Annotated[
         str | None,
-        _flag(
+        _option(
             "--show",
             metavar="MODE",
-            panel=SCREEN,
-            help="auto, kitty, iterm2, sixel, blocks, off.",
+            panel=TERMINAL,
+            help="Pictures in the terminal: auto, kitty, iterm2, sixel, blocks, off.",
+            default="auto",
             autocompletion=lambda: MODES,
         ),
     ] = None
-    no_show: Annotated[bool, _flag("--no-show", panel=SCREEN, help="No picture in the terminal.")] = False
+    no_show: Annotated[bool, _option("--no-show", panel=TERMINAL, help="The same as --show off.")] = False
     preview: Annotated[
-        str | None, _flag("--preview", metavar="PATH", panel=SCREEN, help="Keep the newest unfinished picture here.")
+        str | None,
+        _option("--preview", metavar="PATH", panel=FINE_TUNING, help="Write the unfinished picture to this file."),
     ] = None
-    dry_run: Annotated[bool, _flag("--dry-run", panel=SCREEN, help="Print every value and where it comes from.")] = (
-        False
-    )
-    device: Annotated[str, _flag("--device", metavar="NAME", panel=MACHINE, help="auto, cpu, cuda, cuda:1, mps.")] = (
-        "auto"
-    )
-    dtype: Annotated[str, _flag("--dtype", metavar="NAME", panel=MACHINE, help="auto, float32, float16, bfloat16.")] = (
-        "auto"
-    )
-    offline: Annotated[bool, _flag("--offline", panel=MACHINE, help="Make no network attempt.")] = False
-    exact: Annotated[bool, _flag("--exact", panel=MACHINE, help="One picture at a time, for identical bytes.")] = False
+    dry_run: Annotated[
+        bool, _option("--dry-run", panel=TERMINAL, help="Print each setting and where it comes from; draw nothing.")
+    ] = False
+    device: Annotated[
+        str,
+        _option("--device", metavar="NAME", panel=MACHINE, help="auto, cpu, cuda, cuda:1 or mps.", default="auto"),
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        _option(
+            "--dtype", metavar="NAME", panel=FINE_TUNING, help="auto, float32, float16 or bfloat16.", default="auto"
+        ),
+    ] = "auto"
+    offline: Annotated[bool, _option("--offline", panel=MACHINE, help="Never use the network.")] = False
+    exact: Annotated[
+        bool, _option("--exact", panel=FINE_TUNING, help="Draw one picture at a time, for byte-identical files.")
+    ] = False
 
     def __post_init__(self) -> None:
         if self.json and self.quiet:
@@ -148,32 +198,33 @@ class Options:
             raise SettingsError("--show and --no-show exclude each other", field="show")
         if self.compare and self.keep is not None:
             raise SettingsError("--compare and --keep exclude each other", field="compare")
-        _known("format", self.format, FORMATS)
-        _known("show", self.show, MODES)
+        _check_choice("format", self.format, FORMATS)
+        _check_choice("show", self.show, MODES)
 
 
-def _known(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
         raise SettingsError(f"{name} must be {', '.join(allowed)}, got '{value}'", field=name, allowed=allowed)
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What was typed: the text of each Settings flag that was given, the prompts of `-p`, and the run's options."""
+    """What the user typed: the text of each given Settings option, the prompts of `-p`, and the command's options."""
 
     fields: Mapping[str, str]
     prompts: tuple[str, ...]
     options: Options
 
     def values(self) -> dict[str, Any]:
-        """Returns the checked values of the Settings flags, all but the prompt and the seed; raises SettingsError."""
+        """Returns the checked values of the Settings options except prompt and seed; raises SettingsError."""
         return {name: coerce(name, text) for name, text in self.fields.items() if name != "seed"}
 
 
 def takes_flags(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command a flag for every Settings field and Options field, handed to it as `flags: Flags`.
+    """Returns a decorator that gives a command an option per Settings and Options field, passed as `flags: Flags`.
 
-    `without` names fields of either that make no sense for it.
+    Args:
+        without: Fields of Settings or Options that the command does not have.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -183,49 +234,61 @@ def takes_flags(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., Non
             for name, parameter in inspect.signature(command).parameters.items()
             if name != "flags"
         ]
-        helps = CHOICES_HELP | ({} if "prompt" in without else TERMINAL_HELP)
+        helps = FIELD_HELP | ({} if "prompt" in without else PROMPT_HELP)
         settings = [_settings_parameter(name, helps.get(name)) for name in ORDER if name not in without]
         options = [option for option in _options_parameters() if option.name not in without]
 
         @functools.wraps(command)
-        def run(**given: Any) -> None:
-            texts = {p.name: given.pop(p.name) for p in settings}
-            run_options = Options(**{p.name: given.pop(p.name) for p in options})
+        def run(**values: Any) -> None:
+            del values["help_all"]
+            texts = {p.name: values.pop(p.name) for p in settings}
+            command_options = Options(**{p.name: values.pop(p.name) for p in options})
             prompts = tuple(texts.pop("prompt", None) or ())
-            typed = {name: _as_text(value) for name, value in texts.items() if value not in (None, [])}
-            command(**given, flags=Flags(typed, prompts, run_options))
+            fields = {name: _to_text(value) for name, value in texts.items() if value not in (None, [])}
+            command(**values, flags=Flags(fields, prompts, command_options))
 
         run.__annotations__ = {}
-        vars(run)["__signature__"] = inspect.Signature(_by_panel([*own, *settings, *options]))
+        vars(run)["__signature__"] = inspect.Signature(_by_panel([*own, *settings, *options, _help_all_parameter()]))
         return run
 
     return decorate
 
 
-def _as_text(value: str | bool | list[str]) -> str:
-    """Returns the text form of a flag's value, as `coerce` reads it: a list has an item a line."""
+def _to_text(value: str | bool | list[str]) -> str:
+    """Returns an option's value in the text form that `coerce` reads; a list has one item per line."""
     if isinstance(value, list):
         return "\n".join(value)
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _settings_parameter(name: str, words: str | None) -> inspect.Parameter:
-    """Returns the flag of one Settings field; all are text, which `coerce` reads as it does the environment."""
-    aliases, metavar, panel = SPELLINGS.get(name, ((), "X", FINE))
+def _settings_parameter(name: str, text: str | None) -> inspect.Parameter:
+    """Returns the option of one Settings field. Its value is text, read by `coerce` as the environment is."""
+    aliases, metavar, panel = SPELLINGS.get(name, ((), "X", FINE_TUNING))
     field = next(field for field in dataclasses.fields(Settings) if field.name == name)
-    spelled = f"--{name.replace('_', '-')}"
+    long = f"--{name.replace('_', '-')}"
     is_switch = isinstance(field.default, bool)
-    option = _flag(
-        f"{spelled}/--no-{spelled[2:]}" if is_switch else spelled,
+    option = _option(
+        f"{long}/--no-{long[2:]}" if is_switch else long,
         *aliases,
         metavar="" if is_switch else metavar,
         panel=panel,
-        help=words or field.metadata["help"],
+        help=text or field.metadata["help"],
+        default=_default_text(name),
         autocompletion=complete.VALUES.get(name),
     )
     value = list[str] if name in ("prompt", *LIST_FIELDS) else bool if is_switch else str
     kind: Any = Annotated[value | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _default_text(name: str) -> str:
+    """Returns the default of a Settings field as help shows it."""
+    if name in MODEL_FIELDS:
+        return "from the model"
+    value = DEFAULTS.get(name)
+    if name in FIELD_DEFAULTS or value in (None, False, "", ()):
+        return FIELD_DEFAULTS.get(name, "")
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _options_parameters() -> list[inspect.Parameter]:
@@ -236,8 +299,23 @@ def _options_parameters() -> list[inspect.Parameter]:
     ]
 
 
+def _help_all_parameter() -> inspect.Parameter:
+    """Returns the option --help-all."""
+
+    def callback(ctx: typer.Context, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            print_help(ctx.command, ctx, everything=True)
+            raise typer.Exit
+
+    option = typer.Option(
+        "--help-all", metavar="", is_eager=True, callback=callback, help="Also show the options for fine tuning."
+    )
+    annotation = Annotated[bool, option]
+    return inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+
+
 def _by_panel(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Returns parameters panel by panel, in the order given; those without a panel, such as the context, first."""
+    """Returns parameters panel by panel, in the given order; those without a panel, such as the context, first."""
     return sorted(parameters, key=lambda parameter: PANELS.index(_panel(parameter)))
 
 

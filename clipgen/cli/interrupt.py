@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one stops within a step and keeps what is finished, the second one kills."""
+"""Ctrl-C and SIGTERM: the first signal stops after the current step, the second one ends the process."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupt:
-    """Catches the first SIGINT or SIGTERM inside its block; the second one has the system's own effect.
+    """Catches the first SIGINT or SIGTERM inside its block; the second one has its default effect.
 
-    Inside `waiting` (a model loads, nothing is lost) the signal breaks off at once by KeyboardInterrupt; else it is
-    only noted, and the loop asks `stopped` after each event.
+    Inside `abortable` (a model is loading, nothing is lost) the signal raises KeyboardInterrupt at once. Elsewhere it
+    is only recorded, and the loop reads `stopped` after each event.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._waiting = False
+        self._abortable = False
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._first) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -38,27 +38,27 @@ class Interrupt:
         if isinstance(error, KeyboardInterrupt):
             raise self.cancelled([], "Stopped.") from None
 
-    def _first(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         if sys.stderr.isatty():
             sys.stderr.write(SHOW_CURSOR)
-        if self._waiting:
+        if self._abortable:
             raise KeyboardInterrupt
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Marks a stretch that a signal may break off."""
-        self._waiting = True
+    def abortable(self) -> Iterator[None]:
+        """Marks a block that a signal aborts at once."""
+        self._abortable = True
         yield
-        self._waiting = False
+        self._abortable = False
 
     @property
     def stopped(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.signum is not None
 
     def cancelled(self, results: Sequence[object], message: str) -> Cancelled:
-        """Returns the error that ends the command: exit 130 for Ctrl-C, 143 for SIGTERM."""
+        """Returns the error that ends the command, with exit code 130 for Ctrl-C and 143 for SIGTERM."""
         return Cancelled(message, results=results, exit_code=128 + (self.signum or signal.SIGINT))

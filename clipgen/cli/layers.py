@@ -1,4 +1,4 @@
-"""Where a value comes from: flags, preset, picture, environment, clipgen.toml, config.toml, model, Settings."""
+"""The sources of settings and their order: flags, preset, picture, environment, clipgen.toml, config.toml, model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from clipgen.settings.settings import DEFAULTS, FIELDS, MODEL_FIELDS, Note, Sett
 
 ENVIRONMENT = "CLIPGEN_"
 NO_FIELDS = ("CLIPGEN_HOME", "CLIPGEN_DRAWINGS")
-ONE_CHOICE = {"budget": ("guidance", "off"), "guidance": ("budget", None)}  # a layer with one of them decides both
+ONE_CHOICE = {"budget": ("guidance", "off"), "guidance": ("budget", None)}  # a layer that sets one also sets the other
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Values of one origin, checked; `name` is what --dry-run calls it.
+    """The checked values of one source; `name` is its name in --dry-run.
 
-    A layer that names a preset puts its keys just below its own, except a `replay`, for which the name is a label.
+    A layer that names a preset adds the preset's values just below its own. In a `replay` the preset's name is only a
+    label, because the prompt already has its style.
     """
 
     name: str
@@ -33,24 +34,24 @@ class Layer:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The values that won, each with the name of its layer; `replayed` are the fields that a picture decided."""
+    """The merged values, each with the name of its layer; `replayed` are the fields that come from a picture."""
 
     values: dict[str, Any]
     origins: dict[str, str]
     replayed: set[str] = field(default_factory=set)
 
     def settings(self) -> Settings:
-        """Returns the values as Settings; raises SettingsError, also for fields that do not fit together."""
+        """Returns the values as Settings; raises SettingsError, also for values that contradict each other."""
         if "prompt" not in self.values and self.values.get("vary") is None:
-            raise SettingsError('A prompt is missing. Say what to draw: clipgen "a fox in snow"', field="prompt")
+            raise SettingsError('The prompt is missing. Example: clipgen "a fox in snow"', field="prompt")
         return Settings.from_dict(self.values)
 
 
 def resolve(layers: Sequence[Layer]) -> Resolved:
-    """Merges layers, the highest first: the first one that has a field decides it.
+    """Merges layers, highest first: each field comes from the first layer that has it.
 
-    The preset is a field like any other, so one preset at most applies: the highest layer's. Its style wraps the
-    prompts once, whichever layer they came from.
+    The preset is a field like any other, so only the preset of the highest layer applies. Its style is applied to the
+    merged prompts once.
     """
     from clipgen.settings.preset import load_preset
 
@@ -67,7 +68,7 @@ def resolve(layers: Sequence[Layer]) -> Resolved:
 
 
 def _implied(layer: Layer) -> Iterator[Layer]:
-    """Yields what a layer decides without naming it: a guidance ends a lower layer's budget, a budget its guidance."""
+    """Yields what a layer implies: a guidance removes the budget of lower layers, a budget their guidance."""
     for name, (other, neutral) in ONE_CHOICE.items():
         if layer.values.get(name) is not None and other not in layer.values:
             yield Layer(f"--{name}" if layer.name == "flags" else layer.name, {other: neutral})
@@ -84,7 +85,7 @@ def _merge(layers: Sequence[Layer]) -> Resolved:
 
 
 def _drop_stale_template(merged: Resolved, layers: Sequence[Layer]) -> None:
-    """Forgets the template of a replayed prompt when a higher layer brings another prompt."""
+    """Removes the template of a replayed prompt if a higher layer has another prompt."""
     if merged.values.get("prompt_template") and merged.origins["prompt_template"] != merged.origins.get("prompt"):
         rank = [layer.name for layer in layers]
         if rank.index(merged.origins["prompt"]) < rank.index(merged.origins["prompt_template"]):
@@ -92,7 +93,7 @@ def _drop_stale_template(merged: Resolved, layers: Sequence[Layer]) -> None:
 
 
 def with_model(resolved: Resolved, defaults: Mapping[str, Any], model: str) -> Resolved:
-    """Returns every field, in the order of FIELDS: what is still open gets the model's own value, then the default."""
+    """Returns every field in the order of FIELDS; missing values come from the model, then from the defaults."""
     own = {n: defaults[n] for n in MODEL_FIELDS if resolved.values.get(n) is None and defaults.get(n) is not None}
     values = {**DEFAULTS, **resolved.values, **own}
     origins = {**dict.fromkeys(DEFAULTS, "default"), **resolved.origins, **dict.fromkeys(own, f"model {model}")}
@@ -100,14 +101,14 @@ def with_model(resolved: Resolved, defaults: Mapping[str, Any], model: str) -> R
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> tuple[Layer, list[Note]]:
-    """Returns the layer of CLIPGEN_<FIELD> variables, and a note for each that names no field; raises SettingsError."""
+    """Returns the layer of CLIPGEN_<FIELD> variables, and a note for each that is no field; raises SettingsError."""
     values, notes = {}, []
     for variable, text in sorted(environ.items()):
         name = variable.removeprefix(ENVIRONMENT).lower()
         if not variable.startswith(ENVIRONMENT) or variable in NO_FIELDS or not text:
             continue
         if name in FIELDS:
-            values[name] = _named(variable, name, text)
+            values[name] = _coerce_variable(variable, name, text)
         else:
             notes.append(Note("unknown-variable", None, unknown_name("environment variable", variable, _names())))
     return Layer("environment", values), notes
@@ -117,7 +118,7 @@ def _names() -> tuple[str, ...]:
     return tuple(ENVIRONMENT + name.upper() for name in FIELDS)
 
 
-def _named(variable: str, name: str, text: str) -> Any:
+def _coerce_variable(variable: str, name: str, text: str) -> Any:
     try:
         return coerce(name, text)
     except SettingsError as error:
@@ -125,7 +126,7 @@ def _named(variable: str, name: str, text: str) -> Any:
 
 
 def files(folder: Path) -> list[Layer]:
-    """Returns the layers of a folder's clipgen.toml and the user's config.toml that exist; raises SettingsError."""
+    """Returns the layers of a folder's clipgen.toml and of the user's config.toml; raises SettingsError."""
     project = folder / "clipgen.toml"
     return [
         *([Layer("./clipgen.toml", config_file.read_project(project))] if project.is_file() else []),

@@ -1,4 +1,4 @@
-"""What a drawing command has made, for the envelope and for --min-score."""
+"""The finished pictures of a drawing command: their summary, and the checks of --min-score and --require."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from clipgen.cli.output import Report
 from clipgen.errors import BelowMinScore
+from clipgen.report.score_text import percent
 from clipgen.settings.settings import Note
 
 ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
@@ -17,9 +18,9 @@ ENVELOPE_BYTES = 48 * 1024  # of the 64 KiB that a line may have
 
 @dataclass(frozen=True)
 class FinishedImage:
-    """What is remembered of a picture that is done with: its pixels would fill the memory in a long batch.
+    """A finished picture without its pixels, which would fill the memory in a long batch.
 
-    `missed` is what --require asked for and CLIP does not see.
+    `missed` are the texts of --require that CLIP does not see in it.
     """
 
     seed: int
@@ -29,36 +30,35 @@ class FinishedImage:
     missed: tuple[str, ...] = ()
 
 
-def summary(written: Sequence[FinishedImage]) -> dict[str, Any]:
-    """Returns what the envelope tells of the pictures, as many as fit into one line."""
+def summary(finished: Sequence[FinishedImage]) -> dict[str, Any]:
+    """Returns the number of pictures, and path and seed of as many as fit into the envelope."""
     images: list[dict[str, Any]] = []
     size = 0
-    for picture in written:
-        images.append({"path": str(picture.path) if picture.path else None, "seed": picture.seed})
+    for image in finished:
+        images.append({"path": str(image.path) if image.path else None, "seed": image.seed})
         size += len(json.dumps(images[-1]))
         if size > ENVELOPE_BYTES:
             break
-    return {"count": len(written), "images": images}
+    return {"count": len(finished), "images": images}
 
 
-def check_scores(written: Sequence[FinishedImage], least: float | None, report: Report) -> None:
-    """Raises BelowMinScore if a picture, twins aside, lies under the percentile `least`; the files are kept."""
-    if least is None:
+def check_scores(finished: Sequence[FinishedImage], min_score: float | None, report: Report) -> None:
+    """Raises BelowMinScore if the percentile of a picture, twins excepted, is below `min_score`."""
+    if min_score is None:
         return
-    written = [picture for picture in written if not picture.twin]
-    scores = [picture.percentile for picture in written if picture.percentile is not None]
-    if len(scores) < len(written):
-        message = "Without a calibrated score nothing can be held against --min-score."
-        report.warn(Note("not-calibrated", "min_score", message))
-    if low := [score for score in scores if score < least]:
-        line = f"{len(low)} of {len(written)} pictures score under {least:g} %, the lowest {min(low):.0f} %."
+    finished = [image for image in finished if not image.twin]
+    scores = [image.percentile for image in finished if image.percentile is not None]
+    if len(scores) < len(finished):
+        report.warn(Note("not-calibrated", "min_score", "--min-score needs a calibrated CLIP score; not checked."))
+    if low := [score for score in scores if score < min_score]:
+        line = f"{len(low)} of {len(finished)} pictures score below {min_score:g}%, the lowest {percent(min(low))}."
         raise BelowMinScore(line, field="min_score")
 
 
-def check_required(written: Sequence[FinishedImage]) -> None:
-    """Raises BelowMinScore if CLIP misses in a picture, twins aside, what --require asked for; the files are kept."""
-    failed = [picture for picture in written if picture.missed and not picture.twin]
+def check_required(finished: Sequence[FinishedImage]) -> None:
+    """Raises BelowMinScore if a picture, twins excepted, lacks a text of --require."""
+    failed = [image for image in finished if image.missed and not image.twin]
     if failed:
-        parts = ", ".join(dict.fromkeys(part for picture in failed for part in picture.missed))
-        line = f"{len(failed)} of {len(written)} pictures do not show what is required: {parts}."
+        parts = ", ".join(dict.fromkeys(part for image in failed for part in image.missed))
+        line = f"{len(failed)} of {len(finished)} pictures do not show what --require asks for: {parts}."
         raise BelowMinScore(line, field="require")

@@ -1,4 +1,4 @@
-"""From a command line to the runs it asks for: every prompt with every seed, through all layers, checked."""
+"""Resolves a command line into runs: each prompt with each seed, merged with all layers and checked."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
 def plan(
     flags: Flags, prompts: Sequence[str], restored: Sequence[Layer], report: Report, pictures: Sequence[str] = ()
 ) -> list[Resolved]:
-    """Returns one run for each picture to vary, prompt and seed; without either the layers below must bring one.
+    """Returns a run per picture to vary, prompt and seed; without a prompt here a lower layer must have one.
 
-    `restored` are the layers of a picture, between the flags and the environment. Raises SettingsError, PresetError.
+    Args:
+        flags: What the user typed.
+        prompts: The prompts, each a run.
+        restored: The layers of a picture or file, between the flags and the environment.
+        report: Receives warnings about the environment.
+        pictures: The pictures to vary, each a run.
+
+    Raises SettingsError, PresetError.
     """
     below = [*restored, *surroundings(report)]
     seeds = [{"seed": seed} for seed in parse_seeds(flags.fields["seed"])] if "seed" in flags.fields else [{}]
@@ -38,7 +45,7 @@ def plan(
 
 
 def check_flags(flags: Flags) -> None:
-    """Raises SettingsError or PresetError for a flag, before any file is opened."""
+    """Raises SettingsError or PresetError for an invalid option, before any file is opened."""
     from clipgen.settings.preset import load_preset
 
     parse_seeds(flags.fields.get("seed", "random"))
@@ -47,22 +54,22 @@ def check_flags(flags: Flags) -> None:
 
 
 def typed(flags: Flags) -> dict[str, Any]:
-    """Returns the values of the flags, all but prompts and seeds; raises SettingsError."""
+    """Returns the values of the options except prompts and seeds; raises SettingsError."""
     return {**flags.values(), **_size(flags)}
 
 
 def flag_layers(flags: Flags, words: Mapping[str, Any]) -> list[Layer]:
-    """Returns the layers of what was typed, `words` (prompt, seed) too; raises SettingsError.
+    """Returns the layers of the options and of `words` (prompt, seed); raises SettingsError.
 
-    A CLIP scale without a guidance or a budget means guidance by CLIP's gradient.
+    A CLIP guidance scale without a guidance or a budget implies `--guidance clip`.
     """
     values = {**typed(flags), **words}
-    pulls = values.get("clip_guidance_scale") and "budget" not in values
-    return [Layer("flags", values), *([Layer("--clip-guidance-scale", {"guidance": "clip"})] if pulls else [])]
+    implies_clip = values.get("clip_guidance_scale") and "budget" not in values
+    return [Layer("flags", values), *([Layer("--clip-guidance-scale", {"guidance": "clip"})] if implies_clip else [])]
 
 
 def surroundings(report: Report) -> list[Layer]:
-    """Returns the layers that nobody typed: the environment, clipgen.toml, config.toml; raises SettingsError."""
+    """Returns the layers of the environment, clipgen.toml and config.toml; raises SettingsError."""
     environment, notes = layers.environment()
     for note in notes:
         report.warn(note)
@@ -80,8 +87,8 @@ def _size(flags: Flags) -> dict[str, int]:
 def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[Layer, int | None]:
     """Returns the layer of a picture, a record or a TOML file, and the picture's history id; raises ClipgenError.
 
-    A picture that this machine drew gets its model's full path back from the history. What it varies must be found,
-    byte for byte, unless another one is `typed`.
+    The history supplies the full path of the model of a picture that was drawn on this machine. The picture that it
+    varies must exist with the same bytes, unless `typed` (the fields of the options) contains another one.
     """
     from clipgen import history
     from clipgen.image_file import read_settings
@@ -105,12 +112,12 @@ def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[
 
 
 def absolute_model(model: str) -> str:
-    """Returns a local model's whole path, which finds it again from any folder; other ids as they are."""
+    """Returns the absolute path of a local model, so that it is found from any folder; other ids unchanged."""
     return os.path.abspath(os.path.expanduser(model)) if LOCAL.match(model) else model
 
 
 def absolute_source(target: str | None) -> str | None:
-    """Returns a picture to vary with its whole path, which finds it again from any folder."""
+    """Returns a picture to vary with its absolute path, so that it is found from any folder."""
     if target is None:
         return None
     picture, weight = split_target(target)
@@ -118,15 +125,15 @@ def absolute_source(target: str | None) -> str | None:
 
 
 def print_plan(runs: Sequence[Resolved], report: Report) -> None:
-    """Prints every value of every run and the layer it comes from; loads nothing."""
-    shown = []
+    """Prints every setting of every run and the layer that it comes from; loads nothing."""
+    plans = []
     for run in runs:
         run.settings()
         model = run.values.get("model", DEFAULTS["model"])
         full = layers.with_model(run, own_defaults(model), model)
-        shown.append({name: {"value": full.values[name], "from": origin(name, full)} for name in FIELDS})
-    report.data = {"runs": shown}
-    for number, rows in enumerate(shown):
+        plans.append({name: {"value": full.values[name], "from": origin(name, full)} for name in FIELDS})
+    report.data = {"runs": plans}
+    for number, rows in enumerate(plans):
         if number:
             report.result("")
         cells = {
@@ -136,7 +143,7 @@ def print_plan(runs: Sequence[Resolved], report: Report) -> None:
 
 
 def own_defaults(model: str) -> dict[str, Any]:
-    """Returns what a model's clipgen.json recommends, {} where it says nothing; raises ModelNotFound, ModelError."""
+    """Returns the settings that a model's clipgen.json recommends, {} if none; raises ModelNotFound, ModelError."""
     from clipgen.models import find_model
     from clipgen.models.header import read_json
 
@@ -146,7 +153,7 @@ def own_defaults(model: str) -> dict[str, Any]:
 
 
 def origin(name: str, run: Resolved) -> str:
-    """Returns the place of a value as people know it: the flag, the variable, the file."""
+    """Returns the source of a value as the user knows it: the option, the variable or the file."""
     layer = run.origins[name]
     if run.values[name] is None and name in MODEL_FIELDS:
         return "model"

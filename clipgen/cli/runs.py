@@ -1,4 +1,4 @@
-"""What a drawing command is to draw, one Run after the other, and the unguided twins that --compare adds."""
+"""The runs of a drawing command, and the unguided twins that --compare adds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ UNGUIDED = "-unguided"
 
 @dataclass(frozen=True)
 class Run:
-    """One Settings to draw; --keep chooses among a `group`; `job` is a batch's id of its one picture.
+    """One Settings to draw.
 
-    `replayed` = a picture named the model, not a person, `replayed_clips` those that guide; `twin` = it is drawn for
-    comparison with the run after it.
+    Attributes:
+        settings: What to draw.
+        group: --keep selects among the runs of a group.
+        job: The id of a batch job, which has one picture.
+        replayed: The model is named by a picture, not by the user.
+        replayed_clips: The CLIP models that guide are named by a picture.
+        twin: The run is the unguided twin of the run after it.
     """
 
     settings: Settings
@@ -33,12 +38,12 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What its files' names get at their end."""
+        """The end of its files' names."""
         return UNGUIDED if self.twin else ""
 
 
 def single(runs: Sequence[Run]) -> Iterator[Run]:
-    """Yields runs of one picture each: image k of a run is seed + k alone."""
+    """Yields a run of one picture for each picture; picture k of a run has seed + k."""
     for run in runs:
         settings = with_seed(run.settings)
         for k in range(settings.images):
@@ -46,36 +51,34 @@ def single(runs: Sequence[Run]) -> Iterator[Run]:
 
 
 def with_twins(runs: Sequence[Run]) -> list[Run]:
-    """Returns runs with the twin of each guided one before it; raises SettingsError where nothing is guided."""
+    """Returns the runs with an unguided twin before each guided one; raises SettingsError if none is guided."""
     if not any(run.settings.guided for run in runs):
-        raise SettingsError("--compare needs guidance by CLIP: add -c 0.3 or --guidance", field="compare")
+        raise SettingsError("--compare needs CLIP guidance: add -c 0.3 or --guidance", field="compare")
     twins: list[Run] = []
     for run in runs:
         if not run.settings.guided:
             twins.append(run)
             continue
         settings = with_seed(run.settings)
-        twins.append(
-            replace(run, settings=without_guidance(settings), group=(run.group, UNGUIDED), job=None, twin=True)
-        )
+        twins.append(replace(run, settings=without_guidance(settings), group=(run.group, UNGUIDED), job=None, twin=True))
         twins.append(replace(run, settings=settings))
     return twins
 
 
 class TwinSimilarities:
-    """Holds the twin's similarities, to tell them again beside the guided picture's."""
+    """Keeps the similarities of an unguided twin and adds them to the steps of the guided run after it."""
 
     def __init__(self) -> None:
-        self._twin: dict[tuple[int, int], float | None] = {}
-        self._of: Run | None = None
+        self._similarities: dict[tuple[int, int], float | None] = {}  # by image and step
+        self._run: Run | None = None
 
-    def hear(self, step: Step, run: Run) -> Step:
-        """Takes a step of a run and returns it, with `similarity_unguided` if its twin came just before."""
+    def add(self, step: Step, run: Run) -> Step:
+        """Returns a step of a run, with `similarity_unguided` if the run's twin came just before it."""
         if run.twin:
-            self._twin = self._twin if self._of is run else {}
-            self._of = run
-            self._twin[step.image, step.index] = step.similarity
+            self._similarities = self._similarities if self._run is run else {}
+            self._run = run
+            self._similarities[step.image, step.index] = step.similarity
             return step
-        if self._of is None or without_guidance(run.settings) != self._of.settings:
+        if self._run is None or without_guidance(run.settings) != self._run.settings:
             return step
-        return replace(step, similarity_unguided=self._twin.get((step.image, step.index)))
+        return replace(step, similarity_unguided=self._similarities.get((step.image, step.index)))

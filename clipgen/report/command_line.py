@@ -8,21 +8,21 @@ from typing import Any
 
 from clipgen.settings.settings import DEFAULTS, Settings
 
-LABELS = ("preset", "prompt_template")  # a replay ignores them: the prompt already has its style and its choices
+LABELS = ("preset", "prompt_template")  # without effect: the prompt already has its style and its choices
 
 
 def command_line(settings: Settings) -> str:
-    """Returns one shell line, `clipgen 'a fox in snow' --seed 42 --steps 30`, that needs nothing beside it."""
+    """Returns a complete shell command, for example `clipgen 'a fox in snow' --seed 42 --steps 30`."""
     if settings.vary is not None and not settings.prompt.strip():
         return shlex.join(["clipgen", "vary", settings.vary, *_flags(settings, ("prompt", "vary", *LABELS))])
     words = ["clipgen"]
-    plain = re.search(r"\s", settings.prompt) and not settings.prompt.startswith("-")
-    words += [settings.prompt] if plain else ["-p", settings.prompt]
+    positional = re.search(r"\s", settings.prompt) and not settings.prompt.startswith("-")
+    words += [settings.prompt] if positional else ["-p", settings.prompt]
     return shlex.join([*words, *_flags(settings, ("prompt", *LABELS))])
 
 
 def _flags(settings: Settings, without: tuple[str, ...]) -> list[str]:
-    """Returns the words of every field that is not as it is by default."""
+    """Returns the options for all fields that differ from their defaults."""
     return [
         word
         for name, value in settings.to_dict().items()
@@ -32,7 +32,7 @@ def _flags(settings: Settings, without: tuple[str, ...]) -> list[str]:
 
 
 def _flag(name: str, value: Any) -> list[str]:
-    """Returns the words of one flag: a switch has no value, a list repeats it."""
+    """Returns the words of one option: a switch has no value, a list repeats the option."""
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     values = value if isinstance(value, list) else [value]
@@ -40,5 +40,5 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _short(number: float) -> str:
-    """Returns a number without needless digits, and with all it needs."""
+    """Returns the shorter form of a number that still has its exact value."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)

@@ -1,4 +1,4 @@
-"""What a comparison says: each arm's seconds and scores, and the gain beside its cost."""
+"""The result of a comparison: seconds and scores of each variant, and gain and cost of one against another."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from clipgen.report.score_text import percent
 if TYPE_CHECKING:
     from clipgen.clip.score import Score
 
-LEAST = 1.0  # points of percentile below which nothing is claimed
+MIN_GAIN = 1.0  # difference of percentiles below which no gain is claimed
 UNCLEAR = "no clear difference"
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """One CLIP's view of an arm: the cosine to the prompt, and its percentile, None where it is not calibrated."""
+class ScoreSummary:
+    """The score of a variant by one CLIP: cosine similarity and percentile, None if it is not calibrated."""
 
     similarity: float
     percentile: float | None
@@ -29,28 +29,38 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One arm of a comparison: `pictures` were drawn for it in `seconds`; `judge` is None where no CLIP can judge."""
+class ComparisonRow:
+    """One variant of a comparison.
+
+    Attributes:
+        arm: The name of the variant.
+        pictures: The number of pictures drawn for it, a mean if several comparisons were averaged.
+        seconds: The time for all of them.
+        guide: The score by the CLIP that guides.
+        judge: The score by a CLIP that does not guide, None without one.
+        seed: The seed of the picture.
+        path: The file of the picture.
+    """
 
     arm: str
     pictures: float
     seconds: float
-    guide: Opinion
-    judge: Opinion | None
+    guide: ScoreSummary
+    judge: ScoreSummary | None
     seed: int | None = None
     path: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field, JSON-safe."""
-        opinions = {"guide": vars(self.guide), "judge": None if self.judge is None else vars(self.judge)}
-        return {**vars(self), **opinions, "path": None if self.path is None else str(self.path)}
+        """Returns all fields for JSON."""
+        scores = {"guide": vars(self.guide), "judge": None if self.judge is None else vars(self.judge)}
+        return {**vars(self), **scores, "path": None if self.path is None else str(self.path)}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One arm against another: the gain in points of percentile, else in similarity, and the seconds it cost.
+    """One variant compared with another: the gain as a difference of percentiles and of similarities, and the cost.
 
-    `self_graded` = the CLIP that says so has steered: nothing is claimed.
+    `self_graded` is True if the score is by the CLIP that guides; no gain is claimed then.
     """
 
     arm: str
@@ -62,8 +72,8 @@ class Verdict:
 
     @property
     def clear(self) -> bool:
-        """Whether it can be told which one is better."""
-        return self.points is not None and abs(self.points) >= LEAST
+        """Whether the difference is large enough to say which variant is better."""
+        return self.points is not None and abs(self.points) >= MIN_GAIN
 
     def __str__(self) -> str:
         cost = f"{abs(self.seconds):.1f} s {'more' if self.seconds >= 0 else 'less'}"
@@ -76,36 +86,36 @@ class Verdict:
         return f"{self.points:+.1f} points" if self.clear else UNCLEAR
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field and `clear`, JSON-safe."""
+        """Returns all fields and `clear` for JSON."""
         return {**vars(self), "clear": self.clear}
 
 
-def opinion(score: Score) -> Opinion:
-    """Returns what a comparison keeps of a score."""
-    return Opinion(score.similarity, score.percentile)
+def summarize(score: Score) -> ScoreSummary:
+    """Returns the part of a score that a comparison uses."""
+    return ScoreSummary(score.similarity, score.percentile)
 
 
-def against(row: Row, other: Row) -> Verdict:
-    """Returns one arm against another, by the judge if there is one, else by the guide itself."""
+def against(row: ComparisonRow, other: ComparisonRow) -> Verdict:
+    """Returns the comparison of two variants, by the judge if there is one, else by the CLIP that guides."""
     judged = row.judge is not None and other.judge is not None
     after, before = (row.judge, other.judge) if row.judge and other.judge else (row.guide, other.guide)
-    known = after.percentile is not None and before.percentile is not None
-    points = (after.percentile or 0.0) - (before.percentile or 0.0) if known else None
+    calibrated = after.percentile is not None and before.percentile is not None
+    points = (after.percentile or 0.0) - (before.percentile or 0.0) if calibrated else None
     gain, cost = after.similarity - before.similarity, row.seconds - other.seconds
     return Verdict(row.arm, other.arm, points, gain, cost, self_graded=not judged)
 
 
-def verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """Returns what is to be said of arms, the unguided one first: each one's gain, and that over a best-of."""
+def verdicts(rows: Sequence[ComparisonRow]) -> list[Verdict]:
+    """Compares variants, of which the first is unguided: each with the unguided one, and `guided` with best-of."""
     unguided, *others = rows
     at_equal_seconds = [against(others[0], row) for row in others[1:] if row.pictures > 1]
     return [against(row, unguided) for row in others] + at_equal_seconds
 
 
-def averaged(comparisons: Sequence[Sequence[Row]]) -> list[Row]:
-    """Returns the arms' means over several comparisons."""
+def averaged(comparisons: Sequence[Sequence[ComparisonRow]]) -> list[ComparisonRow]:
+    """Returns the mean of each variant over several comparisons."""
     return [
-        Row(
+        ComparisonRow(
             rows[0].arm if len({row.arm for row in rows}) == 1 else "best of several",
             mean(row.pictures for row in rows),
             mean(row.seconds for row in rows),
@@ -116,6 +126,8 @@ def averaged(comparisons: Sequence[Sequence[Row]]) -> list[Row]:
     ]
 
 
-def _mean(opinions: Sequence[Opinion]) -> Opinion:
-    known = [each.percentile for each in opinions if each.percentile is not None]
-    return Opinion(mean(each.similarity for each in opinions), mean(known) if len(known) == len(opinions) else None)
+def _mean(scores: Sequence[ScoreSummary]) -> ScoreSummary:
+    percentiles = [each.percentile for each in scores if each.percentile is not None]
+    return ScoreSummary(
+        mean(each.similarity for each in scores), mean(percentiles) if len(percentiles) == len(scores) else None
+    )

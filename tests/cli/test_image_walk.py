@@ -156,7 +156,7 @@ class TestClassify:
         cells = [line.split("\t") for line in ran.lines]
         assert [row[2] for row in cells] == ["album/a.png"] * 2 + ["album/b.png"] * 2
         assert {row[1] for row in cells} <= {"a fox", "a car", "an owl"}
-        first, second = (float(row[0].removesuffix(" %")) for row in cells[:2])
+        first, second = (float(row[0].removesuffix("%")) for row in cells[:2])
         assert first >= second
 
     def test_json_adds_up_to_one(self, run: Run, album: Path) -> None:

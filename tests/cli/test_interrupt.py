@@ -35,7 +35,7 @@ def test_a_signal_in_the_loop_is_noted() -> None:
 
 
 def test_a_signal_while_loading_breaks_off() -> None:
-    with pytest.raises(Cancelled) as caught, Interrupt() as interrupt, interrupt.waiting():
+    with pytest.raises(Cancelled) as caught, Interrupt() as interrupt, interrupt.abortable():
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

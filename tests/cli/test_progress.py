@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from clipgen.cli.progress import Estimate, clip_line, clock, pace, sparkline
+from clipgen.cli.progress import ProgressEstimate, clip_curve, clock, sparkline, speed
 from clipgen.clip.score import Score
-from clipgen.report.score_text import percent, score_line, word
+from clipgen.report.score_text import percent, rating, score_line
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def test_clock(seconds: float, expected: str) -> None:
 
 @pytest.mark.parametrize("seconds, expected", [(1.84, "1.8 s/step"), (0.1, "10.0 steps/s"), (0.0, "0.0 s/step")])
 def test_pace(seconds: float, expected: str) -> None:
-    assert pace(seconds) == expected
+    assert speed(seconds) == expected
 
 
 def test_clip_line() -> None:
-    assert clip_line([0.1, 0.2], [61.2, 96.4]) == "CLIP ▁█ 61→96 %"
-    assert clip_line([0.214, 0.281], []) == "CLIP ▁█ 0.21→0.28"
-    assert clip_line([], []) == ""
+    assert clip_curve([0.1, 0.2], [61.2, 96.4]) == "CLIP ▁█ 61→96%"
+    assert clip_curve([0.214, 0.281], []) == "CLIP ▁█ 0.21→0.28"
+    assert clip_curve([], []) == ""
 
 
 def test_estimate_counts_later_runs() -> None:
-    estimate = Estimate(6)
+    estimate = ProgressEstimate(6)
     estimate.begin(2)
     assert estimate.left(None) is None
     assert estimate.left(10.0) == pytest.approx(10 + 4 * 5, abs=0.1)
@@ -57,7 +57,7 @@ def test_estimate_counts_later_runs() -> None:
     estimate.finish(5.0)
     estimate.begin(4)
     assert estimate.left(7.0) == pytest.approx(7.0)
-    estimate = Estimate(3)
+    estimate = ProgressEstimate(3)
     estimate.begin(1)
     estimate.finish(4.0)
     estimate.begin(1)
@@ -66,7 +66,7 @@ def test_estimate_counts_later_runs() -> None:
 
 @pytest.mark.parametrize(
     "value, expected",
-    [(97.4, "97 %"), (98.96, "98 %"), (99.0, "99.0 %"), (99.95, "99.9 %"), (100, "100.0 %"), (3, "3 %")],
+    [(97.4, "97%"), (98.96, "98%"), (99.0, "99.0%"), (99.95, "99.9%"), (100, "100.0%"), (3, "3%")],
 )
 def test_percent(value: float, expected: str) -> None:
     assert percent(value) == expected
@@ -74,15 +74,15 @@ def test_percent(value: float, expected: str) -> None:
 
 @pytest.mark.parametrize("value, expected", [(0, "weak"), (79.9, "weak"), (80, "fair"), (95, "good"), (99, "strong")])
 def test_words(value: float, expected: str) -> None:
-    assert word(value) == expected
+    assert rating(value) == expected
 
 
 def test_score_line_never_leads_with_a_cosine() -> None:
     score = Score("storybook/clip", 0.284, 0.71, 97.3, 1000)
-    assert score_line(score, verbose=False) == "matches better than 97 % of 1,000 other captions, good"
+    assert score_line(score, verbose=False) == "matches better than 97% of 1,000 other captions, good"
     detail = " (similarity 0.284, CLIP score 0.71, storybook/clip)"
     assert score_line(score, verbose=True) == score_line(score, verbose=False) + detail
     steered = Score("c", 0.284, 0.71, 99.62, 993, self_graded=True)
-    assert score_line(steered, verbose=False) == "matches better than 99.6 % of 993 other captions, strong, self-graded"
+    assert score_line(steered, verbose=False) == "matches better than 99.6% of 993 other captions, strong, self-graded"
     assert score_line(Score("c", 0.284, 0.71, None, 400), verbose=False) == "CLIP similarity 0.284, uncalibrated"
     assert score_line(None, verbose=True) == ""

@@ -50,7 +50,7 @@ def test_the_same_answers_come_in_python(run: Run, model: str) -> None:
     ran = run(*FOX, "--require", "all")
     shown = next(line for line in ran.err.splitlines() if "%" in line and ("✓" in line or "✗" in line))
     assert shown == "  ".join(
-        f"{check.subject} {'✓' if check.holds else '✗'} {100 * check.probability:.0f} %" for check in result.checks
+        f"{check.subject} {'✓' if check.holds else '✗'} {100 * check.probability:.0f}%" for check in result.checks
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clipgen.report.score_text import likeness_line, percent, word
+from clipgen.report.score_text import likeness_line, percent, rating
 from clipgen.settings.settings import Note
 
 from ..image_info import ImageInfo
@@ -137,9 +137,9 @@ def score(clip: dict[str, Any] | None) -> str:
         return f'<p class="score" title="{detail}">Not calibrated: too few captions differ from the prompt.</p>'
     return (
         f'<div class="score" title="{detail}">'
-        f'<div class="meter {word(rank)}"><i style="width:{rank:.1f}%"></i></div>'
+        f'<div class="meter {rating(rank)}"><i style="width:{rank:.1f}%"></i></div>'
         f"<p>Matches the prompt better than <b>{percent(rank)}</b> of {clip['captions']:,} other captions"
-        f'<span class="grade">{word(rank)}</span>{graded}</p></div>'
+        f'<span class="grade">{rating(rank)}</span>{graded}</p></div>'
     )
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from clipgen.compare import BEST_OF_N, GUIDED, SCALE_SWEEP, UNGUIDED, Comparison, VariantStep, comparison_row
 from clipgen.errors import ClipgenError
-from clipgen.report.comparison import Row, verdicts
+from clipgen.report.comparison import ComparisonRow, verdicts
 
 from ..form import values
 from ..html import output_panel
@@ -60,7 +60,7 @@ def compare_updates(
 def _updates(events: Iterator[Any]) -> Iterator[tuple[PanelUpdate, ComparisonUpdate | None]]:
     trackers: dict[str, StepTracker] = {}
     images: list[tuple[str, ImageInfo]] = []
-    rows: list[Row] = []
+    rows: list[ComparisonRow] = []
     unguided_curve: Curve = ()
     for event in events:
         match event:
@@ -85,7 +85,7 @@ def _updates(events: Iterator[Any]) -> Iterator[tuple[PanelUpdate, ComparisonUpd
                 yield PanelUpdate(), ComparisonUpdate(tuple(images), scores_table(rows))
 
 
-def scores_table(rows: Sequence[Row]) -> str:
+def scores_table(rows: Sequence[ComparisonRow]) -> str:
     """Returns the seconds and the scores of each variant as a table, and what they mean as a list."""
     body = "".join(
         f"<tr><th>{escape(row.arm)}</th><td>{row.seconds:.1f} s</td><td>{escape(str(row.guide))}</td>"

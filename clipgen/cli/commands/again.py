@@ -1,4 +1,4 @@
-"""`clipgen again`: draws an earlier picture once more, with changes if wanted."""
+"""`clipgen again`: draws an earlier picture again, with changed settings if the user wants."""
 
 from __future__ import annotations
 
@@ -26,29 +26,34 @@ def again(
         str | None,
         typer.Argument(
             metavar="[FILE or ID]",
-            help="A picture, or its history id; none = the last one.",
+            help="A picture, or its history id.",
             rich_help_panel=WHICH,
             autocompletion=complete.ids,
+            show_default="the last picture",
         ),
     ] = None,
     back: Annotated[
         int | None,
         typer.Option(
-            "--back", metavar="N", help="The Nth before the last one.", parser=whole("back", 0), rich_help_panel=WHICH
+            "--back",
+            metavar="N",
+            help="The Nth picture before the last one.",
+            parser=whole("back", 0),
+            rich_help_panel=WHICH,
         ),
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--change", metavar="FIELD=VALUE", help="One other setting; repeatable.", rich_help_panel=WHICH),
+        typer.Option("--change", metavar="FIELD=VALUE", help="Change a setting; repeatable.", rich_help_panel=WHICH),
     ] = None,
     *,
     flags: Flags,
 ) -> None:
-    """Draw an earlier picture once more, changed if you like.
+    """Draw an earlier picture again, with other settings if you like.
 
-    clipgen again                              the last one, the same again
-    clipgen again --change steps=40            with one thing changed
-    clipgen again fox.png --seed 1-4           a picture's settings with other seeds
+    clipgen again                              the last picture, unchanged
+    clipgen again --change steps=40            the last picture with 40 steps
+    clipgen again fox.png --seed 1-4           the settings of a file with other seeds
     """
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
@@ -64,14 +69,14 @@ def again(
 
 
 def _restored(picture: str | None, back: int, report: Report, typed: Collection[str]) -> tuple[Layer, int | None]:
-    """Returns the layer of the picture that is meant, and its history id; `typed` are the fields that win over it."""
+    """Returns the layer of the chosen picture and its history id; `typed` are the fields that override the picture."""
     from clipgen import history
 
     if picture is not None and not picture.isdigit():
         return from_file(Path(picture), report, typed)
     entry = history.last(back) if picture is None else history.get(int(picture))
     if entry is None:
-        raise ClipgenError("The history has no such picture yet. Name a file: clipgen again FILE")
+        raise ClipgenError("The history has no such picture. Name a file: clipgen again FILE")
     return Layer(f"picture {entry.id}", entry.settings.to_dict(), replay=True), entry.id
 
 

@@ -1,4 +1,4 @@
-"""`clipgen batch`: many prompts with one model load, resumable."""
+"""`clipgen batch`: draws many prompts with one model load; an interrupted batch can be resumed."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 @takes_flags(without=("prompt", "prompt_template"))
 def batch(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Prompts, one a line; - is stdin.", rich_help_panel=PICTURE)
+        str, typer.Argument(metavar="FILE", help="Prompts, one per line; - is stdin.", rich_help_panel=PICTURE)
     ],
     resume: Annotated[
         bool,
-        typer.Option("--resume", metavar="", help="Make only what an interrupted run left.", rich_help_panel=FILES),
+        typer.Option("--resume", metavar="", help="Draw only what an interrupted run left.", rich_help_panel=FILES),
     ] = False,
     *,
     flags: Flags,
 ) -> None:
-    """Draw every line of a file, resumable.
+    """Draw every line of a file; can be resumed.
 
-    a line is a prompt, or --prompt "..." --steps 20, or a JSON object of settings
+    A line is a prompt, or --prompt "..." --steps 20, or a JSON object of settings.
 
-    clipgen batch prompts.txt --steps 20           a line's own settings win over flags
+    clipgen batch prompts.txt --steps 20           the settings in a line override the options
     clipgen batch prompts.txt --resume             after an interruption
     accelerate launch -m clipgen batch FILE        on every GPU at once
     """
@@ -50,16 +50,15 @@ def batch(
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
         from clipgen import batch as jobs
 
-        place = files.target(options)
-        if place.to_stdout:
-            raise SettingsError("batch writes files, not to stdout; name a folder with --output", field="output")
+        if files.output_target(options).to_stdout:
+            raise SettingsError("batch cannot write to stdout; name a folder with --output", field="output")
         lines = _resolved(jobs.read_lines(_read(file), jsonl=file.endswith(".jsonl")), flags, report)
         if options.dry_run:
             print_plan([run for _, run in lines], report)
             return
         with jobs.sharing() as share:
             if share.processes > 1 and options.json:
-                raise SettingsError("--json takes one process, and there are several", field="json")
+                raise SettingsError("--json works with one process only", field="json")
             report.quiet = report.quiet or share.rank > 0
             _draw([(number, run.settings()) for number, run in lines], flags, report, share, resume=resume)
 
@@ -74,7 +73,7 @@ def _read(file: str) -> str:
 
 
 def _resolved(lines: Sequence[Line], flags: Flags, report: Report) -> list[tuple[int, Resolved]]:
-    """Returns each line through all layers, its own values on top; raises SettingsError naming the line."""
+    """Returns each line merged with all layers, its own values on top; raises SettingsError with the line number."""
     from clipgen.batch import in_line
 
     seed = {"seed": coerce("seed", flags.fields["seed"])} if "seed" in flags.fields else {}
@@ -91,11 +90,10 @@ def _resolved(lines: Sequence[Line], flags: Flags, report: Report) -> list[tuple
 
 
 def _draw(lines: list[tuple[int, Settings]], flags: Flags, report: Report, share: Share, *, resume: bool) -> None:
-    """Draws this process's part of what is not yet done; process 0 keeps the job list."""
+    """Draws this process's share of the jobs that are not done yet; process 0 writes the list of lines."""
     from clipgen.batch import Journal, make_jobs, same_lines
 
-    place = files.target(flags.options)
-    folder = files.literal_folder(place, lines[0][1])
+    folder = files.literal_folder(files.output_target(flags.options), lines[0][1])
     journal = Journal(folder, share.rank)
     if share.rank == 0:
         lines = _begin(journal, lines, report, resume)
@@ -105,9 +103,9 @@ def _draw(lines: list[tuple[int, Settings]], flags: Flags, report: Report, share
     jobs = make_jobs(lines)
     done = journal.done(jobs) if resume else set()
     if done:
-        report.say(f"{sum(job.id in done for job in jobs)} of {len(jobs)} pictures are there already.")
-    mine = set(share.of(list(dict.fromkeys(job.line for job in jobs))))  # whole lines, for --keep
-    todo = [job for job in jobs if job.id not in done and job.line in mine]
+        report.say(f"{sum(job.id in done for job in jobs)} of {len(jobs)} pictures are already there.")
+    own_lines = set(share.of(list(dict.fromkeys(job.line for job in jobs))))  # whole lines, for --keep
+    todo = [job for job in jobs if job.id not in done and job.line in own_lines]
     options = flags.options
     if share.processes > 1:
         options = replace(options, device=share.device, quiet=options.quiet or share.rank > 0)
@@ -119,16 +117,15 @@ def _draw(lines: list[tuple[int, Settings]], flags: Flags, report: Report, share
 def _begin(
     journal: Journal, lines: list[tuple[int, Settings]], report: Report, resume: bool
 ) -> list[tuple[int, Settings]]:
-    """Starts or resumes the journal and returns the lines, every seed drawn."""
+    """Starts or resumes the journal; returns the lines with a seed each."""
     from clipgen.batch import same_lines
 
     before = journal.lines()
     if resume and before is not None:
         return same_lines(before, lines)
     if resume:
-        report.note(
-            Note("nothing-to-resume", None, f"No interrupted batch in {journal.folder}: all prompts are drawn.")
-        )
+        message = f"No interrupted batch in {journal.folder}: drawing all prompts."
+        report.note(Note("nothing-to-resume", None, message))
     seeded = [(number, _with_seed(settings)) for number, settings in lines]
     journal.start(seeded)
     return seeded

@@ -1,4 +1,4 @@
-"""`clipgen bench`: what clipgen measures about itself, on this machine."""
+"""`clipgen bench`: measures the speed and the quality of clipgen on this machine."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ app = typer.Typer(cls=Group)
 def bench() -> None:
     """Measure clipgen on this machine.
 
-    clipgen bench speed               guided pictures against plain ones, and against the usual way
-    clipgen bench gain                what each way of steering gains, by a CLIP that steers nothing
-    clipgen bench quality             what CLIP and captioner tell of scenes that nothing trained on
+    clipgen bench speed               the time of guided and unguided pictures
+    clipgen bench gain                the gain of each guidance method, by a CLIP that does not guide
+    clipgen bench quality             CLIP and the captioner on scenes that were not in the training data
     """
 
 
@@ -33,28 +33,26 @@ def bench() -> None:
 def speed(
     rounds: Annotated[
         int,
-        typer.Option("--rounds", metavar="N", help="How often each arm is timed; 5.", parser=whole("rounds", 1, 100)),
+        typer.Option("--rounds", metavar="N", help="How often each variant is timed.", parser=whole("rounds", 1, 100)),
     ] = 5,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", help="Denoising steps; the model's own.", parser=whole("steps", 1, 150)),
+        typer.Option("--steps", metavar="N", help="Denoising steps.", parser=whole("steps", 1, 150)),
     ] = None,
     model: Annotated[
         str,
-        typer.Option(
-            "--model", "-m", metavar="NAME", help="A model with a CLIP; storybook.", autocompletion=complete.models
-        ),
+        typer.Option("--model", "-m", metavar="NAME", help="A model with a CLIP.", autocompletion=complete.models),
     ] = "storybook",
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
 ) -> None:
-    """Time guided pictures against plain ones; exit 1 if the machine is too busy to tell."""
+    """Compare the time of guided and unguided pictures; exits with code 1 if the machine is too busy."""
     from clipgen.bench.speed import COLUMNS, measure, table
     from clipgen.pipeline.pipeline import Pipeline
 
     with Report(json=json, events=False) as report:
         pipe = Pipeline.from_pretrained(model)
         if pipe.scorer is None:
-            raise SettingsError(f"model '{model}' brings no CLIP to guide by. Works: storybook.", field="model")
+            raise SettingsError(f"model '{model}' has no CLIP to guide with. Example: storybook.", field="model")
         found = measure(pipe, rounds, steps)
         report.data = found.to_dict()
         report.table(COLUMNS, table(found))
@@ -68,22 +66,19 @@ def speed(
 def gain(
     prompts: Annotated[
         int,
-        typer.Option(
-            "--prompts", metavar="N", help="Captions to draw by each arm; 40.", parser=whole("prompts", 2, 1000)
-        ),
+        typer.Option("--prompts", metavar="N", help="Number of captions to draw.", parser=whole("prompts", 2, 1000)),
     ] = 40,
     model: Annotated[
         str,
-        typer.Option(
-            "--model", "-m", metavar="NAME", help="A model with a CLIP; storybook.", autocompletion=complete.models
-        ),
+        typer.Option("--model", "-m", metavar="NAME", help="A model with a CLIP.", autocompletion=complete.models),
     ] = "storybook",
     judge: Annotated[
-        str | None, typer.Option("--judge", metavar="NAME", help="The CLIP that judges; the model's second one.")
+        str | None,
+        typer.Option("--judge", metavar="NAME", help="The CLIP that judges.", show_default="the model's second CLIP"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure what each way of steering gains."""
+    """Measure the gain of each guidance method."""
     from clipgen.bench import gain as bench
     from clipgen.gallery import load_clip
     from clipgen.pipeline import inputs
@@ -93,10 +88,10 @@ def gain(
     with Report(json=json, events=False) as report:
         name = inputs.choose_judge(Settings("a fox", model=model), judge)
         if name is None:
-            raise SettingsError(f"model '{model}' brings no second CLIP to judge: name one with --judge", field="judge")
+            raise SettingsError(f"model '{model}' has no second CLIP to judge: name one with --judge", field="judge")
         pipe = Pipeline.from_pretrained(model)
         if pipe.scorer is None:
-            raise SettingsError(f"model '{model}' brings no CLIP to guide by. Works: storybook.", field="model")
+            raise SettingsError(f"model '{model}' has no CLIP to guide with. Example: storybook.", field="model")
         rows = bench.measure(pipe, load_clip(name), bench.prompts(prompts))
         report.data = bench.report(rows, prompts)
         report.table(bench.COLUMNS, bench.table(rows))
@@ -104,7 +99,7 @@ def gain(
 
 
 def _generation_test(model: str, count: int) -> GenerationTest:
-    """Returns who draws and who judges; raises SettingsError for a model without a second CLIP."""
+    """Returns the test that draws and judges pictures; raises SettingsError if the model has no second CLIP."""
     from clipgen.bench.quality.generation import GenerationTest
     from clipgen.gallery import load_clip
     from clipgen.pipeline import inputs
@@ -113,47 +108,47 @@ def _generation_test(model: str, count: int) -> GenerationTest:
 
     judge = inputs.choose_judge(Settings("a fox", model=model), None)
     if judge is None:
-        raise SettingsError(f"model '{model}' brings no second CLIP to judge pictures", field="pictures")
+        raise SettingsError(f"model '{model}' has no second CLIP to judge pictures", field="pictures")
     return GenerationTest(Pipeline.from_pretrained(model), load_clip(judge), count)
 
 
 @app.command("quality", cls=Command)
 def quality(
     count: Annotated[
-        int, typer.Option("--count", metavar="N", help="Cases a part; 300.", parser=whole("count", 8, 5000))
+        int, typer.Option("--count", metavar="N", help="Cases per category.", parser=whole("count", 8, 5000))
     ] = 300,
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", metavar="NAME", help="A CLIP or a model with one; storybook.",
+            "--model", "-m", metavar="NAME", help="A CLIP, or a model with a CLIP.",
             autocompletion=complete.models,
         ),
     ] = "storybook",
     split: Annotated[
-        str, typer.Option("--split", metavar="NAME", help="dev, or test: once a release, to choose nothing by.")
+        str, typer.Option("--split", metavar="NAME", help="dev, or test, which is for releases only.")
     ] = "dev",
     drawings: Annotated[
         Path | None,
-        typer.Option("--drawings", metavar="DIR", help="Emoji of another vendor, 1f98a.png and so on, to name too."),
+        typer.Option("--drawings", metavar="DIR", help="Also classify emoji of another font: files like 1f98a.png."),
     ] = None,
     pictures: Annotated[
         int,
         typer.Option(
-            "--pictures", metavar="N", help="Prompts of each kind to draw too, for the model's second CLIP; 0.",
+            "--pictures", metavar="N", help="Also draw N prompts of each kind, judged by the second CLIP.",
             parser=whole("pictures", 0, 1000),
         ),
     ] = 0,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
 ) -> None:  # fmt: skip
-    """Measure what CLIP and captioner tell of unseen scenes.
+    """Measure CLIP and the captioner on unseen scenes.
 
-    The scenes are made on the fly, each of a combination that nothing trained on; the same ones every time.
+    The scenes are rendered for the test. Their combinations are not in the training data; they are always the same.
     """
     with Report(json=json, events=False) as report:
         from clipgen.world.unseen import SPLITS
 
         if split not in SPLITS:
-            raise SettingsError(f"Unknown split '{split[:60]}'. Works: {', '.join(SPLITS)}.", field="split")
+            raise SettingsError(f"Unknown split '{split[:60]}'. Splits: {', '.join(SPLITS)}.", field="split")
         from clipgen.bench.quality import measure as bench
         from clipgen.bench.quality.metrics import COLUMNS, table
         from clipgen.gallery import load_clip

@@ -1,4 +1,4 @@
-"""`clipgen caption`: pictures in words, against the prompts they carry if asked."""
+"""`clipgen caption`: writes captions of pictures, optionally compared with the prompts in the files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipgen.cli.commands.score import own_prompt
+from clipgen.cli.commands.score import prompt_in_file
 from clipgen.cli.image_walk import PICTURES, STORYBOOK, Device, Images, ImageWalk, Json, Model, Offline, Verbose
 from clipgen.cli.output import Report
 from clipgen.errors import ImageFileError
@@ -17,7 +17,7 @@ from clipgen.errors import ImageFileError
 if TYPE_CHECKING:
     from clipgen.captioning.clip_captioner import Captioner
 
-DIFFERENT = ("missing", "hallucinated")
+DIFF_COLUMNS = ("missing", "hallucinated")
 NOTHING = "-"
 
 
@@ -26,13 +26,14 @@ def caption(
     diff: Annotated[
         bool,
         typer.Option(
-            "--diff", metavar="", help="Against the prompt inside: missing, hallucinated.", rich_help_panel=PICTURES
+            "--diff", metavar="", help="Compare with the prompt in the file: missing, hallucinated.",
+            rich_help_panel=PICTURES,
         ),
     ] = False,
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", metavar="NAME", help="coca or clipcap, of a model with both.", rich_help_panel=PICTURES,
+            "--kind", metavar="NAME", help="coca or clipcap, for a model that has both.", rich_help_panel=PICTURES,
             show_default=False,
         ),
     ] = None,
@@ -42,15 +43,15 @@ def caption(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Say what pictures show.
+    """Describe pictures in words.
 
-    By storybook, by a model that brings a captioner (clipgen train captioner makes one), or by a BLIP.
+    With storybook, another model that has a captioner (see clipgen train captioner), or a BLIP model.
 
     clipgen caption fox.png
     clipgen caption outputs/ --diff               what the prompts ask for and the pictures lack
-    clipgen caption fox.png -m org/name           by a BLIP of the hub
+    clipgen caption fox.png -m org/name           with a BLIP model of the hub
     """
-    columns = ("picture", "caption", *DIFFERENT * diff)
+    columns = ("picture", "caption", *DIFF_COLUMNS * diff)
     with Report(json=json, verbose=verbose) as report, ImageWalk(report, columns) as walk:
         from clipgen.device import pick_device
         from clipgen.gallery import find_images
@@ -60,34 +61,34 @@ def caption(
             return load_captioner(model, pick_device(device), kind, offline=offline)
 
         paths = list(find_images(images))
-        for path, text in walk.over(paths, _written(walk, paths, model, load)):
+        for path, text in walk.iterate(paths, _captions(walk, paths, model, load)):
             if not diff:
                 walk.row(path, text)
-                walk.tell(path=str(path), caption=text)
+                walk.event(path=str(path), caption=text)
                 continue
             try:
-                prompt = own_prompt(path)
+                prompt = prompt_in_file(path)
             except ImageFileError as error:
-                walk.fault(path, error)
+                walk.add_error(path, error)
                 continue
-            _compare(walk, path, prompt, text)
+            _print_difference(walk, path, prompt, text)
 
 
-def _written(
+def _captions(
     walk: ImageWalk, paths: Sequence[Path], model: str, load: Callable[[], Captioner]
 ) -> Generator[tuple[Path, str], None, None]:
-    """Yields each picture's path and caption by a model that loads once a picture is open."""
+    """Yields each picture's path and caption; the model loads after the first picture was opened."""
     from clipgen.gallery import iter_captions
 
-    pictures = walk.open_images(paths)
-    if (first := next(pictures, None)) is not None:
-        yield from iter_captions(walk.loaded(model, load), chain([first], pictures))
+    images = walk.open_images(paths)
+    if (first := next(images, None)) is not None:
+        yield from iter_captions(walk.load(model, load), chain([first], images))
 
 
-def _compare(walk: ImageWalk, path: Path, prompt: str, text: str) -> None:
-    """Tells a caption and how it differs from the prompt of its picture."""
+def _print_difference(walk: ImageWalk, path: Path, prompt: str, text: str) -> None:
+    """Prints a caption and its difference from the prompt of the picture."""
     from clipgen.captioning.difference import difference
 
-    found = difference(prompt, text)
-    walk.row(path, text, *(", ".join(parts) or NOTHING for parts in (found.missing, found.hallucinated)))
-    walk.tell(path=str(path), caption=text, prompt=prompt, missing=found.missing, hallucinated=found.hallucinated)
+    result = difference(prompt, text)
+    walk.row(path, text, *(", ".join(parts) or NOTHING for parts in (result.missing, result.hallucinated)))
+    walk.event(path=str(path), caption=text, prompt=prompt, missing=result.missing, hallucinated=result.hallucinated)

@@ -1,9 +1,7 @@
-"""`clipgen compare`: what CLIP's steering gains and costs, or how two pictures differ."""
+"""`clipgen compare`: measures gain and cost of CLIP guidance, or compares two picture files."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +11,14 @@ import typer
 
 from clipgen.cli import compare_files, complete, execute, files
 from clipgen.cli.config_file import read_user
-from clipgen.cli.flags import LOOK, PICTURE, STEERING, Flags, Options, takes_flags
+from clipgen.cli.flags import GUIDANCE, LOOK, PICTURE, Flags, Options, takes_flags
 from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.layers import Resolved
 from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar
 from clipgen.cli.prompts import read_prompts
 from clipgen.cli.resolve import check_flags, from_file, plan, print_plan
-from clipgen.cli.runner import from_pretrained, remember
+from clipgen.cli.runner import add_to_history, from_pretrained
 from clipgen.compare import (
     BEST_OF_N,
     GUIDED,
@@ -34,24 +32,24 @@ from clipgen.compare import (
 )
 from clipgen.errors import SettingsError
 from clipgen.pipeline import inputs
-from clipgen.report.comparison import Row, averaged, verdicts
+from clipgen.report.comparison import ComparisonRow, averaged, verdicts
 from clipgen.settings.settings import Settings, with_seed
 
 if TYPE_CHECKING:
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Step
 
-ONLY_DRAWING = ("images", "keep", "min_score", "require", "compare", "preview", "show", "no_show", "exact")
+WITHOUT = ("images", "keep", "min_score", "require", "compare", "preview", "show", "no_show", "exact")
 COLUMNS = ("arm", "seconds", "guide", "judge", "file")
 
 
-@takes_flags(without=ONLY_DRAWING)
+@takes_flags(without=WITHOUT)
 def compare(
     words: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PROMPT or FILE FILE",
-            help="What to draw each comparison, or two pictures.",
+            help="What to draw, or two picture files.",
             rich_help_panel=PICTURE,
             show_default=False,
         ),
@@ -61,36 +59,38 @@ def compare(
         typer.Option(
             "--judge",
             metavar="NAME",
-            help="A CLIP or SigLIP that did not guide: its word counts.",
-            rich_help_panel=STEERING,
+            help="A CLIP or SigLIP that judges and does not guide.",
+            rich_help_panel=GUIDANCE,
             autocompletion=complete.models,
         ),
     ] = None,
     dial: Annotated[
         bool,
         typer.Option(
-            "--dial", metavar="", help="Instead: CLIP's pull at 0, 1/4, 1/2, 1 and 2.", rich_help_panel=STEERING
+            "--dial", metavar="", help="Compare 0, 1/4, 1/2, 1 and 2 times the scale.", rich_help_panel=GUIDANCE
         ),
     ] = False,
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="Settings of a picture, a record or a TOML.", rich_help_panel=LOOK),
+        typer.Option(
+            "--from", metavar="FILE", help="Use the settings of a picture or TOML file.", rich_help_panel=LOOK
+        ),
     ] = None,
     *,
     flags: Flags,
 ) -> None:
-    """Measure what CLIP's steering gains and costs.
+    """Measure gain and cost of CLIP guidance.
 
-    the same noise guided and unguided, and the best of as many as the extra seconds buy
+    Draws guided and unguided from the same noise, and the best of as many pictures as fit into the extra time.
 
-    clipgen compare "a fox in snow" --judge NAME       a CLIP that did not guide judges
-    clipgen compare "a fox in snow" -c 0.4 -s 1-8      the mean over eight seeds
-    clipgen compare "a fox in snow" --dial             the same noise, steered more and less
-    clipgen compare a.png b.png                        how two pictures differ
+    clipgen compare "a fox in snow" --judge NAME       judged by a CLIP that does not guide
+    clipgen compare "a fox in snow" -c 0.4 -s 1-8      the mean of eight seeds
+    clipgen compare "a fox in snow" --dial             weaker and stronger guidance
+    clipgen compare a.png b.png                        the difference of two files
     """
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose, events=False) as report:
-        if pictures := compare_files.pictures_among(words or ()):
+        if pictures := compare_files.image_files(words or ()):
             report.data = compare_files.compare(pictures, flags, judge, report)
             return
         prompts, notes = read_prompts(words or (), flags.prompts)
@@ -106,11 +106,11 @@ def compare(
 
 
 def _guided(run: Resolved, flags: Flags) -> Resolved:
-    """Returns a run that CLIP's gradient guides where nobody said how; raises SettingsError for `--guidance off`."""
+    """Returns a run with guidance `clip` if it has none; raises SettingsError for `--guidance off`."""
     if run.values.get("guidance", "off") != "off" or run.values.get("budget") is not None:
         return run
     if "guidance" in flags.fields:
-        raise SettingsError("compare needs guidance: name another than 'off'", field="guidance")
+        raise SettingsError("compare needs guidance, got 'off'", field="guidance")
     values, origins = {**run.values, "guidance": "clip"}, {**run.origins, "guidance": "compare"}
     return replace(run, values=values, origins=origins)
 
@@ -118,101 +118,98 @@ def _guided(run: Resolved, flags: Flags) -> Resolved:
 def _compare(
     runs: Sequence[Resolved], judge: str | None, comparison: Comparison, options: Options, report: Report
 ) -> None:
-    """Checks everything that can be known before, then draws and tells."""
-    wanted = [with_seed(run.settings()).replace(images=1) for run in runs]
-    place = files.target(options)
-    if place.to_stdout:
-        raise SettingsError("compare writes several files, not to stdout; name a folder with --output", field="output")
-    inputs.check_images(wanted)
-    for settings in wanted:
+    """Checks the settings, the output and the models, then draws and prints the comparison."""
+    settings_list = [with_seed(run.settings()).replace(images=1) for run in runs]
+    target = files.output_target(options)
+    if target.to_stdout:
+        raise SettingsError("compare cannot write to stdout; name a folder with --output", field="output")
+    inputs.check_images(settings_list)
+    for settings in settings_list:
         comparison.check(settings)
-    files.check(place, [each for settings in wanted for each in [settings] * comparison.max_variants], options)
-    execute.configure_hub_progress(report)
-    for run, settings in zip(runs, wanted, strict=True):
-        execute.require_model(settings.model, offline=options.offline, replayed="model" in run.replayed)
+    files.check(target, [each for settings in settings_list for each in [settings] * comparison.max_variants], options)
+    for run, settings in zip(runs, settings_list, strict=True):
+        execute.require_model(settings.model, report, offline=options.offline, replayed="model" in run.replayed)
         inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
         if judge is not None:
             inputs.check_judge(judge, settings, offline=options.offline)
-    _tell(_draw(wanted, judge, comparison, place, options, report), report)
+    _print_comparisons(_draw(settings_list, judge, comparison, target, options, report), report)
 
 
 def _draw(
-    wanted: Sequence[Settings],
+    settings_list: Sequence[Settings],
     judge: str | None,
     comparison: Comparison,
-    place: files.OutputTarget,
+    target: files.OutputTarget,
     options: Options,
     report: Report,
-) -> list[list[Row]]:
-    """Draws every comparison and writes its pictures; returns the arms of each."""
-    comparisons: list[list[Row]] = []
-    shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not (options.quiet or options.json)
-    with Interrupt() as interrupt, Bar(len(wanted), shown=shown) as bar:
+) -> list[list[ComparisonRow]]:
+    """Draws every comparison and saves its pictures; returns the rows of each."""
+    comparisons: list[list[ComparisonRow]] = []
+    with Interrupt() as interrupt, Bar(len(settings_list), report) as bar:
 
-        def hear(step: Step, variant: str) -> None:
+        def show_step(step: Step, variant: str) -> None:
             if step.index == 0:
-                bar.pause()
+                bar.next_picture()
             bar.step(step, len(comparisons), None, variant)
             if interrupt.stopped:
-                done = f"Stopped after {len(comparisons)} of {len(wanted)} comparisons."
+                done = f"Stopped after {len(comparisons)} of {len(settings_list)} comparisons."
                 raise interrupt.cancelled(comparisons, done)
 
         pipe: Pipeline | None = None
-        for settings in wanted:
-            with interrupt.waiting():
+        for settings in settings_list:
+            with interrupt.abortable():
                 if pipe is None or pipe.origin.model != settings.model:
                     bar.loading(f"Loading {settings.model}")
-                    own = [each for each in wanted if each.model == settings.model]
+                    own = [each for each in settings_list if each.model == settings.model]
                     pipe = from_pretrained(settings.model, options, own)
                 scorers = choose_scorers(pipe, settings, judge)
-            rows: list[Row] = []
-            drawn: list[tuple[Variant, Path | None]] = []
+            rows: list[ComparisonRow] = []
+            finished: list[tuple[Variant, Path | None]] = []
             try:
                 for event in run_comparison(pipe, settings, scorers, comparison):
                     if isinstance(event, VariantStep):
-                        hear(event.step, event.variant)
+                        show_step(event.step, event.variant)
                         continue
-                    bar.pause()
-                    _write(event, place, report)
-                    drawn.append((event, event.result.path))
+                    _write(event, target, report)
+                    finished.append((event, event.result.path))
                     rows.append(comparison_row(event, scorers))
             finally:
-                _remember(drawn, options, report)
+                _add_to_history(finished, options, report)
             comparisons.append(rows)
     return comparisons
 
 
-def _write(variant: Variant, place: files.OutputTarget, report: Report) -> None:
-    """Saves a variant's picture under a name that says what it is."""
+def _write(variant: Variant, target: files.OutputTarget, report: Report) -> None:
+    """Saves the picture of a variant; its file name ends with the name of the variant."""
     label = "" if variant.name == GUIDED else f"-{variant.name.replace(' ', '-')}"
-    files.save(variant.result, place, label=label)
+    files.save(variant.result, target, label=label)
     for note in variant.result.warnings:
         report.warn(note)
 
 
-def _remember(drawn: Sequence[tuple[Variant, Path | None]], options: Options, report: Report) -> None:
-    """Writes the pictures into the history, the guided one last: it is what was asked for, and `again` draws it."""
+def _add_to_history(finished: Sequence[tuple[Variant, Path | None]], options: Options, report: Report) -> None:
+    """Adds the pictures to the history, the guided one last, so that `again` repeats it."""
     if options.no_history or not read_user().tables.get("history.on", True):
         return
-    for variant, path in sorted(drawn, key=lambda each: each[0].name == GUIDED):
+    for variant, path in sorted(finished, key=lambda each: each[0].name == GUIDED):
         if path:
-            remember(variant.result, path, report, None)
+            add_to_history(variant.result, path, report, None)
 
 
-def _tell(comparisons: Sequence[Sequence[Row]], report: Report) -> None:
-    """Prints each comparison, or the mean of several, and who says so."""
+def _print_comparisons(comparisons: Sequence[Sequence[ComparisonRow]], report: Report) -> None:
+    """Prints the rows of each comparison, the mean of several, and the verdicts."""
     several = len(comparisons) > 1
     rows = averaged(comparisons) if several else list(comparisons[0])
-    found = verdicts(rows)
+    results = verdicts(rows)
     report.data = {
         "comparisons": [[row.to_dict() for row in each] for each in comparisons],
         "mean": [row.to_dict() for row in rows],
-        "verdicts": [verdict.to_dict() for verdict in found],
+        "verdicts": [verdict.to_dict() for verdict in results],
     }
     lines = [(row.arm, row) for each in comparisons for row in each]
     lines += [(f"mean of {len(comparisons)}: {row.arm}", row) for row in rows if several]
     report.table(COLUMNS, [(arm, f"{r.seconds:.1f}", r.guide, r.judge or "none", r.path) for arm, r in lines])
-    for verdict in found:
+    for verdict in results:
         report.say(str(verdict))
     if rows[0].judge is None:
-        report.say("self-graded: the CLIP that guides also counts; --judge NAME asks one that does not", "dim")
+        report.say("self-graded: judged by the CLIP that guides; --judge NAME names another one", "dim")

@@ -1,4 +1,4 @@
-"""`clipgen completion SHELL`: prints the script that completes commands, flags, models, presets, schedulers and ids."""
+"""`clipgen completion SHELL`: prints the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def completion(
     clipgen completion zsh > ~/.zfunc/_clipgen
     clipgen completion fish > ~/.config/fish/completions/clipgen.fish
     """
-    from typer._completion_shared import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     if shell not in SHELLS:
         raise SettingsError(f"Unknown shell '{shell}'. Shells: {', '.join(SHELLS)}.", allowed=SHELLS)

@@ -1,4 +1,4 @@
-"""`clipgen config`: where the settings files are, what they say, and changing one key."""
+"""`clipgen config`: shows and changes the user's config.toml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clipgen.home import config_path
 from clipgen.settings.settings import FIELDS
 
 app = typer.Typer(cls=Group)
-Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="A Settings field, or table.key.", autocompletion=lambda: config_file.KEYS)
 ]
@@ -22,7 +22,7 @@ Key = Annotated[
 
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context, json: Json = False) -> None:
-    """Read and change config.toml, the defaults of your own.
+    """Show and change your defaults in config.toml.
 
     clipgen config set steps 40
     clipgen config set output.format jpeg
@@ -34,7 +34,7 @@ def config(context: typer.Context, json: Json = False) -> None:
 
 @app.command("show", cls=Command)
 def show(json: Json = False) -> None:
-    """List every value that a file or the environment sets."""
+    """List all values from files and the environment."""
     with Report(json=json) as report:
         merged = layers.resolve(surroundings(report))
         rows = [(name, merged.values[name], origin(name, merged)) for name in FIELDS if name in merged.values]
@@ -45,7 +45,7 @@ def show(json: Json = False) -> None:
 
 @app.command("path", cls=Command)
 def path(json: Json = False) -> None:
-    """Print where config.toml is, or would be."""
+    """Print the path of config.toml."""
     with Report(json=json) as report:
         report.data = {"path": str(config_path())}
         report.result(config_path())
@@ -53,25 +53,25 @@ def path(json: Json = False) -> None:
 
 @app.command("get", cls=Command)
 def get(key: Key, json: Json = False) -> None:
-    """Print what config.toml says about a key; nothing if it says nothing."""
+    """Print the value of a key; nothing if it is not set."""
     with Report(json=json) as report:
-        config_file.known(key)
+        config_file.check_key(key)
         user = config_file.read_user()
         value = {**user.settings, **user.tables}.get(key)
         report.data = {"key": key, "value": value}
         if value is not None:
-            report.result(config_file.plain(value))
+            report.result(config_file.to_text(value))
 
 
 @app.command("set", cls=Command)
 def set_(
     key: Key,
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="As the flag takes it; none removes the key.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="As for the option; none removes the key.")],
     json: Json = False,
 ) -> None:
-    """Set a key of config.toml; comments and other keys stay."""
+    """Set a key of config.toml; comments and other keys are kept."""
     with Report(json=json) as report:
         parsed = config_file.parse(key, value)
         config_file.write(key, parsed)
         report.data = {"key": key, "value": parsed, "path": str(config_path())}
-        report.say(f"{key} is {'not set' if parsed is None else config_file.plain(parsed)} in {config_path()}")
+        report.say(f"{key} is {'not set' if parsed is None else config_file.to_text(parsed)} in {config_path()}")

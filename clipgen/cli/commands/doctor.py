@@ -1,4 +1,4 @@
-"""`clipgen doctor`: looks at everything a picture needs and says how to mend what is wrong."""
+"""`clipgen doctor`: checks the installation and says how to fix each problem."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import typer
 from clipgen.cli import config_file, layers, terminal_image
 from clipgen.cli.output import Report
 from clipgen.errors import ClipgenError
-from clipgen.home import config_dir, config_path, data_dir
+from clipgen.home import config_dir, config_path, data_dir, install_command
 
 MINIMUM_FREE = 1_000_000_000  # bytes on the disk
 TORCHVISION_OFFSET = 15  # torchvision 0.28 belongs to torch 2.13
@@ -26,7 +26,7 @@ MARKS = {True: "ok", False: "PROBLEM"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor: what was looked at, what it is, and the fix where it is a problem."""
+    """The result of one check; `fix` is set if it is a problem."""
 
     topic: str
     text: str
@@ -34,19 +34,19 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to mend."""
+        """Whether the check passed."""
         return self.fix is None
 
 
 def doctor(
     report_: Annotated[
-        bool, typer.Option("--report", metavar="", help="Without home folder and user name, to paste in public.")
+        bool, typer.Option("--report", metavar="", help="Leave out home folder and user name, for publication.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check this machine, and say how to mend what is wrong.
+    """Check this installation and say how to fix problems.
 
-    torch and driver, device, memory, models, disk, terminal, configuration; exit 1 if something is wrong
+    Checks torch, driver, device, memory, models, disk, terminal and configuration; exits with code 1 on problems.
 
     clipgen doctor --report > doctor.txt
     """
@@ -64,7 +64,7 @@ def doctor(
 
 
 def _anonymous(text: str) -> str:
-    """Returns a text without the home folder and the user's name."""
+    """Returns a text without the home folder and the user name."""
     import getpass
 
     text = text.replace(str(Path.home()), "~")
@@ -72,16 +72,16 @@ def _anonymous(text: str) -> str:
 
 
 def versions() -> Iterator[Finding]:
-    """Yields the versions that a bug report needs."""
+    """Yields the versions for a bug report."""
     from importlib.metadata import version
 
     names = ("clipgen", "torch", "diffusers", "transformers")
-    found = ", ".join(f"{name} {version(name)}" for name in names)
-    yield Finding("versions", f"{found}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    text = ", ".join(f"{name} {version(name)}" for name in names)
+    yield Finding("versions", f"{text}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
 
 
 def torchvision() -> Iterator[Finding]:
-    """Yields whether an installed torchvision fits torch; a misfit breaks transformers and diffusers."""
+    """Yields whether an installed torchvision matches torch; if not, transformers and diffusers fail."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -89,22 +89,22 @@ def torchvision() -> Iterator[Finding]:
     except PackageNotFoundError:
         return
     torch = version("torch")
-    if _fits(vision, torch):
-        yield Finding("torchvision", f"{vision} fits torch {torch}")
+    if _matches(vision, torch):
+        yield Finding("torchvision", f"{vision} matches torch {torch}")
     else:
         fix = "pip uninstall torchvision (clipgen does not need it)"
-        yield Finding("torchvision", f"{vision} does not fit torch {torch} and breaks loading models", fix)
+        yield Finding("torchvision", f"{vision} does not match torch {torch}, so models do not load", fix)
 
 
-def _fits(vision: str, torch: str) -> bool:
-    """Tells whether torchvision 0.N+build belongs to torch 2.(N - 15)+build."""
+def _matches(vision: str, torch: str) -> bool:
+    """Returns whether torchvision 0.N+build belongs to torch 2.(N - 15)+build."""
     (_, vision_minor, *_), (_, torch_minor, *_) = vision.split("."), torch.split(".")
     builds = [version.partition("+")[2] for version in (vision, torch)]
     return int(vision_minor) == int(torch_minor) + TORCHVISION_OFFSET and builds[0] == builds[1]
 
 
 def device() -> Iterator[Finding]:
-    """Yields torch's build against the driver, the device that `auto` means, and its free memory."""
+    """Yields whether torch's build matches the driver, then the device of `auto` and its free memory."""
     import torch
 
     from clipgen.device import free_memory, pick_device
@@ -113,70 +113,74 @@ def device() -> Iterator[Finding]:
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     if driver and not torch.version.cuda:
         yield Finding(
-            "torch", f"{torch.__version__}, {build}, but there is an NVIDIA driver", "install a CUDA build: pytorch.org"
+            "torch",
+            f"{torch.__version__}, {build}, although there is an NVIDIA driver",
+            "install a CUDA build: pytorch.org",
         )
     elif driver and not torch.cuda.is_available():
         fix = "update the NVIDIA driver, or install a torch for an older CUDA: pytorch.org"
-        yield Finding("torch", f"{torch.__version__}, {build}, does not run on this driver", fix)
+        yield Finding("torch", f"{torch.__version__}, {build}, does not work with this driver", fix)
     else:
         yield Finding("torch", f"{torch.__version__}, {build}")
     chosen = pick_device("auto")
     free = free_memory(chosen)
     memory = "" if free is None else f", {free / 1e9:.1f} GB of memory free"
-    yield Finding("device", f"{chosen}{memory}, {os.cpu_count()} processors")
+    yield Finding("device", f"{chosen}{memory}, {os.cpu_count()} CPU cores")
 
 
 def models() -> Iterator[Finding]:
-    """Yields whether the bundled model is whole, byte for byte, and where fetched ones are kept."""
+    """Yields whether the bundled model is unchanged, and the cache of downloaded models."""
     from huggingface_hub import constants
 
     from clipgen.models import find_model, list_models, verify
 
     try:
         count = verify(find_model("storybook"))
-        yield Finding("storybook", f"{count} files as they were shipped")
+        yield Finding("storybook", f"{count} files unchanged")
     except ClipgenError as error:
-        yield Finding("storybook", str(error), "pip install --force-reinstall --no-deps clipgen")
-    fetched = sum(model.kind == "hub" for model in list_models())
+        yield Finding("storybook", str(error), install_command(reinstall=True))
+    count = sum(model.kind == "hub" for model in list_models())
     offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
-    yield Finding("hub cache", f"{fetched} models in {constants.HF_HUB_CACHE}{offline}")
+    yield Finding("hub cache", f"{count} models in {constants.HF_HUB_CACHE}{offline}")
 
 
 def disk() -> Iterator[Finding]:
-    """Yields free space and write access of this folder and clipgen's own."""
+    """Yields free space and write access of the current folder and of clipgen's data folder."""
     for topic, folder in (("pictures", Path.cwd()), ("history", data_dir())):
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        free = shutil.disk_usage(there).free
+        existing = next(each for each in (folder, *folder.parents) if each.exists())
+        free = shutil.disk_usage(existing).free
         text = f"{folder}, {free / 1e9:.1f} GB free"
-        if not os.access(there, os.W_OK):
-            yield Finding(topic, f"{folder} cannot be written", f"choose a folder with write access instead of {there}")
+        if not os.access(existing, os.W_OK):
+            yield Finding(
+                topic, f"{folder} cannot be written", f"choose a folder with write access instead of {existing}"
+            )
         elif free < MINIMUM_FREE:
-            yield Finding(topic, text, "make room on this disk")
+            yield Finding(topic, text, "free some space on this disk")
         else:
             yield Finding(topic, text)
 
 
 def terminal() -> Iterator[Finding]:
-    """Yields how pictures would be shown here."""
-    both = sys.stdout.isatty() and sys.stderr.isatty()
-    mode = terminal_image.choose("auto", os.environ, terminal=both, ask_da1=terminal_image.ask_terminal)
-    why = "" if both else " (stdout or stderr is no terminal)"
+    """Yields how pictures are shown in this terminal."""
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    mode = terminal_image.choose("auto", os.environ, terminal=terminal, ask_da1=terminal_image.ask_terminal)
+    why = "" if terminal else " (stdout or stderr is no terminal)"
     yield Finding("terminal", f"TERM {os.environ.get('TERM', 'unset')}, pictures: {mode}{why}")
 
 
 def configuration() -> Iterator[Finding]:
-    """Yields the files and variables that change defaults, or what is wrong with them."""
+    """Yields the files and variables that change defaults, and their errors."""
     try:
         environment, notes = layers.environment()
-        found = layers.files(Path.cwd())
+        file_layers = layers.files(Path.cwd())
         config_file.read_user()
     except ClipgenError as error:
-        yield Finding("config", str(error), f"correct it, or see: clipgen config path ({config_path()})")
+        yield Finding("config", str(error), f"correct the value; your own file is {config_path()}")
         return
-    names = [f"CLIPGEN_{name.upper()}" for name in environment.values] + [layer.name for layer in found]
+    names = [f"CLIPGEN_{name.upper()}" for name in environment.values] + [layer.name for layer in file_layers]
     yield Finding("config", ", ".join(names) or f"nothing set; {config_dir()}")
     for note in notes:
-        yield Finding("config", note.message, "unset it, or spell it as the flag with _ for -")
+        yield Finding("config", note.message, "unset it, or use the name of the option with _ for -")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

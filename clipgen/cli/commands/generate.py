@@ -1,4 +1,4 @@
-"""`clipgen generate`, the command that is meant when none is named: draws prompts."""
+"""`clipgen generate`, the default command: draws pictures from prompts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import typer
 
 from clipgen.cli import execute
 from clipgen.cli.flags import LOOK, PICTURE, Flags, takes_flags
+from clipgen.cli.group import IMPLIED
+from clipgen.cli.mistaken_words import refuse_mistaken_words
 from clipgen.cli.output import Report
-from clipgen.cli.prompts import near_command, read_prompts
+from clipgen.cli.prompts import read_prompts
 from clipgen.cli.resolve import check_flags, from_file, plan
 
 
@@ -28,12 +30,14 @@ def generate(
     ] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="Settings of a picture, a record or a TOML.", rich_help_panel=LOOK),
+        typer.Option(
+            "--from", metavar="FILE", help="Use the settings of a picture or TOML file.", rich_help_panel=LOOK
+        ),
     ] = None,
     *,
     flags: Flags,
 ) -> None:
-    """Draw pictures from prompts; each path goes to stdout.
+    """Draw pictures from prompts; prints the path of each.
 
     clipgen "a fox in snow" -n 4 --keep 1          the best of four
     clipgen "a fox" "an owl" --seed 1,2,5-8        each prompt with each seed
@@ -42,9 +46,10 @@ def generate(
     """
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:
+        if context.meta.get(IMPLIED):
+            refuse_mistaken_words(words or (), context.find_root().command.commands)  # type: ignore[attr-defined]
         prompts, notes = read_prompts(words or (), flags.prompts)
-        root = context.find_root().command
-        for note in [*near_command(words or (), root.commands), *notes]:  # type: ignore[attr-defined]
+        for note in notes:
             report.note(note)
         check_flags(flags)
         restored, parent = from_file(Path(from_), report, flags.fields) if from_ else (None, None)

@@ -1,4 +1,4 @@
-"""`clipgen history`: what was made, and whether it is written down."""
+"""`clipgen history`: lists the pictures that were drawn and manages the history."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=Group)
 ID = whole("id", 1)
-Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
-Id = Annotated[
-    int, typer.Argument(metavar="ID", help="The number in the list.", autocompletion=complete.ids, parser=ID)
-]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
+Id = Annotated[int, typer.Argument(metavar="ID", help="The id in the list.", autocompletion=complete.ids, parser=ID)]
 
 
 @app.callback(invoke_without_command=True)
 def history(context: typer.Context, json: Json = False) -> None:
-    """What was made: list, show, forget, on, off.
+    """The pictures drawn so far: list, show, forget, on, off.
 
     clipgen history list fox
     clipgen history show 12
@@ -43,19 +41,18 @@ def history(context: typer.Context, json: Json = False) -> None:
 @app.command("list", cls=Command)
 def list_(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORD...]", help="All of them, in settings or path.")
+        list[str] | None, typer.Argument(metavar="[WORD...]", help="Words that settings or path contain.")
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option("--limit", metavar="N", help="At most so many, newest first; 20.", parser=whole("limit", 1)),
-    ] = None,
+        int, typer.Option("--limit", metavar="N", help="The maximum number of pictures.", parser=whole("limit", 1))
+    ] = 20,
     json: Json = False,
 ) -> None:
-    """List pictures, the newest first."""
+    """List pictures, newest first."""
     from clipgen import history as store
 
     with Report(json=json) as report:
-        entries = store.find(words or (), limit=limit or 20)
+        entries = store.find(words or (), limit=limit)
         report.data = {"pictures": [entry.to_dict() for entry in entries]}
         rows = [
             (
@@ -72,7 +69,7 @@ def list_(
 
 
 def _short(path: Path) -> Path:
-    """Returns a path as people in this folder would type it; in full where a program reads it."""
+    """Returns a path relative to the current folder for a terminal, absolute for a pipe."""
     here = Path.cwd()
     return path.relative_to(here) if sys.stdout.isatty() and path.is_relative_to(here) else path
 
@@ -84,7 +81,7 @@ def _percent(entry: Entry) -> str:
 
 @app.command("show", cls=Command)
 def show(number: Id, json: Json = False) -> None:
-    """Show all about one picture, and the command that draws it."""
+    """Show the settings of a picture and the command that draws it."""
     from clipgen import history as store
 
     with Report(json=json) as report:
@@ -104,28 +101,30 @@ def show(number: Id, json: Json = False) -> None:
 def path(
     number: Annotated[
         int | None,
-        typer.Argument(metavar="[ID]", help="A picture; none = history.db.", autocompletion=complete.ids, parser=ID),
+        typer.Argument(
+            metavar="[ID]", help="A picture.", show_default="history.db", autocompletion=complete.ids, parser=ID
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Print where a picture lies, or where the history itself is kept."""
+    """Print the path of a picture, or of the history itself."""
     from clipgen import history as store
 
     with Report(json=json) as report:
-        found = history_path() if number is None else store.get(number).path
-        report.data = {"path": str(found)}
-        report.result(found)
+        location = history_path() if number is None else store.get(number).path
+        report.data = {"path": str(location)}
+        report.result(location)
 
 
 @app.command("on", cls=Command)
 def on(json: Json = False) -> None:
-    """Write pictures down from now on."""
+    """Record pictures from now on."""
     _switch(True, json)
 
 
 @app.command("off", cls=Command)
 def off(json: Json = False) -> None:
-    """Write nothing down from now on; what is there stays."""
+    """Stop recording pictures; the recorded ones are kept."""
     _switch(False, json)
 
 
@@ -138,18 +137,16 @@ def _switch(value: bool, json: bool) -> None:
 
 @app.command("forget", cls=Command)
 def forget(
-    numbers: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID...]", help="Numbers of the list.", parser=ID)
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", metavar="", help="All of it.")] = False,
+    numbers: Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Ids in the list.", parser=ID)] = None,
+    everything: Annotated[bool, typer.Option("--all", metavar="", help="Remove all pictures.")] = False,
     json: Json = False,
 ) -> None:
-    """Take pictures out of the history; the files stay."""
+    """Remove pictures from the history; the files are kept."""
     from clipgen import history as store
 
     with Report(json=json) as report:
         if everything == bool(numbers):
-            raise SettingsError("Say which: clipgen history forget ID..., or clipgen history forget --all")
+            raise SettingsError("Name the pictures: clipgen history forget ID..., or clipgen history forget --all")
         count = store.forget_all() if everything else store.forget(numbers or [])
         report.data = {"forgotten": count}
-        report.say(f"Forgot {count}; the files stay.")
+        report.say(f"Removed {count} from the history; the files are kept.")

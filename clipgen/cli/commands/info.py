@@ -1,4 +1,4 @@
-"""`clipgen info`: the settings inside a picture, whichever app made it."""
+"""`clipgen info`: shows the settings inside picture files of clipgen and other apps."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ if TYPE_CHECKING:
 def info(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="PNG, JPEG, WebP.", rich_help_panel="Pictures")],
     command: Annotated[
-        bool, typer.Option("--command", metavar="", help="Only the clipgen line that draws it.")
+        bool, typer.Option("--command", metavar="", help="Print only the clipgen command that draws it.")
     ] = False,
-    raw: Annotated[bool, typer.Option("--raw", metavar="", help="Only the texts as they stand in the file.")] = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", metavar="", help="Print the metadata texts unchanged.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
 ) -> None:
-    """Read the settings inside a picture, whichever app made it.
+    """Show the settings inside a picture.
 
-    clipgen, A1111, Forge, SD.Next, stable-diffusion.cpp, ComfyUI, InvokeAI, Fooocus
+    Reads files of clipgen, A1111, Forge, SD.Next, stable-diffusion.cpp, ComfyUI, InvokeAI and Fooocus.
 
     clipgen info fox.png
     clipgen info fox.png --command
     """
     with Report(json=json) as report:
         errors: list[ClipgenError] = []
-        found: list[dict[str, Any]] = []
+        contents: list[dict[str, Any]] = []
         for name in files:
             try:
-                found.append(_one(report, Path(name), heading=len(files) > 1, command=command, raw=raw))
+                contents.append(_one(report, Path(name), heading=len(files) > 1, command=command, raw=raw))
             except ClipgenError as error:
                 errors.append(error)
                 if len(files) > 1:
                     report.say(error_line(error))
-        report.data = {"files": found}
+        report.data = {"files": contents}
         if errors:
             raise (
-                errors[0] if len(files) == 1 else type(errors[0])(f"{len(errors)} of {len(files)} files: no settings.")
+                errors[0]
+                if len(files) == 1
+                else type(errors[0])(f"{len(errors)} of {len(files)} files have no settings.")
             )
 
 
 def _one(report: Report, path: Path, *, heading: bool, command: bool, raw: bool) -> dict[str, Any]:
-    """Prints what one file says and returns it for the envelope."""
+    """Prints the contents of one file and returns them for the envelope."""
     from clipgen.image_file import read_chunks, read_settings
 
     if raw:

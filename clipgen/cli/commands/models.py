@@ -1,4 +1,4 @@
-"""`clipgen models`: what is on this machine, whether a model's files are sound, and fetching one."""
+"""`clipgen models`: lists, checks and downloads models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipgen.cli import complete
-from clipgen.cli.execute import configure_hub_progress, require_model
+from clipgen.cli.execute import require_model
 from clipgen.cli.group import Command, Group
 from clipgen.cli.output import Report
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from clipgen.models import ModelFolder
 
 app = typer.Typer(cls=Group)
-Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
-Offline = Annotated[bool, typer.Option("--offline", metavar="", help="Make no network attempt.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
+Offline = Annotated[bool, typer.Option("--offline", metavar="", help="Never use the network.")]
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="storybook, org/name or ./folder.", autocompletion=complete.models)
 ]
@@ -37,20 +37,20 @@ def models(context: typer.Context, json: Json = False) -> None:
 
 @app.command("list", cls=Command)
 def list_(json: Json = False) -> None:
-    """List the models on this machine, the bundled one and the hub's cache, and the family that draws each."""
+    """List the models on this machine: the bundled one and those in the hub cache."""
     from clipgen.models import list_models
 
     with Report(json=json) as report:
-        found = [(model, _family(model)) for model in list_models()]
-        rows = [(m.name, m.kind, _megabytes(m.path), m.path, family or "not supported") for m, family in found]
-        report.data = {"models": [_told(model, family) for model, family in found], "families": _families()}
+        models = [(model, _family(model)) for model in list_models()]
+        rows = [(m.name, m.kind, _megabytes(m.path), m.path, family or "not supported") for m, family in models]
+        report.data = {"models": [_to_json(model, family) for model, family in models], "families": _families()}
         report.table(("name", "from", "size", "path", "family"), rows)
-        report.say("What works: clipgen models families", "dim")
+        report.say("Supported families: clipgen models families", "dim")
 
 
 @app.command("families", cls=Command)
 def families(json: Json = False) -> None:
-    """List the families of models that work, their pipeline classes, and what guidance_scale does in each."""
+    """List the supported model families, their pipeline classes and what guidance_scale does."""
     with Report(json=json) as report:
         report.data = {"families": _families()}
         rows = [[", ".join(v) if isinstance(v, list) else v for v in each.values()] for each in _families()]
@@ -61,11 +61,11 @@ def families(json: Json = False) -> None:
 def show(
     name: Name,
     words: Annotated[
-        bool, typer.Option("--words", metavar="", help="The things, places, styles and other words that it knows.")
+        bool, typer.Option("--words", metavar="", help="List the things, places, styles and other words it knows.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show where a model lies, its hash and what it recommends; nothing is fetched."""
+    """Show the path, the hash and the recommended settings of a local model."""
     from clipgen.cli.resolve import own_defaults
     from clipgen.models import find_model
 
@@ -73,14 +73,14 @@ def show(
         if words:
             _show_words(name, report)
             return
-        found = find_model(name, offline=True)
-        rows: dict[str, Any] = {"name": found.name, "from": found.kind, "path": str(found.path), "hash": found.hash}
-        report.data = {**rows, "bytes": _size(found.path), "settings": own_defaults(name)}
-        report.table(("", ""), [*rows.items(), ("size", _megabytes(found.path)), *own_defaults(name).items()])
+        model = find_model(name, offline=True)
+        rows: dict[str, Any] = {"name": model.name, "from": model.kind, "path": str(model.path), "hash": model.hash}
+        report.data = {**rows, "bytes": _size(model.path), "settings": own_defaults(name)}
+        report.table(("", ""), [*rows.items(), ("size", _megabytes(model.path)), *own_defaults(name).items()])
 
 
 def _show_words(name: str, report: Report) -> None:
-    """Prints the words of a model's vocabulary in paragraphs of 80 columns, a kind each."""
+    """Prints the words of a model's vocabulary, a paragraph of 80 columns per kind."""
     from textwrap import fill
 
     from clipgen.errors import ModelError
@@ -88,7 +88,7 @@ def _show_words(name: str, report: Report) -> None:
 
     words = known_words(name, offline=True)
     if not words:
-        raise ModelError(f"Model '{name[:200]}' lists no words. storybook does: clipgen models show storybook --words")
+        raise ModelError(f"Model '{name[:200]}' has no list of words. Example: clipgen models show storybook --words")
     report.data = {"name": name, "words": words}
     for kind, names in words.items():
         entries = [name if not others else f"{name} ({', '.join(others)})" for name, others in names.items()]
@@ -102,45 +102,44 @@ def _show_words(name: str, report: Report) -> None:
 def check(
     name: Name,
     verify: Annotated[
-        bool, typer.Option("--verify", metavar="", help="Compare every file with the model's SHA256SUMS.")
+        bool, typer.Option("--verify", metavar="", help="Also compare every file with SHA256SUMS.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check a model's files as it is done before loading; exit 1 and the first fault if they are refused."""
+    """Check the files of a local model; exits with code 1 and the first error if they are invalid."""
     from clipgen.models import find_model
 
     with Report(json=json) as report:
-        found = find_model(name, offline=True)
+        model = find_model(name, offline=True)
         from clipgen.families import LAYOUTS
         from clipgen.models import preflight
         from clipgen.models import verify as verify_sums
 
-        checked = preflight(found, LAYOUTS)
-        count = verify_sums(found) if verify else 0
+        checked = preflight(model, LAYOUTS)
+        count = verify_sums(model) if verify else 0
         networks = ", ".join(checked.networks)
-        report.data = {"name": found.name, "family": checked.layout.family, "ok": True, "verified": count}
+        report.data = {"name": model.name, "family": checked.layout.family, "ok": True, "verified": count}
         report.result(
-            f"{found.name}: good ({checked.layout.family}: {networks})" + f", {count} files verified" * bool(count)
+            f"{model.name}: valid ({checked.layout.family}: {networks})" + f", {count} files verified" * bool(count)
         )
 
 
 @app.command("pull", cls=Command)
 def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
-    """Fetch a model from the hub, so that it works offline from then on."""
+    """Download a model from the hub; afterwards it works offline."""
     with Report(json=json) as report:
-        configure_hub_progress(report)
-        found = require_model(name, offline=offline)
-        report.data = {"name": found.name, "path": str(found.path), "bytes": _size(found.path)}
-        report.result(found.path)
+        model = require_model(name, report, offline=offline)
+        report.data = {"name": model.name, "path": str(model.path), "bytes": _size(model.path)}
+        report.result(model.path)
 
 
-def _told(model: ModelFolder, family: str | None) -> dict[str, Any]:
+def _to_json(model: ModelFolder, family: str | None) -> dict[str, Any]:
     path = model.path
     return {"name": model.name, "kind": model.kind, "family": family, "bytes": _size(path), "path": str(path)}
 
 
 def _family(model: ModelFolder) -> str | None:
-    """Returns the family that draws a model, by its model_index.json; None if none does."""
+    """Returns the family of a model according to its model_index.json, None if it is not supported."""
     from clipgen.errors import ModelError
     from clipgen.families import LAYOUTS
     from clipgen.models import read_json
@@ -153,7 +152,7 @@ def _family(model: ModelFolder) -> str | None:
 
 
 def _families() -> list[dict[str, Any]]:
-    """Returns of each family its name, the diffusers pipelines it draws, what they predict, and their guidance."""
+    """Returns each family: its diffusers pipeline classes, prediction types, and the effect of guidance_scale."""
     from clipgen.families import FAMILIES
 
     return [
@@ -168,7 +167,7 @@ def _families() -> list[dict[str, Any]]:
 
 
 def _size(folder: Path) -> int:
-    """Returns the bytes of a model's files."""
+    """Returns the total size of a model's files in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

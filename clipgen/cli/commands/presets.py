@@ -1,4 +1,4 @@
-"""`clipgen presets`: the looks there are, what one sets, and whether a file is a good preset."""
+"""`clipgen presets`: lists, shows and checks presets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from clipgen.settings.preset import Preset
 
 app = typer.Typer(cls=Group)
-Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset.", autocompletion=complete.presets)]
 
 
 @app.callback(invoke_without_command=True)
 def presets(context: typer.Context, json: Json = False) -> None:
-    """Named looks: list, show, check.
+    """Named styles and settings: list, show, check.
 
     clipgen presets list
     clipgen "a fox in snow" --preset NAME
@@ -32,7 +32,7 @@ def presets(context: typer.Context, json: Json = False) -> None:
 
 @app.command("list", cls=Command)
 def list_(json: Json = False) -> None:
-    """List the presets, your own and the bundled ones."""
+    """List your own and the bundled presets."""
     from clipgen.settings.preset import list_presets
 
     with Report(json=json) as report:
@@ -63,11 +63,11 @@ def show(name: Name, json: Json = False) -> None:
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A preset file, or a preset's name.")], json: Json = False
 ) -> None:
-    """Check a preset file; exit 2 and the first fault if it is not one."""
+    """Check a preset file; exits with code 2 and the first error if it is invalid."""
     from clipgen.settings.preset import load_preset, read_preset
 
     with Report(json=json) as report:
         path = Path(file)
         preset = read_preset(path) if path.suffix == ".toml" else load_preset(file)
         report.data = {"name": preset.name, "ok": True}
-        report.result(f"{preset.name}: good")
+        report.result(f"{preset.name}: valid")

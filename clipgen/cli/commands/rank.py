@@ -1,4 +1,4 @@
-"""`clipgen rank`: pictures sorted by how well they fit one text."""
+"""`clipgen rank`: sorts pictures by how well they match a text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipgen.cli.commands.score import facts, match
+from clipgen.cli.commands.score import match_cells, to_json
 from clipgen.cli.image_walk import (
     PICTURES,
     STORYBOOK,
-    Clip,
+    ClipChoice,
     Device,
     Images,
     ImageWalk,
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 def rank(
     images: Images,
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", metavar="TEXT", help="What they should show.", rich_help_panel=PICTURES)
+        str,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="What the pictures should show.", rich_help_panel=PICTURES),
     ],
     top: Annotated[
         int | None,
         typer.Option(
-            "--top", metavar="N", help="Only the N best.", rich_help_panel=PICTURES, parser=whole("top", 1),
-            show_default=False,
+            "--top", metavar="N", help="Print only the N best.", rich_help_panel=PICTURES, parser=whole("top", 1),
+            show_default="all",
         ),
     ] = None,
     model: Model = STORYBOOK,
@@ -47,20 +48,20 @@ def rank(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Sort pictures by a text, the best first.
+    """Sort pictures by how well they match a text, best first.
 
     clipgen rank outputs/ -p "a fox in snow" --top 5
     """
     with Report(json=json, verbose=verbose) as report, ImageWalk(report, ("match", "picture")) as walk:
         check_field("prompt", prompt)
-        found: list[tuple[Score, Path]] = []
+        scores: list[tuple[Score, Path]] = []
         try:
-            for path, features, scorer in walk.seen(images, Clip(model, device, offline)):
-                if not found:
+            for path, features, scorer in walk.features(images, ClipChoice(model, device, offline)):
+                if not scores:
                     warn_cut(report, scorer, [prompt])
-                found += [(scorer.score_features(features[None], [prompt])[0], path)]
+                scores += [(scorer.score_features(features[None], [prompt])[0], path)]
         finally:
-            best = sorted(found, key=lambda pair: pair[0].rank, reverse=True)[:top]
+            best = sorted(scores, key=lambda pair: pair[0].rank, reverse=True)[:top]
             for place, (score, path) in enumerate(best, 1):
-                walk.row(match(score)[0], path)
-                walk.tell(rank=place, path=str(path), clip=facts(score))
+                walk.row(match_cells(score)[0], path)
+                walk.event(rank=place, path=str(path), clip=to_json(score))

@@ -1,4 +1,4 @@
-"""`clipgen score`: how well pictures fit a text, or the prompt that each of them carries."""
+"""`clipgen score`: the CLIP score of pictures for a text, or for the prompt in each file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from clipgen.cli.image_walk import (
     PICTURES,
     STORYBOOK,
-    Clip,
+    ClipChoice,
     Device,
     Images,
     ImageWalk,
@@ -22,7 +22,7 @@ from clipgen.cli.image_walk import (
 )
 from clipgen.cli.output import Report
 from clipgen.errors import ImageFileError
-from clipgen.report.score_text import percent, word
+from clipgen.report.score_text import percent, rating
 from clipgen.settings.settings import check_field
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Texts = Annotated[
     list[str] | None,
     typer.Option(
-        "--prompt", "-p", metavar="TEXT", help="What they should show; each picture's own prompt.",
-        rich_help_panel=PICTURES, show_default=False,
+        "--prompt", "-p", metavar="TEXT", help="What the pictures should show; repeatable.", rich_help_panel=PICTURES,
+        show_default="the prompt in each file",
     ),
 ]  # fmt: skip
 
@@ -46,34 +46,34 @@ def score(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say how well pictures fit a text.
+    """Score how well pictures match a text.
 
-    The percentage tells how many of 1,000 other captions fit the picture worse.
+    The percentage says how many of 1,000 other captions match the picture worse.
 
-    clipgen score fox.png                             by the prompt inside
-    clipgen score outputs/ -p "a fox" -p "an owl"     a folder, by two texts
-    clipgen score fox.png -p "a fox" -m org/name      by a CLIP of the hub
+    clipgen score fox.png                             for the prompt in the file
+    clipgen score outputs/ -p "a fox" -p "an owl"     a folder, for two texts
+    clipgen score fox.png -p "a fox" -m org/name      with a CLIP model of the hub
     """
-    columns = ("match", "", "picture", "text") + ("similarity", "CLIP score", "CLIP") * verbose
+    columns = ("match", "", "picture", "text", *("similarity", "CLIP score", "CLIP") * verbose)
     with Report(json=json, verbose=verbose) as report, ImageWalk(report, columns) as walk:
         for text in prompt or ():
             check_field("prompt", text)
-        for path, features, scorer in walk.seen(images, Clip(model, device, offline)):
+        for path, features, scorer in walk.features(images, ClipChoice(model, device, offline)):
             try:
-                texts = prompt or [own_prompt(path)]
+                texts = prompt or [prompt_in_file(path)]
             except ImageFileError as error:
-                walk.fault(path, ImageFileError(f"{error} Name a text with -p."))
+                walk.add_error(path, ImageFileError(f"{error} Give a text with -p."))
                 continue
             if walk.count == 1 or not prompt:
                 warn_cut(report, scorer, texts)
             for text in texts:
-                found = scorer.score_features(features[None], [text])[0]
-                walk.row(*_cells(found, path, text, verbose))
-                walk.tell(path=str(path), text=text, clip=facts(found))
+                result = scorer.score_features(features[None], [text])[0]
+                walk.row(*_cells(result, path, text, verbose))
+                walk.event(path=str(path), text=text, clip=to_json(result))
 
 
-def own_prompt(path: Path) -> str:
-    """Returns the prompt that a picture carries, without its syntax; raises ImageFileError if there is none."""
+def prompt_in_file(path: Path) -> str:
+    """Returns the prompt in an image file without its syntax; raises ImageFileError if there is none."""
     from clipgen.image_file import read_settings
     from clipgen.text import plain_text
 
@@ -81,18 +81,18 @@ def own_prompt(path: Path) -> str:
     return plain_text(settings.prompt, settings.prompt_syntax)
 
 
-def _cells(found: Score, path: Path, text: str, verbose: bool) -> tuple[object, ...]:
-    detail = (f"{found.similarity:.3f}", f"{found.score:.2f}", found.model) if verbose else ()
-    return (*match(found), path, text, *detail)
+def _cells(result: Score, path: Path, text: str, verbose: bool) -> tuple[object, ...]:
+    detail = (f"{result.similarity:.3f}", f"{result.score:.2f}", result.model) if verbose else ()
+    return (*match_cells(result), path, text, *detail)
 
 
-def match(found: Score) -> tuple[str, str]:
-    """Returns `97 %` and `good`; the similarity and `uncalibrated` without a percentile."""
-    if found.percentile is None:
-        return f"{found.similarity:.3f}", "uncalibrated"
-    return percent(found.percentile), word(found.percentile)
+def match_cells(result: Score) -> tuple[str, str]:
+    """Returns `97%` and `good`, or the similarity and `uncalibrated` if the score has no percentile."""
+    if result.percentile is None:
+        return f"{result.similarity:.3f}", "uncalibrated"
+    return percent(result.percentile), rating(result.percentile)
 
 
-def facts(found: Score) -> dict[str, Any]:
-    """Returns a score of a picture that nobody steered as the JSON carries it."""
-    return {name: value for name, value in found.to_dict().items() if name not in ("curve", "self_graded")}
+def to_json(result: Score) -> dict[str, Any]:
+    """Returns the score of an image file for JSON, without the fields that only a generation has."""
+    return {name: value for name, value in result.to_dict().items() if name not in ("curve", "self_graded")}

@@ -1,4 +1,4 @@
-"""`clipgen train`: hands over to the recipe that made storybook, stage by stage or all of it."""
+"""`clipgen train`: runs the training recipe of storybook, all stages or one."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=Group)
 Minutes = Annotated[
-    float, typer.Option("--minutes", metavar="N", help="Time to train; a resumed run counts it in all.")
+    float, typer.Option("--minutes", metavar="N", help="The training time, including that of a resumed run.")
 ]
-Tier = Annotated[str, typer.Option("--tier", metavar="NAME", help="cpu, or gpu: bigger and longer; cpu.")]
-Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Renders, states, curves; runs/storybook.")]
-Warm = Annotated[bool, typer.Option("--warm-start", metavar="", help="Start from the weights in the box.")]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")]
+Tier = Annotated[str, typer.Option("--tier", metavar="NAME", help="cpu, or gpu for a larger model.")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="The folder for checkpoints and curves.")]
+Warm = Annotated[bool, typer.Option("--warm-start", metavar="", help="Start from the bundled weights.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="PATH", help="Your captioned pictures: a folder of images and .txt, or a CSV."),
+    typer.Option(
+        "--data", metavar="PATH", help="Your captioned pictures: a folder of images with .txt files, or a CSV."
+    ),
 ]
 OUT = "runs/storybook"
 OWN = "runs/own"
-HEADS = {"clipcap": "captioner", "coca": "coca"}  # a kind of captioner and the stage that trains it
+HEADS = {"clipcap": "captioner", "coca": "coca"}  # a kind of captioner -> the stage that trains it
 MLP = "mlp"
 MAPPERS = (MLP, "transformer")
 
 
 @app.callback()
 def train() -> None:
-    """Train storybook yourself, resumable.
+    """Train storybook; can be resumed.
 
-    clipgen train storybook --minutes 300               all stages, in shares of the time
-    clipgen train unet --minutes 120                    more of one stage
-    clipgen train clip --data my-photos/ --minutes 30   what is in the box, on your own pictures
+    clipgen train storybook --minutes 300               all stages share the time
+    clipgen train unet --minutes 120                    one stage
+    clipgen train clip --data my-photos/ --minutes 30   the bundled CLIP on your own pictures
     accelerate launch -m clipgen train ...              on every GPU at once
     """
 
@@ -51,9 +53,9 @@ def train() -> None:
 def storybook(
     minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
 ) -> None:
-    """Train every stage and put the model folder together."""
+    """Train all stages and assemble the model folder."""
     with _resumable(json) as report:
-        _tell(report, _recipe(report, out, tier, minutes, warm_start).run(minutes))
+        _print_result(report, _recipe(report, out, tier, minutes, warm_start).run(minutes))
 
 
 def _stage(
@@ -74,10 +76,10 @@ def _train(
 ) -> None:
     if data is None:
         _recipe(report, out, tier, minutes, warm_start, mapper).stage(name, minutes)
-        _tell(report, Path(out) / name / "model")
+        _print_result(report, Path(out) / name / "model")
     else:
         own = _own(report, Path(data), OWN if out == OUT else out, tier, minutes, mapper)
-        _tell(report, own.stage(name, minutes))
+        _print_result(report, own.stage(name, minutes))
 
 
 @app.command("clip", cls=Command)
@@ -95,7 +97,7 @@ def clip(
 
 @app.command("judge", cls=Command)
 def judge(minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False) -> None:
-    """Train the second CLIP, which judges and never guides."""
+    """Train the second CLIP, which judges and does not guide."""
     _stage("judge", minutes, tier, out, warm_start, json)
 
 
@@ -108,7 +110,7 @@ def vae(
     warm_start: Warm = False,
     json: Json = False,
 ) -> None:
-    """Train the autoencoder between pixels and latents."""
+    """Train the VAE."""
     _stage("vae", minutes, tier, out, warm_start, json, data)
 
 
@@ -116,7 +118,7 @@ def vae(
 def latent_head(
     minutes: Minutes, tier: Tier = "cpu", out: Out = OUT, warm_start: Warm = False, json: Json = False
 ) -> None:
-    """Train what guesses CLIP's view from latents; it needs a trained clip and vae."""
+    """Train the head that predicts CLIP features from latents; needs a trained clip and vae."""
     _stage("latent_head", minutes, tier, out, warm_start, json)
 
 
@@ -129,7 +131,7 @@ def unet(
     warm_start: Warm = False,
     json: Json = False,
 ) -> None:
-    """Train the denoiser; it needs a trained clip and vae."""
+    """Train the denoiser; needs a trained clip and vae."""
     _stage("unet", minutes, tier, out, warm_start, json, data)
 
 
@@ -140,54 +142,56 @@ def captioner(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", metavar="NAME", help="clipcap, from CLIP's vector; coca, from its patches, usual with --data."
+            "--kind",
+            metavar="NAME",
+            help="clipcap (from image features) or coca (from patches, the default with --data).",
         ),
     ] = None,
     mapper: Annotated[
         str | None,
-        typer.Option("--mapper", metavar="NAME", help="How clipcap reads the vector: mlp or transformer; mlp."),
+        typer.Option("--mapper", metavar="NAME", help="The mapper of clipcap: mlp or transformer.", show_default="mlp"),
     ] = None,
     tier: Tier = "cpu",
     out: Out = OUT,
     warm_start: Warm = False,
     json: Json = False,
 ) -> None:
-    """Train what writes captions from what CLIP sees of a picture; it needs a trained clip."""
+    """Train the captioner; needs a trained clip."""
     with _resumable(json) as report:
         _train(report, _head(kind, mapper, data), minutes, tier, out, warm_start, data, mapper or MLP)
 
 
 @app.command("assemble", cls=Command)
 def assemble(tier: Tier = "cpu", out: Out = OUT, json: Json = False) -> None:
-    """Put the trained stages together as a model folder."""
+    """Assemble the trained stages to a model folder."""
     with Report(json=json) as report:
-        _tell(report, _recipe(report, out, tier, 1, warm_start=False).assemble())
+        _print_result(report, _recipe(report, out, tier, 1, warm_start=False).assemble())
 
 
 @contextmanager
 def _resumable(json: bool) -> Iterator[Report]:
-    """Yields the command's report; Ctrl-C tells how to go on."""
+    """Yields the command's report; Ctrl-C says how to resume."""
     with Report(json=json) as report:
         try:
             yield report
         except KeyboardInterrupt:
-            raise Cancelled("Stopped; the same command goes on from the last saved state.") from None
+            raise Cancelled("Stopped. The same command resumes from the last checkpoint.") from None
 
 
 def _head(kind: str | None, mapper: str | None, data: str | None) -> str:
-    """Returns the stage that trains a kind of captioner: on own data that of the box goes on.
+    """Returns the stage that trains a kind of captioner; with --data the bundled coca is trained further.
 
-    Raises SettingsError for a kind or mapper that is none.
+    Raises SettingsError for an unknown kind or mapper.
     """
     kind = kind or ("coca" if data and not mapper else "clipcap")
     if kind not in HEADS:
-        raise SettingsError(f"Unknown kind '{kind[:60]}'. Works: {', '.join(HEADS)}.", field="kind")
+        raise SettingsError(f"Unknown kind '{kind[:60]}'. Kinds: {', '.join(HEADS)}.", field="kind")
     if mapper not in (None, *MAPPERS):
-        raise SettingsError(f"Unknown mapper '{mapper[:60]}'. Works: {', '.join(MAPPERS)}.", field="mapper")
+        raise SettingsError(f"Unknown mapper '{mapper[:60]}'. Mappers: {', '.join(MAPPERS)}.", field="mapper")
     if mapper and kind != "clipcap":
-        raise SettingsError(f"'{kind}' has no mapper: it reads CLIP's patches themselves.", field="mapper")
+        raise SettingsError(f"'{kind}' has no mapper.", field="mapper")
     if kind == "coca" and data is None:
-        raise SettingsError("storybook's coca learns together with its CLIP: clipgen train clip", field="kind")
+        raise SettingsError("storybook's coca is trained together with its CLIP: clipgen train clip", field="kind")
     return HEADS[kind]
 
 
@@ -210,6 +214,6 @@ def _recipe(report: Report, out: str, tier: str, minutes: float, warm_start: boo
     return Recipe(Path(out), tier, warm_start=shipped() if warm_start else None, mapper=mapper, say=report.say)
 
 
-def _tell(report: Report, folder: Path) -> None:
+def _print_result(report: Report, folder: Path) -> None:
     report.data = {"path": str(folder)}
     report.result(folder)

@@ -1,4 +1,4 @@
-"""`clipgen ui`: the browser page, on this machine or, with a password, for others."""
+"""`clipgen ui`: serves the browser interface on this machine or, with passwords, to others."""
 
 from __future__ import annotations
 
@@ -22,50 +22,73 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def ui(
     port: Annotated[
-        int | None,
-        typer.Option("--port", metavar="N", help="7860.", rich_help_panel=PAGE, parser=whole("port", 1, 65535)),
-    ] = None,
+        int,
+        typer.Option("--port", metavar="N", help="The port.", rich_help_panel=PAGE, parser=whole("port", 1, 65535)),
+    ] = 7860,
     open_: Annotated[
-        bool, typer.Option("--open/--no-open", metavar="", help="Open the browser.", rich_help_panel=PAGE)
+        bool, typer.Option("--open/--no-open", metavar="", help="Open the page in the browser.", rich_help_panel=PAGE)
     ] = True,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", metavar="NAME", help="storybook.", rich_help_panel=PAGE, autocompletion=complete.models
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="The model.",
+            rich_help_panel=PAGE,
+            autocompletion=complete.models,
+            show_default="storybook",
         ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="PATH", help="Folder or $template.", rich_help_panel=PAGE)
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A folder or a template such as $seed.",
+            rich_help_panel=PAGE,
+            show_default="outputs/",
+        ),
     ] = None,
     no_history: Annotated[
         bool,
-        typer.Option("--no-history", metavar="", help="Keep pictures out of the history.", rich_help_panel=PAGE),
+        typer.Option("--no-history", metavar="", help="Do not add pictures to the history.", rich_help_panel=PAGE),
     ] = False,
     listen: Annotated[
         str | None,
-        typer.Option("--listen", metavar="ADDRESS", help="0.0.0.0 for all machines.", rich_help_panel=NETWORK),
+        typer.Option(
+            "--listen",
+            metavar="ADDRESS",
+            help="The address; 0.0.0.0 for all machines.",
+            rich_help_panel=NETWORK,
+            show_default="127.0.0.1",
+        ),
     ] = None,
     auth_file: Annotated[
         Path | None,
-        typer.Option("--auth-file", metavar="FILE", help="A line NAME:PASSWORD each.", rich_help_panel=NETWORK),
+        typer.Option("--auth-file", metavar="FILE", help="Lines of NAME:PASSWORD.", rich_help_panel=NETWORK),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", metavar="", help="Listen without passwords.", rich_help_panel=NETWORK)
+        bool,
+        typer.Option("--insecure", metavar="", help="Serve other machines without passwords.", rich_help_panel=NETWORK),
     ] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="A name it answers to.", rich_help_panel=NETWORK),
+        typer.Option(
+            "--allow-host", metavar="NAME", help="A host name of this server; repeatable.", rich_help_panel=NETWORK
+        ),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)
+        str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", metavar="NAME", help="auto, float32, float16.", rich_help_panel=MACHINE)
+        str, typer.Option("--dtype", metavar="NAME", help="auto, float32 or float16.", rich_help_panel=MACHINE)
     ] = "auto",
 ) -> None:
-    """Open the page in your browser.
+    """Open clipgen in the browser.
 
-    prompts, live pictures, comparison, gallery, and the settings inside any picture
+    Has live previews, comparisons, a gallery, CLIP scores, and the settings inside any picture.
 
     clipgen ui
     clipgen ui --listen 0.0.0.0 --auth-file users.txt
@@ -76,7 +99,7 @@ def ui(
         if public and not users and not insecure:
             raise SettingsError("--listen needs --auth-file FILE, or --insecure to let everybody in", field="listen")
         name = absolute_model(model or read_user().settings.get("model", "storybook"))
-        require_model(name, offline=True)
+        require_model(name, report, offline=True)
         tables = read_user().tables
         config = {
             "device": device,
@@ -88,7 +111,7 @@ def ui(
         }
         bind = {
             "address": listen or "127.0.0.1",
-            "port": port or 7860,
+            "port": port,
             "allowed_hosts": tuple(allow_host or ()),
             "users": users,
         }
@@ -116,12 +139,12 @@ def _serve(model: str, config: dict[str, Any], bind: dict[str, Any], open_browse
 
 
 def read_users(path: Path) -> tuple[tuple[str, str], ...]:
-    """Returns the names and passwords of a file, a line NAME:PASSWORD each; raises SettingsError."""
+    """Returns the names and passwords in a file with lines of NAME:PASSWORD; raises SettingsError."""
     try:
         lines = [line for line in path.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"--auth-file '{path}' cannot be read: {error}", field="auth_file") from error
     pairs = [tuple(part.strip() for part in line.split(":", 1)) for line in lines]
     if not pairs or any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise SettingsError(f"--auth-file '{path}' must hold a line NAME:PASSWORD each", field="auth_file")
+        raise SettingsError(f"--auth-file '{path}' must have lines of NAME:PASSWORD", field="auth_file")
     return tuple((name, password) for name, password in pairs)

@@ -1,4 +1,4 @@
-"""`clipgen vary`: draws variations of a picture, by what CLIP sees in it."""
+"""`clipgen vary`: draws variations of pictures from their CLIP image features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def vary(
         list[str],
         typer.Argument(
             metavar="IMAGE...",
-            help="Pictures; IMAGE:0.5 is half the picture, half the prompt.",
+            help="Pictures; IMAGE:0.5 mixes the picture half and half with the prompt.",
             rich_help_panel=WHICH,
             show_default=False,
         ),
@@ -26,11 +26,11 @@ def vary(
     *,
     flags: Flags,
 ) -> None:
-    """Draw variations of pictures; each path goes to stdout.
+    """Draw variations of pictures; prints the path of each.
 
-    clipgen vary fox.png -n 4                      four of what CLIP sees in it
+    clipgen vary fox.png -n 4                      four variations
     clipgen vary fox.png:0.5 -p "an owl at night"  half the picture, half the prompt
-    clipgen vary fox.png -n 8 --keep 2             the two most alike
+    clipgen vary fox.png -n 8 --keep 2             the two most similar of eight
     """
     options = flags.options
     with Report(json=options.json, quiet=options.quiet, verbose=options.verbose) as report:

@@ -140,7 +140,7 @@ def test_history(run: Run) -> None:
         history.record(Path("x.png"), Settings(prompt, seed=7), clip={"percentile": 97.2, "curve": []})
     lines = run("history").lines
     assert [line.split("\t")[0] for line in lines] == ["2", "1"]
-    assert lines[0].split("\t")[2:5] == ["7", "97 %", "an owl"]
+    assert lines[0].split("\t")[2:5] == ["7", "97%", "an owl"]
     assert [line.split("\t")[0] for line in run("history", "list", "fox").lines] == ["1"]
     assert len(run("history", "list", "--limit", "1").lines) == 1
     rows = dict(line.split("\t") for line in run("history", "show", "1").lines)

@@ -14,7 +14,7 @@ from PIL import Image
 from clipgen import history
 from clipgen.compare import MAX_BEST_OF, extra_images
 from clipgen.image_file import read_settings
-from clipgen.report.comparison import UNCLEAR, Opinion, Row, against, averaged, verdicts
+from clipgen.report.comparison import UNCLEAR, ComparisonRow, ScoreSummary, against, averaged, verdicts
 from clipgen.settings.settings import GUIDANCE_FIELDS
 
 from ..conftest import Run
@@ -41,9 +41,9 @@ def level(path: str) -> np.ndarray:
         return np.asarray(image, dtype=np.float32)
 
 
-def row(arm: str, seconds: float, guide: float | None, judge: float | None = None) -> Row:
-    judged = None if judge is None else Opinion(0.2, judge)
-    return Row(arm, 2 if arm.startswith("best") else 1, seconds, Opinion(0.3, guide), judged)
+def row(arm: str, seconds: float, guide: float | None, judge: float | None = None) -> ComparisonRow:
+    judged = None if judge is None else ScoreSummary(0.2, judge)
+    return ComparisonRow(arm, 2 if arm.startswith("best") else 1, seconds, ScoreSummary(0.3, guide), judged)
 
 
 class TestVerdict:
