@@ -1,4 +1,4 @@
-"""What tests of the terminal get: a folder of their own to work in, and `run`, which is main() and what it printed."""
+"""Fixtures of the terminal tests: an empty working folder, and `run`, which calls main() and returns its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipgen.cli.app import main
 
 @dataclass(frozen=True)
 class Ran:
-    """One command line that was run: its exit code and both streams."""
+    """The exit code and the output of one command line."""
 
     code: int
     out: str
@@ -40,8 +40,8 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and none of the caller's own CLIPGEN_ variables but the home."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, without the CLIPGEN_ variables of the caller except CLIPGEN_HOME."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("CLIPGEN_") and name != "CLIPGEN_HOME"]:
         monkeypatch.delenv(name)
@@ -62,7 +62,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def light_model(tmp_path: Path) -> str:
-    """A model folder that can be found and asked for its defaults, and never loaded."""
+    """A model folder that has defaults and no weights."""
     folder = tmp_path / "light"
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")

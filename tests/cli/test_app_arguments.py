@@ -1,20 +1,23 @@
-"""The table of argument lists: what each one means, as a command and as Settings."""
+"""Argument lists: the command and the settings that each one means, and the words that are refused."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clipgen.cli.app import command
+from clipgen.cli.mistaken_words import OTHER_COMMANDS, refuse_mistaken_words
+from clipgen.world.concepts import PLACES, concepts
 
 from .conftest import Run
 
 ROOT = command()
 FOX = {"prompt": "a fox in snow"}
 
-# arguments -> what they set; the command is generate
+# arguments of generate -> settings
 DRAWN: list[tuple[list[str], dict[str, Any]]] = [
     (["a fox in snow"], FOX),
     (["a", "fox", "in", "snow"], FOX),
@@ -34,7 +37,13 @@ DRAWN: list[tuple[list[str], dict[str, Any]]] = [
     (["-p", "--steps"], {"prompt": "--steps"}),
     (["generate", "doctor"], {"prompt": "doctor"}),
     (["generate", "train", "in", "the", "snow"], {"prompt": "train in the snow"}),
-    (["docto"], {"prompt": "docto"}),
+    (["--", "docto"], {"prompt": "docto"}),
+    (["-p", "docto"], {"prompt": "docto"}),
+    (["generate", "help"], {"prompt": "help"}),
+    (["--", "help"], {"prompt": "help"}),
+    (["brain"], {"prompt": "brain"}),
+    (["rain"], {"prompt": "rain"}),
+    (["server", "room", "at", "night"], {"prompt": "server room at night"}),
     (["generate", "ui"], {"prompt": "ui"}),
     (["ein Fuchs im Schnee é 日本"], {"prompt": "ein Fuchs im Schnee é 日本"}),
     (["a\nfox"], {"prompt": "a\nfox"}),
@@ -88,7 +97,7 @@ SEVERAL: list[tuple[list[str], str, list[Any]]] = [
     (["a fox", "an owl", "-s", "1,2"], "seed", [1, 2, 1, 2]),
 ]
 
-# arguments -> the command that they are
+# arguments -> the command
 COMMANDS: list[tuple[list[str], str]] = [
     ([], "--help"),
     (["--help"], "--help"),
@@ -100,6 +109,9 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["history"], "history"),
     (["ui"], "ui"),
     (["doctor"], "doctor"),
+    (["help"], "help"),
+    (["help", "generate"], "help"),
+    (["version"], "version"),
     (["config", "get", "steps"], "config"),
     (["Doctor"], "generate"),
     ([""], "generate"),
@@ -109,7 +121,7 @@ COMMANDS: list[tuple[list[str], str]] = [
 
 
 def values(run: Run, words: list[str]) -> list[dict[str, Any]]:
-    """The values of every run that the words ask for, as --dry-run tells them."""
+    """Returns the settings of every run of a command line, from --dry-run."""
     flags = ["--dry-run", "--json"]
     ran = run(*(["generate", *flags, *words[1:]] if words[:1] == ["generate"] else [*flags, *words]))
     assert ran.code == 0, ran.err
@@ -124,8 +136,8 @@ def model(light_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("words, expected", DRAWN)
 def test_one_run(run: Run, words: list[str], expected: dict[str, Any]) -> None:
-    [drawn] = values(run, words)
-    assert {name: drawn[name] for name in expected} == expected
+    [settings] = values(run, words)
+    assert {name: settings[name] for name in expected} == expected
     assert ROOT.with_command(words)[0] == "generate"
 
 
@@ -154,11 +166,11 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
     [
         (["a fox", "--seed", "-1"], "seed must be random or 0 to 9223372036854775807, got '-1'"),
         (["a fox", "--seed", "1,,2"], "seed must be random or 0 to 9223372036854775807, got ''"),
-        (["a fox", "--seed", "8-5"], "seed ranges go upwards, got '8-5'"),
+        (["a fox", "--seed", "8-5"], "a seed range must ascend, got '8-5'"),
         (["a fox", "--seed", "0-99999"], "seed must be at most 1,000 seeds, got '0-99999'"),
         (["a fox", "--steps", "0"], "steps must be 1 to 150, got '0'"),
         (["a fox", "--steps", "nan"], "steps must be 1 to 150, got 'nan'"),
-        (["a fox", "--size", "100"], "size must be like 512x768, got '100'"),
+        (["a fox", "--size", "100"], "size must have the form 512x768, got '100'"),
         (["a fox", "--size", "100x100"], "width must be 64 to 2048 and a multiple of 8, got '100'"),
         (["a fox", "--size", "128x128", "-W", "64"], "--size and --width exclude each other"),
         (["a fox", "--cfg", "nan"], "guidance_scale must be 0 to 50, got 'nan'"),
@@ -170,7 +182,7 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
         (["x" * 3000], "prompt must be at most 2,000 characters, got 3,000"),
         (["a f\udcffx"], "prompt must be valid UTF-8 without control characters (character 4), got '\\udcff'"),
         ([""], "prompt must not be empty"),
-        (["--steps", "3"], 'A prompt is missing. Say what to draw: clipgen "a fox in snow"'),
+        (["--steps", "3"], 'The prompt is missing. Example: clipgen "a fox in snow"'),
         (["a fox", "--bogus"], "No such option: --bogus"),
         (["a fox", "--format", "gif"], "format must be png, jpeg, webp, got 'gif'"),
         (["a fox", "--show", "ascii"], "show must be auto, kitty, iterm2, sixel, blocks, off, got 'ascii'"),
@@ -181,7 +193,7 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
         (["a fox", "--min-score", "nan"], "min_score must be 0 to 100, got 'nan'"),
         (["history", "show", "x"], "id must be 1 or more, got 'x'"),
         (["history", "list", "--limit", "0"], "limit must be 1 or more, got '0'"),
-        (["again", "--bogus"], "Flags: clipgen again --help"),
+        (["again", "--bogus"], "Options: clipgen again --help"),
         (["a fox", "-q"], "--json and --quiet exclude each other"),
         (["doctor", "in", "snow"], "'doctor' takes no 'in snow'. To draw these words: clipgen generate doctor in snow"),
         (["models", "on", "a", "runway"], "To draw these words: clipgen generate models on a runway"),
@@ -201,9 +213,62 @@ def test_a_bad_line_is_one_error_line_and_an_envelope(run: Run, words: list[str]
     assert message in last["error"]["message"]
 
 
-def test_remarks_about_the_words(run: Run) -> None:
+def test_a_note_about_unquoted_words(run: Run) -> None:
     assert 'note: Read as one prompt: "a fox"' in run("--dry-run", "a", "fox").err
-    near = run("--dry-run", "docto").err
-    assert near == 'note: Drawing "docto". For the command: clipgen doctor\n'
     assert run("--dry-run", "a docto").err == ""
     assert run("--dry-run", "-q", "a", "fox").err == ""
+
+
+# arguments without `generate` -> the beginning of the error, and the words in its hint
+REFUSED = [
+    (
+        ["list"],
+        "'list' is not a command of clipgen. Did you mean: clipgen history?",
+        "this word: clipgen generate list",
+    ),
+    (["Serve"], "'Serve' is not a command of clipgen. Did you mean: clipgen ui?", "this word: clipgen generate Serve"),
+    (["docto"], "'docto' is not a command of clipgen. Did you mean: clipgen doctor?", "clipgen generate docto"),
+    (["Doctor"], "'Doctor' is not a command of clipgen. Did you mean: clipgen doctor?", "clipgen generate Doctor"),
+    (["upscale"], "'upscale' is not a command of clipgen. To draw this word:", "clipgen generate upscale"),
+    (["upscale", "x.webp"], "'upscale' is not a command of clipgen.", "these words: clipgen generate upscale x.webp"),
+    (
+        ["img2img", "x.webp", "a fox"],
+        "'img2img' is not a command of clipgen. Did you mean: clipgen vary IMAGE?",
+        "clipgen generate img2img x.webp 'a fox'",
+    ),
+    (["txt2img", "a fox"], "'txt2img' is not a command of clipgen.", "clipgen generate txt2img 'a fox'"),
+    (["generat", "a fox"], "'generat' is not a command of clipgen. Did you mean: clipgen generate?", "generat 'a fox'"),
+    (["x.webp"], "'x.webp' is a file. To draw variations of it: clipgen vary x.webp.", "clipgen generate x.webp"),
+    (["fox"], "'fox' is a file.", "clipgen generate fox"),
+    (["a", "fox", "like", "x.webp"], "'x.webp' is a file.", "clipgen generate a fox like x.webp"),
+]
+
+
+@pytest.mark.parametrize("words, message, hint", REFUSED, ids=lambda value: " ".join(value)[:40])
+def test_words_that_are_hardly_a_prompt_are_refused(run: Run, words: list[str], message: str, hint: str) -> None:
+    for name in ("x.webp", "fox"):
+        Path(name).touch()
+    ran = run("--dry-run", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"clipgen: {message}")
+    assert ran.err.endswith(f"{hint}\n")
+    assert ran.err.count("\n") == 1
+    assert run("generate", "--dry-run", *words).code == 0
+
+
+def test_a_word_of_a_prompt_may_be_the_name_of_a_file(run: Run) -> None:
+    Path("fox").touch()
+    assert run("--dry-run", "a", "fox").code == 0
+    assert run("--dry-run", "fox in snow").code == 0
+
+
+def test_no_word_of_the_models_vocabulary_is_refused() -> None:
+    assert not {*concepts(), *PLACES} & OTHER_COMMANDS.keys()
+    for word in (*concepts(), *PLACES):
+        refuse_mistaken_words([word], ROOT.commands.keys() - concepts().keys())
+
+
+def test_hints_name_commands_that_exist() -> None:
+    commands = {hint.split()[1] for hint in OTHER_COMMANDS.values() if hint and '"' not in hint}
+    assert commands <= ROOT.commands.keys()
+    assert not OTHER_COMMANDS.keys() & ROOT.commands.keys()

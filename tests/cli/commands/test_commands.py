@@ -1,10 +1,11 @@
-"""models, presets, history, doctor and completion from the terminal."""
+"""The commands models, presets, history, doctor and completion."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from clipgen import history
 from clipgen.cli import complete
 from clipgen.cli.commands import doctor
 from clipgen.cli.commands.completion import SHELLS
-from clipgen.home import history_path, presets_dir
+from clipgen.home import history_path, install_command, presets_dir
 from clipgen.sampling.schedulers import SCHEDULERS
 from clipgen.settings.settings import Settings
 
 from ..conftest import Run
 
-PRESET = 'schema = 1\ntitle = "Mine"\nabout = "As I like it."\n[settings]\nsteps = 9\n'
+ROOT = Path(__file__).resolve().parents[3]
+PRESET = 'schema = 1\ntitle = "Mine"\nabout = "My own."\n[settings]\nsteps = 9\n'
 
 
 def test_models_show_and_check(run: Run, tiny_v: Path) -> None:
@@ -32,7 +34,7 @@ def test_models_show_and_check(run: Run, tiny_v: Path) -> None:
     assert (rows["from"], rows["path"], rows["steps"], rows["scheduler"]) == ("folder", name, "4", "ddim")
     assert len(rows["hash"]) == 64
     checked = run("models", "check", name)
-    assert checked.out == f"{name}: good (stable_diffusion: unet, vae, text_encoder, clip)\n"
+    assert checked.out == f"{name}: valid (stable_diffusion: unet, vae, text_encoder, clip)\n"
     assert run("models", "check", name, "--json").data["ok"]
     assert run("models", "check", name, "--verify").code == 1
     assert run("models", "pull", name).out == f"{name}\n"
@@ -47,11 +49,11 @@ def test_models_show_words(run: Run, tiny_v: Path) -> None:
     assert run("models", "show", "storybook", "--words", "--json").data["words"] == clipgen.known_words()
     ran = run("models", "show", str(tiny_v), "--words")
     assert (ran.code, ran.out) == (1, "")
-    assert "lists no words" in ran.err
+    assert "has no list of words" in ran.err
     assert clipgen.known_words(str(tiny_v)) == {}
 
 
-def test_models_check_finds_the_fault(run: Run, tiny_v: Path) -> None:
+def test_models_check_prints_the_first_error(run: Run, tiny_v: Path) -> None:
     folder = Path(shutil.copytree(tiny_v, "model"))
     (folder / "unet" / "config.json").write_text("{")
     ran = run("models", "check", "./model")
@@ -60,7 +62,7 @@ def test_models_check_finds_the_fault(run: Run, tiny_v: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["show", "check", "pull"])
-def test_models_that_are_not_here(run: Run, verb: str) -> None:
+def test_unknown_models(run: Run, verb: str) -> None:
     assert run("models", verb, "org/name").code == 3
     assert run("models", verb, "./name").code == 3
     assert run("models", verb, "name").code == 2
@@ -74,8 +76,7 @@ def test_models_list(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("models").out == run("models", "list").out
 
 
-def test_models_list_says_what_is_not_supported(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In the hub's cache lies what anybody's program fetched."""
+def test_models_list_marks_unsupported_families(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kinds = {"good": "FluxPipeline", "other": "KolorsPipeline"}
     for name, kind in kinds.items():
         folder = tmp_path / f"models--org--{name}" / "snapshots" / ("0" * 40)
@@ -101,9 +102,9 @@ def test_models_families(run: Run) -> None:
     )
     assert rows.keys() == diffusion | {"flux"} | varying
     assert rows["flux"] == "FluxPipeline\tflow\tdistilled (dev), none (schnell)"
-    told = run("models", "families", "--json").data["families"]
-    assert told == run("models", "list", "--json").data["families"]
-    assert told[0] == {
+    rows_in_json = run("models", "families", "--json").data["families"]
+    assert rows_in_json == run("models", "list", "--json").data["families"]
+    assert rows_in_json[0] == {
         "family": "stable_diffusion",
         "classes": ["StableDiffusionPipeline"],
         "predictions": ["epsilon", "v_prediction", "sample"],
@@ -112,8 +113,7 @@ def test_models_families(run: Run) -> None:
 
 
 def test_presets(run: Run) -> None:
-    listed = run("presets").lines
-    assert any(line.startswith("fast\tbundled\t") for line in listed)
+    assert any(line.startswith("fast\tbundled\t") for line in run("presets").lines)
     rows = dict(line.split("\t") for line in run("presets", "show", "fast").lines)
     assert rows["steps"] == "8"
     assert run("presets", "show", "neon", "--json").data["style prompt"] == "{prompt}, neon"
@@ -122,9 +122,9 @@ def test_presets(run: Run) -> None:
 def test_own_presets(run: Run) -> None:
     presets_dir().mkdir(parents=True)
     (presets_dir() / "fast.toml").write_text(PRESET)
-    assert "fast\tyours, instead of the bundled one\tAs I like it." in run("presets", "list").lines
+    assert "fast\tyours, instead of the bundled one\tMy own." in run("presets", "list").lines
     Path("good.toml").write_text(PRESET)
-    assert run("presets", "check", "good.toml").out == "good: good\n"
+    assert run("presets", "check", "good.toml").out == "good: valid\n"
     assert run("presets", "check", "fast").code == 0
     Path("bad.toml").write_text(PRESET.replace("steps", "stps"))
     ran = run("presets", "check", "bad.toml")
@@ -150,7 +150,7 @@ def test_history(run: Run) -> None:
     assert run("history", "list", "--json").data["pictures"][0]["settings"]["prompt"] == "an owl"
     assert run("history", "forget").code == 2
     assert run("history", "forget", "1", "--all").code == 2
-    assert run("history", "forget", "1").err == "Forgot 1; the files stay.\n"
+    assert run("history", "forget", "1").err == "Removed 1 from the history; the files are kept.\n"
     assert run("history", "forget", "--all", "--json").data == {"forgotten": 1}
     assert Path("x.png").exists()
 
@@ -172,7 +172,7 @@ def test_doctor(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "vision, torch, fits",
+    "vision, torch, matches",
     [
         ("0.28.0", "2.13.0", True),
         ("0.28.0+cpu", "2.13.1+cpu", True),
@@ -181,8 +181,8 @@ def test_doctor(run: Run) -> None:
         ("0.28.0+cu126", "2.13.0+cpu", False),
     ],
 )
-def test_a_torchvision_that_does_not_fit(
-    vision: str, torch: str, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_torchvision_must_match_torch(
+    vision: str, torch: str, matches: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, version in (("torchvision", vision), ("torch", torch)):
         folder = tmp_path / "site" / f"{name}-{version}.dist-info"
@@ -190,11 +190,11 @@ def test_a_torchvision_that_does_not_fit(
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     [finding] = doctor.torchvision()
-    assert finding.ok is fits
-    assert fits or "pip uninstall torchvision" in (finding.fix or "")
+    assert finding.ok is matches
+    assert matches or "pip uninstall torchvision" in (finding.fix or "")
 
 
-def test_doctor_names_what_changes_defaults(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_lists_files_and_variables_that_change_defaults(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPGEN_STEPS", "3")
     monkeypatch.setenv("CLIPGEN_STPES", "3")
     Path("clipgen.toml").write_text("seed = 1")
@@ -207,7 +207,9 @@ def test_doctor_names_what_changes_defaults(run: Run, monkeypatch: pytest.Monkey
     assert "Did you mean seed?" in broken.text
 
 
-def test_a_report_hides_who_and_where(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_report_contains_neither_home_folder_nor_user_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     ran = run("doctor", "--report")
     assert str(tmp_path) not in ran.out
@@ -227,10 +229,11 @@ def test_completion_scripts(run: Run, shell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line, offered",
+    "line, choices",
     [
         ("clipgen ", {"generate", "again", "history", "doctor"}),
-        ("clipgen h", {"history"}),
+        ("clipgen h", {"history", "help"}),
+        ("clipgen generate --cut", {"--cutouts"}),
         ("clipgen --st", {"--steps"}),
         ("clipgen generate --gu", {"--guidance-scale", "--guidance-rescale"}),
         ("clipgen generate --scheduler eul", {"euler", "euler_ancestral", "euler_karras"}),
@@ -242,7 +245,7 @@ def test_completion_scripts(run: Run, shell: str) -> None:
         ("clipgen again ", {"1"}),
     ],
 )
-def test_completion(line: str, offered: set[str]) -> None:
+def test_completion(line: str, choices: set[str]) -> None:
     Path("x.png").write_bytes(b"")
     history.record(Path("x.png"), Settings("a fox"))
     words = line.split(" ")
@@ -254,12 +257,50 @@ def test_completion(line: str, offered: set[str]) -> None:
     )
     bash = {"_CLIPGEN_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **bash})
-    assert offered <= set(ran.stdout.split()), ran.stderr
+    assert choices <= set(ran.stdout.split()), ran.stderr
     assert ran.stderr == "[]\n"
 
 
-def test_what_can_be_completed() -> None:
+def test_completion_values() -> None:
     assert len(complete.schedulers()) == len(SCHEDULERS)
     assert dict(complete.presets())["fast"]
     assert complete.ids() == []
     assert all(isinstance(name, str) for name, _ in complete.models())
+
+
+CHECKOUT = {"url": "file:///src/my%20clipgen", "dir_info": {}}
+
+
+@pytest.mark.parametrize(
+    "origin, expected",
+    [
+        ({**CHECKOUT, "dir_info": {"editable": True}}, "pip install -e '/src/my clipgen[train]'"),
+        (CHECKOUT, "pip install '/src/my clipgen[train]'"),
+        (
+            {"url": "file:///tmp/clipgen-0.1.0-py3-none-any.whl"},
+            "pip install '/tmp/clipgen-0.1.0-py3-none-any.whl[train]'",
+        ),
+        (
+            {"url": "https://example.org/clipgen.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "pip install 'clipgen[train] @ git+https://example.org/clipgen.git@abc'",
+        ),
+        (None, "install clipgen[train] again from its checkout or wheel"),
+    ],
+)
+def test_install_commands_name_the_origin_of_this_copy(
+    origin: dict[str, object] | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site" / "clipgen-0.1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: clipgen\nVersion: 0.1.0\n")
+    if origin:
+        (folder / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert install_command("train") == expected
+    plain = "pip install --force-reinstall --no-deps /src/my"
+    assert origin is not CHECKOUT or install_command(reinstall=True).replace("'", "").startswith(plain)
+
+
+def test_no_message_advises_the_name_on_the_package_index() -> None:
+    sources = [*(ROOT / "clipgen").rglob("*.py"), *(ROOT / "ui").rglob("*.py"), *ROOT.glob("*.md")]
+    assert not [path for path in sources if re.search(r"pip3? install[^\n`]* clipgen\b", path.read_text("utf-8"))]
