@@ -1,4 +1,4 @@
-"""Processes of their own: what stdout holds, which exit codes occur, closed pipes, stdin left alone."""
+"""Tests in new processes: stdout, exit codes, closed pipes, encodings, silent libraries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def clipgen(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_stdout_that_closes_in_the_middle_is_quiet(
+def test_stdout_closed_after_the_first_path_is_no_error(
     tiny_epsilon: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The reader goes away after the first path, as `| head -1` does; reading stdin would be an error here."""
+    """The reader closes the pipe after the first path, as `| head -1` does. Reading stdin would be an error here."""
     read_end, write_end = os.pipe()
     first: list[bytes] = []
 
@@ -50,7 +50,7 @@ def test_a_stdout_that_closes_in_the_middle_is_quiet(
 
 
 @pytest.mark.parametrize("words", [["generate", "--help"], ["presets"], ["presets", "--json"]])
-def test_closed_before_the_first_byte(words: list[str]) -> None:
+def test_stdout_closed_before_the_first_byte_is_no_error(words: list[str]) -> None:
     with start(*words) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -59,22 +59,21 @@ def test_closed_before_the_first_byte(words: list[str]) -> None:
     assert process.returncode == 0
 
 
-def test_utf8_whatever_the_locale() -> None:
+def test_output_is_utf8_in_any_locale() -> None:
     environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ran = clipgen("generate", "--help", env=environ)
     assert ran.returncode == 0
     assert "╭" in ran.stdout
 
 
-def test_invalid_utf8_is_one_line() -> None:
+def test_invalid_utf8_is_one_error_line() -> None:
     ran = subprocess.run([sys.executable, "-m", "clipgen", b"a f\xffx"], capture_output=True)
     assert (ran.returncode, ran.stdout) == (2, b"")
     assert ran.stderr.startswith(b"clipgen: prompt must be valid UTF-8")
     assert ran.stderr.count(b"\n") == 1
 
 
-def test_an_error_inside_is_no_success(tmp_path: Path) -> None:
-    """A fault of our own: the traceback, exit 1, and with --json the envelope all the same."""
+def test_an_internal_error_has_a_traceback_and_an_envelope(tmp_path: Path) -> None:
     Path("sitecustomize.py").write_text("import clipgen.cli.commands.doctor as d\nd.CHECKS = (lambda: [1 / 0],)\n")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ran = clipgen("doctor", "--json", env=environ)
@@ -90,3 +89,17 @@ def test_offline_is_exit_3(setting: str) -> None:
     ran = clipgen("a fox", "-m", "org/name", *flags, env=environ)
     assert ran.returncode == 3
     assert ran.stderr == "clipgen: Model 'org/name' is not on this machine, and clipgen is offline.\n"
+
+
+def test_libraries_are_silent() -> None:
+    """Importing and loading prints nothing: no warnings, hints or progress bars of torch, transformers, diffusers."""
+    code = (
+        "import sys\nfrom clipgen.cli import main\nmain(['version'])\n"
+        "import diffusers, transformers, huggingface_hub, warnings\n"
+        "transformers.utils.logging.get_logger('transformers.x').warning('chatter')\n"
+        "diffusers.utils.logging.get_logger('diffusers.x').warning('chatter')\n"
+        "warnings.warn('chatter')\n"
+        "with huggingface_hub.utils.tqdm(total=3, desc='chatter') as bar:\n    bar.update(3)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (len(ran.stdout.splitlines()), ran.stderr) == (1, "")

@@ -1,4 +1,4 @@
-"""In a real (pseudo) terminal: the bar comes and goes, the picture and the path stay, sixel is asked for."""
+"""Output in a pseudo-terminal: progress bar, pictures, tables and the request for sixel support."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from clipgen import history
 from clipgen.cli.app import main
 from clipgen.cli.terminal_image import ask_terminal, lists_sixel
+from clipgen.settings.settings import Settings
 
 pty = pytest.importorskip("pty")
 
@@ -20,12 +22,12 @@ SIXEL = b"\x1b[?62;4;22c"
 
 
 class Terminal:
-    """A pseudo-terminal that records what it is shown and may answer a question about itself."""
+    """A pseudo-terminal that records the output and answers a device attributes request."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.master, self.slave = pty.openpty()
         self.answer = SIXEL
-        self.shown = b""
+        self.output = b""
         self._patch = patch
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -34,15 +36,15 @@ class Terminal:
         while True:
             try:
                 data = os.read(self.master, 65_536)
-            except OSError:  # the other end is closed
+            except OSError:  # the slave is closed
                 return
-            self.shown += data
+            self.output += data
             if b"\x1b[c" in data and self.answer:
                 os.write(self.master, self.answer)
 
     @contextmanager
-    def here(self) -> Iterator[None]:
-        """Makes it stdin, stdout and stderr of this process; inside the test, where pytest has set its own."""
+    def attached(self) -> Iterator[None]:
+        """Makes it stdin, stdout and stderr of this process inside the block."""
         with open(self.slave, "w") as out, open(self.slave, closefd=False) as keys:
             for name, stream in (("stdout", out), ("stderr", out), ("stdin", keys)):
                 self._patch.setattr(f"sys.{name}", stream)
@@ -53,12 +55,12 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return self.shown.decode()
+        return self.output.decode()
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal of 256 colours and 90 columns that speaks sixel."""
+    """A terminal with 256 colours, 90 columns and sixel support."""
     for name in ("TMUX", "KITTY_WINDOW_ID", "ITERM_SESSION_ID", "TERM_PROGRAM", "COLORTERM", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -66,19 +68,19 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal(pytest.MonkeyPatch())
 
 
-def test_the_terminal_is_asked(terminal: Terminal) -> None:
-    with terminal.here():
+def test_sixel_support_is_requested(terminal: Terminal) -> None:
+    with terminal.attached():
         assert lists_sixel(ask_terminal())
 
 
-def test_a_silent_terminal_is_no_sixel(terminal: Terminal) -> None:
+def test_a_terminal_that_does_not_reply_has_no_sixel(terminal: Terminal) -> None:
     terminal.answer = b""
-    with terminal.here():
+    with terminal.attached():
         assert ask_terminal() == ""
 
 
 def draw(terminal: Terminal, model: Path, *words: str) -> str:
-    with terminal.here():
+    with terminal.attached():
         assert main(["a", "fox", "-s", "7,8", "-m", str(model), "--steps", "3", "-o", "made/", *words]) == 0
     return terminal.text
 
@@ -86,20 +88,20 @@ def draw(terminal: Terminal, model: Path, *words: str) -> str:
 def test_bar_picture_and_path(terminal: Terminal, tiny_v: Path) -> None:
     shown = draw(terminal, tiny_v)
     assert "Loading" in shown
-    assert re.search(r"picture 1 of 2  \d/3  .*ETA 0:0\d  CLIP [▁-█]+ \d+→\d+ %", shown)
+    assert re.search(r"picture 1 of 2  \d/3  .*ETA 0:0\d  CLIP [▁-█]+ \d+→\d+%", shown)
     assert shown.count('\x1bP0;1;0q"1;1;') == 2
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")  # the cursor is back
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.replace("\r", ""))
     for seed in (7, 8):
-        assert re.search(rf"seed {seed}  [\d.]+ s  matches better than \d+ % of \d+ other captions, \w+\n", plain)
+        assert re.search(rf"seed {seed}  [\d.]+ s  matches better than \d+% of \d+ other captions, \w+\n", plain)
         assert f"made/a-fox-{seed}.png\n" in plain
     assert shown.rstrip().endswith("made/a-fox-8.png")
 
 
-def test_a_twin_says_so_and_both_have_their_curve(terminal: Terminal, tiny_v: Path) -> None:
+def test_the_bar_labels_the_twin_and_both_have_a_curve(terminal: Terminal, tiny_v: Path) -> None:
     shown = draw(terminal, tiny_v, "-c", "0.5", "--compare", "--no-show")
-    assert re.search(r"unguided  picture 1 of 4  \d/3  .*CLIP [▁-█]+ \d+→\d+ %", shown)
-    assert re.search(r"(?<!unguided  )picture [24] of 4  \d/3  .*CLIP [▁-█]+ \d+→\d+ %", shown)
+    assert re.search(r"unguided  picture 1 of 4  \d/3  .*CLIP [▁-█]+ \d+→\d+%", shown)
+    assert re.search(r"(?<!unguided  )picture [24] of 4  \d/3  .*CLIP [▁-█]+ \d+→\d+%", shown)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_twin_says_so_and_both_have_their_curve(terminal: Terminal, tiny_v: Pa
         (("--show", "blocks"), True, True),
     ],
 )
-def test_what_is_left_out(
+def test_quiet_options_leave_out_bar_and_picture(
     terminal: Terminal, tiny_epsilon: Path, words: tuple[str, ...], bar: bool, picture: bool
 ) -> None:
     shown = draw(terminal, tiny_epsilon, *words)
@@ -136,15 +138,77 @@ def test_no_colour(terminal: Terminal, tiny_epsilon: Path, monkeypatch: pytest.M
     assert not re.search(r"\x1b\[(3[0-7]|38;|9[0-7])", shown)
 
 
-def test_bytes_do_not_go_to_a_terminal(terminal: Terminal, tiny_epsilon: Path) -> None:
-    with terminal.here():
+def test_image_bytes_are_not_written_to_a_terminal(terminal: Terminal, tiny_epsilon: Path) -> None:
+    with terminal.attached():
         assert main(["a fox", "-m", str(tiny_epsilon), "-o", "-"]) == 2
-    assert "--output - writes bytes; send them to a file" in terminal.text
+    assert "--output - writes bytes; redirect them to a file" in terminal.text
 
 
 def test_tables_have_headings_in_a_terminal(terminal: Terminal) -> None:
-    with terminal.here():
+    with terminal.attached():
         assert main(["presets", "list"]) == 0
     shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text)
     assert re.search(r"name +from +about", shown)
     assert "\t" not in shown
+
+
+def screen_lines(output: str) -> list[str]:
+    """Returns the lines on the screen after the output: carriage return, erase line and cursor up are applied."""
+    lines, row, column = [""], 0, 0
+    for code, text in re.findall(r"(\x1b\[[0-9;?]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", output):
+        if text:
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
+            column += len(text)
+        elif code == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        elif code == "\r":
+            column = 0
+        elif code.endswith("K"):
+            lines[row] = "" if code == "\x1b[2K" else lines[row][:column]
+        elif code.endswith("A"):
+            row -= int(code[2:-1] or 1)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-n", "3", "--keep", "1"),
+        ("--budget", "1.5"),
+        ("-c", "0.5", "--compare"),
+        ("-n", "4"),
+        ("--require", "a fox", "-v"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_bar_never_shares_a_line(
+    terminal: Terminal, tiny_v: Path, words: tuple[str, ...], columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    with terminal.attached():
+        main(["a fox", "-s", "7", "-m", str(tiny_v), "--steps", "3", "--no-show", *words])
+    frames = terminal.text.split("\x1b[2K")
+    bars = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame) for frame in frames if "steps/s" in frame or "s/step" in frame]
+    assert bars
+    for line in screen_lines(terminal.text):
+        assert "ETA" not in line
+        assert "━" not in line
+    for bar in bars:
+        first = bar.splitlines()[0]
+        assert not re.search(r"seed|note|warning|outputs/", first.split("s/step")[-1].split("steps/s")[-1])
+        assert len(first) <= int(columns)
+
+
+def test_tables_do_not_break_paths(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    path = Path("outputs/2026-11-23/a-fox-in-a-very-deep-snow-with-a-long-name-4294967295.png")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    history.record(path, Settings("a fox in a very deep snow, " * 5, seed=4294967295))
+    with terminal.attached():
+        assert main(["history"]) == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text).splitlines()
+    assert f"    {path}" in lines
+    assert max(map(len, lines)) <= 80

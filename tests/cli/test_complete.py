@@ -1,4 +1,4 @@
-"""What the shell offers for the values of guidance's flags."""
+"""Shell completion of option values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clipgen.settings.settings import check_field
 
 
 @pytest.mark.parametrize(
-    "line, offered",
+    "line, values",
     [
         ("clipgen generate --guidance ", set(METHODS)),
         ("clipgen compare x --guide-decoder ", set(DECODERS)),
@@ -22,16 +22,16 @@ from clipgen.settings.settings import check_field
         ("clipgen comp", {"compare", "completion"}),
     ],
 )
-def test_values_of_flags(line: str, offered: set[str]) -> None:
+def test_values_of_options(line: str, values: set[str]) -> None:
     words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1), "_CLIPGEN_COMPLETE": "complete_bash"}
     code = "from clipgen.cli import main\nmain([])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words})
-    assert set(ran.stdout.split()) == offered
+    assert set(ran.stdout.split()) == values
 
 
-def test_what_is_offered_is_accepted() -> None:
+def test_completed_values_are_valid() -> None:
     for name, choices in (("guidance", METHODS), ("guide_decoder", DECODERS), ("guard", GUARDS)):
-        offered = [value for value, _ in complete.VALUES[name]()]
-        assert offered == list(choices)
-        assert [check_field(name, value) for value in offered] == offered
+        values = [value for value, _ in complete.VALUES[name]()]
+        assert values == list(choices)
+        assert [check_field(name, value) for value in values] == values
     assert [int(value) for value, _ in complete.VALUES["candidates"]()] == list(CANDIDATES)

@@ -33,9 +33,7 @@ PAGES = [[name] for name in command().commands] + [
 ]
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["generate", "--help"], ["--version"], ["version"], []]
-)
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["--version"], ["version"], []])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys\nfrom clipgen.cli import main\n"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finished pictures stay, the exit code says which signal, a second one kills."""
+"""Ctrl-C and SIGTERM: finished pictures are kept, the exit code names the signal, a second signal kills."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clipgen.errors import Cancelled
 from .conftest import Run
 
 
-def test_a_signal_in_the_loop_is_noted() -> None:
+def test_a_signal_in_the_loop_is_recorded() -> None:
     before = signal.getsignal(signal.SIGINT)  # a shell's background jobs start with it ignored
     with Interrupt() as interrupt:
         assert not interrupt.stopped
@@ -34,7 +34,7 @@ def test_a_signal_in_the_loop_is_noted() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_while_loading_breaks_off() -> None:
+def test_a_signal_while_loading_aborts() -> None:
     with pytest.raises(Cancelled) as caught, Interrupt() as interrupt, interrupt.abortable():
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.exit_code == 143
@@ -52,10 +52,10 @@ def signal_after(seconds: float, number: signal.Signals) -> Iterator[None]:
         timer.join()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finalizer it is noted, not raised
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # not raised in a finalizer
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
-    """A signal at random times: every path printed is a whole picture, and no other file is there."""
+def test_finished_pictures_are_kept(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
+    """After a signal at a random time each printed path is a whole picture, and there is no other file."""
     for delay in random.Random(0).choices([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], k=3):
         folder = f"made-{delay}-{number}"
         words = ("a fox", "-s", "1-60", "--steps", "4", "-m", str(tiny_epsilon), "-o", f"{folder}/")
@@ -63,7 +63,7 @@ def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Sig
             with signal_after(delay, number):
                 ran = run(*words)
         except KeyboardInterrupt:
-            continue  # before the command had taken over
+            continue  # before the command installed its handler
         assert ran.code == 128 + number
         assert {Path(line).name for line in ran.lines} == {path.name for path in Path(folder).glob("*")}
         for line in ran.lines:
@@ -72,7 +72,7 @@ def test_what_is_finished_stays(run: Run, tiny_epsilon: Path, number: signal.Sig
         assert "clipgen: Stopped" in ran.err.splitlines()[-1]
 
 
-def test_a_batch_that_was_killed_resumes_to_the_same_bytes(run: Run, tiny_epsilon: Path) -> None:
+def test_a_killed_batch_resumes_to_the_same_bytes(run: Run, tiny_epsilon: Path) -> None:
     Path("jobs.txt").write_text("".join(f'--prompt "fox {line}" --seed {line}\n' for line in range(10)))
     words = ["batch", "jobs.txt", "-m", str(tiny_epsilon), "--steps", "2"]
     command = [sys.executable, "-m", "clipgen", *words, "-o", "made/"]
@@ -90,8 +90,8 @@ def test_a_batch_that_was_killed_resumes_to_the_same_bytes(run: Run, tiny_epsilo
     assert len(whole) == 10
 
 
-def test_pictures_that_are_finished_together_are_all_kept(run: Run, tiny_epsilon: Path) -> None:
-    """The signal comes when the first picture of a batch of 32 is written: the others of it are finished too."""
+def test_all_pictures_of_a_finished_batch_are_kept(run: Run, tiny_epsilon: Path) -> None:
+    """The signal comes when the first picture of a batch of 32 is saved; the others are finished too."""
     words = ("a fox", "-s", "1", "-n", "40", "--steps", "2", "-m", str(tiny_epsilon), "-o", "made/")
 
     def watch() -> None:
@@ -113,11 +113,11 @@ def test_two_signals_kill() -> None:
         "import time\nfrom clipgen.cli.interrupt import Interrupt\n"
         "with Interrupt() as interrupt:\n    print('in', flush=True)\n"
         "    while not interrupt.stopped:\n        time.sleep(0.01)\n"
-        "    print('noted', flush=True)\n    time.sleep(60)"
+        "    print('recorded', flush=True)\n    time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for word in ("in\n", "noted\n"):
+        for word in ("in\n", "recorded\n"):
             assert process.stdout.readline() == word
             process.send_signal(signal.SIGINT)
     assert process.returncode == -signal.SIGINT

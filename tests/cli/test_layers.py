@@ -1,4 +1,4 @@
-"""Precedence: one test per pair of neighbouring layers, presets in any layer, replays, files that are wrong."""
+"""Precedence: one test per pair of neighbouring layers, presets in any layer, replays, invalid files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def user_preset(name: str, settings: str) -> None:
 
 
 def picture(**changes: Any) -> Path:
-    """A record on disk, as `--from` reads it."""
+    """Writes a record file for `--from`."""
     settings = Settings.from_dict({"prompt": "an owl", "seed": 5, "steps": 9, "width": 64, "height": 64, **changes})
     runtime = {"clipgen": "0.1.0", "torch": "", "diffusers": "", "device": "cpu", "dtype": "float32", "rng": "cpu"}
     model = {"name": settings.model, "hash": "0", "family": "stable_diffusion"}
@@ -38,7 +38,7 @@ def picture(**changes: Any) -> Path:
 
 
 def layer_of(run: Run, field: str, *flags: str) -> tuple[Any, str]:
-    """The value that wins for a field, and the name of its layer."""
+    """Returns the merged value of a field and the name of its layer."""
     ran = run("--dry-run", "--json", "a fox", *flags)
     assert ran.code == 0, ran.err
     cell = ran.data["runs"][0][field]
@@ -46,8 +46,8 @@ def layer_of(run: Run, field: str, *flags: str) -> tuple[Any, str]:
 
 
 @pytest.fixture(autouse=True)
-def everything(light_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every layer below the flags has an opinion on one field more than the layer above it."""
+def all_layers(light_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer below the options sets one field more than the layer above it."""
     user_preset("washed", "steps = 41\nguidance_scale = 4.1\neta = 0.41\ncfg_stop = 0.41\nwidth = 64\nheight = 64")
     monkeypatch.setenv("CLIPGEN_CFG_STOP", "0.43")
     monkeypatch.setenv("CLIPGEN_GUIDANCE_RESCALE", "0.43")
@@ -101,7 +101,7 @@ def test_every_field_has_a_layer(run: Run) -> None:
     assert all(line.split("\t")[2] for line in ran.lines)
 
 
-def test_a_preset_sits_just_below_the_layer_that_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_is_just_below_the_layer_that_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("clipgen.toml").write_text('preset = "washed"\nguidance_scale = 4.4\n')
     assert layer_of(run, "guidance_scale") == (4.4, "./clipgen.toml")
     assert layer_of(run, "cfg_stop") == (0.43, "CLIPGEN_CFG_STOP")
@@ -126,20 +126,20 @@ def test_a_replayed_preset_is_a_label(run: Run, light_model: str) -> None:
     assert (values["prompt"], values["preset"], values["steps"], values["seed"]) == ("an owl, washed", "washed", 9, 5)
 
 
-def test_another_prompt_forgets_the_template(run: Run, light_model: str) -> None:
+def test_another_prompt_removes_the_template(run: Run, light_model: str) -> None:
     name = str(picture(prompt="a red owl", prompt_template="a {red|blue} owl", model=light_model))
-    kept = run("generate", "--dry-run", "--json", "--from", name).data["runs"][0]
-    assert (kept["prompt"]["value"], kept["prompt_template"]["value"]) == ("a red owl", "a {red|blue} owl")
+    replayed = run("generate", "--dry-run", "--json", "--from", name).data["runs"][0]
+    assert (replayed["prompt"]["value"], replayed["prompt_template"]["value"]) == ("a red owl", "a {red|blue} owl")
     assert layer_of(run, "prompt_template", "--from", name)[0] is None
 
 
-def test_a_toml_can_be_read_from(run: Run) -> None:
+def test_from_a_toml_file(run: Run) -> None:
     Path("look.toml").write_text('steps = 33\npreset = "washed"\n')
     assert layer_of(run, "steps", "--from", "look.toml") == (33, "from look.toml")
     assert layer_of(run, "eta", "--from", "look.toml") == (0.41, "preset washed")
 
 
-def test_model_fields_left_open_are_the_models() -> None:
+def test_missing_model_fields_come_from_the_model() -> None:
     full = with_model(resolve([Layer("flags", {"prompt": "a", "steps": None})]), {"steps": 12}, "m")
     assert (full.values["steps"], full.origins["steps"]) == (12, "model m")
     assert (full.values["width"], full.origins["width"]) == (None, "default")
@@ -161,7 +161,7 @@ def test_unknown_variables_are_a_warning(run: Run, monkeypatch: pytest.MonkeyPat
         ("CLIPGEN_PRESET", "fsat", "Unknown preset 'fsat'."),
     ],
 )
-def test_bad_variables(run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str) -> None:
+def test_invalid_variables(run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str) -> None:
     monkeypatch.setenv(variable, value)
     ran = run("--dry-run", "a fox")
     assert ran.code == 2
@@ -182,7 +182,7 @@ def test_bad_variables(run: Run, monkeypatch: pytest.MonkeyPatch, variable: str,
         ("'" + "x" * 5000 + "' = 1", "a line is longer than 4,096 characters"),
     ],
 )
-def test_bad_project_files_name_file_and_key(text: str, message: str) -> None:
+def test_errors_of_project_files_name_file_and_key(text: str, message: str) -> None:
     Path("clipgen.toml").write_text(text)
     with pytest.raises(SettingsError, match=r"^'clipgen.toml': ") as caught:
         read_project(Path("clipgen.toml"))
@@ -202,7 +202,7 @@ def test_bad_project_files_name_file_and_key(text: str, message: str) -> None:
         ("[server]\nhost = 'x'", "Unknown key 'server'."),
     ],
 )
-def test_bad_user_files(text: str, message: str) -> None:
+def test_errors_of_user_files(text: str, message: str) -> None:
     config_path().write_text(text)
     with pytest.raises(SettingsError) as caught:
         read_user()
@@ -216,7 +216,7 @@ def test_the_user_file_has_tables() -> None:
     assert user.tables == {"output.quality": 80, "history.on": False}
 
 
-def test_presets_are_loaded_by_name_only() -> None:
+def test_unknown_presets_and_other_variables() -> None:
     with pytest.raises(PresetError):
         resolve([Layer("flags", {"preset": "no-such"})])
     environment, notes = layers.environment({"CLIPGEN_HOME": "x", "CLIPGEN_SEED": "random", "HOME": "y"})

@@ -1,4 +1,4 @@
-"""The bar's words: sparkline, clock, pace, CLIP, and how long everything still takes."""
+"""The parts of the progress bar, the estimate of the time left, and the score line."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_clock(seconds: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize("seconds, expected", [(1.84, "1.8 s/step"), (0.1, "10.0 steps/s"), (0.0, "0.0 s/step")])
-def test_pace(seconds: float, expected: str) -> None:
+def test_speed(seconds: float, expected: str) -> None:
     assert speed(seconds) == expected
 
 
-def test_clip_line() -> None:
+def test_clip_curve() -> None:
     assert clip_curve([0.1, 0.2], [61.2, 96.4]) == "CLIP ▁█ 61→96%"
     assert clip_curve([0.214, 0.281], []) == "CLIP ▁█ 0.21→0.28"
     assert clip_curve([], []) == ""
@@ -73,16 +73,16 @@ def test_percent(value: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize("value, expected", [(0, "weak"), (79.9, "weak"), (80, "fair"), (95, "good"), (99, "strong")])
-def test_words(value: float, expected: str) -> None:
+def test_rating(value: float, expected: str) -> None:
     assert rating(value) == expected
 
 
-def test_score_line_never_leads_with_a_cosine() -> None:
+def test_score_line_starts_with_the_percentile() -> None:
     score = Score("storybook/clip", 0.284, 0.71, 97.3, 1000)
     assert score_line(score, verbose=False) == "matches better than 97% of 1,000 other captions, good"
     detail = " (similarity 0.284, CLIP score 0.71, storybook/clip)"
     assert score_line(score, verbose=True) == score_line(score, verbose=False) + detail
-    steered = Score("c", 0.284, 0.71, 99.62, 993, self_graded=True)
-    assert score_line(steered, verbose=False) == "matches better than 99.6% of 993 other captions, strong, self-graded"
+    guided = Score("c", 0.284, 0.71, 99.62, 993, self_graded=True)
+    assert score_line(guided, verbose=False) == "matches better than 99.6% of 993 other captions, strong, self-graded"
     assert score_line(Score("c", 0.284, 0.71, None, 400), verbose=False) == "CLIP similarity 0.284, uncalibrated"
     assert score_line(None, verbose=True) == ""

@@ -1,4 +1,4 @@
-"""What CLIP tells of drawn pictures beyond their scores: --require, and the diversity of a run."""
+"""--require, and the diversity of the pictures of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .conftest import Run
 
 @pytest.fixture
 def model(tiny_v: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model with a CLIP."""
+    """A model with a CLIP."""
     monkeypatch.setenv("CLIPGEN_MODEL", str(tiny_v))
     return str(tiny_v)
 
@@ -21,11 +21,11 @@ def model(tiny_v: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 FOX = ["a red fox in snow", "-s", "3", "--steps", "2", "--no-history"]
 
 
-def test_what_is_required_is_asked_and_missing_it_is_exit_6(run: Run, model: str) -> None:
+def test_each_required_part_is_checked_and_a_missing_one_is_exit_6(run: Run, model: str) -> None:
     ran = run(*FOX, "--require", "all", "--require", "a blue owl", "--json")
     [image] = [event for event in ran.events if event["type"] == "image"]
-    asked = [(check["phrase"], check["kind"], check["subject"]) for check in image["checks"]]
-    assert asked == [
+    checks = [(check["phrase"], check["kind"], check["subject"]) for check in image["checks"]]
+    assert checks == [
         ("a red fox", "thing", "red fox"),
         ("a red fox", "colour", "red"),
         ("snow", "thing", "snow"),
@@ -33,14 +33,14 @@ def test_what_is_required_is_asked_and_missing_it_is_exit_6(run: Run, model: str
         ("a blue owl", "colour", "blue"),
     ]
     missed = [check["subject"] for check in image["checks"] if not check["holds"]]
-    assert missed, "a picture of noise is a red thing and a blue thing at once"
+    assert missed, "noise cannot be both a red fox and a blue owl"
     assert (ran.code, ran.events[-1]["error"]["field"]) == (6, "require")
-    message = f"1 of 1 pictures do not show what is required: {', '.join(missed)}."
+    message = f"1 of 1 pictures do not show what --require asks for: {', '.join(missed)}."
     assert ran.events[-1]["error"]["message"] == message
     assert Path(image["path"]).is_file()
 
 
-def test_the_same_answers_come_in_python(run: Run, model: str) -> None:
+def test_python_gives_the_same_checks(run: Run, model: str) -> None:
     [result] = Pipeline.from_pretrained(model).run(Settings(prompt="a red fox in snow", seed=3, steps=2))
     assert [(check.subject, check.kind) for check in result.checks] == [
         ("red fox", "thing"),
@@ -48,22 +48,22 @@ def test_the_same_answers_come_in_python(run: Run, model: str) -> None:
         ("snow", "thing"),
     ]
     ran = run(*FOX, "--require", "all")
-    shown = next(line for line in ran.err.splitlines() if "%" in line and ("✓" in line or "✗" in line))
-    assert shown == "  ".join(
+    printed = next(line for line in ran.err.splitlines() if "%" in line and ("✓" in line or "✗" in line))
+    assert printed == "  ".join(
         f"{check.subject} {'✓' if check.holds else '✗'} {100 * check.probability:.0f}%" for check in result.checks
     )
 
 
-def test_without_a_clip_nothing_is_asked_and_it_says_so(run: Run, tiny_epsilon: Path) -> None:
+def test_without_a_clip_nothing_is_checked_and_a_warning_is_printed(run: Run, tiny_epsilon: Path) -> None:
     ran = run("a fox", "-s", "3", "--steps", "2", "-m", str(tiny_epsilon), "--require", "a fox", "--no-history")
     assert (ran.code, "✓" in ran.err, "✗" in ran.err) == (0, False, False)
-    assert "warning: Without a CLIP nothing can be held against --require." in ran.err
+    assert "warning: --require needs a model with a CLIP; nothing was checked." in ran.err
 
 
-def test_four_pictures_are_compared_and_three_are_not(run: Run, model: str) -> None:
-    told = [event for event in run(*FOX, "-n", "4", "--json").events if event["type"] == "diversity"]
-    assert len(told) == 1
-    assert told[0]["pictures"] == 4
-    assert 1 <= told[0]["vendi"] <= 4
+def test_diversity_is_printed_from_four_pictures_up(run: Run, model: str) -> None:
+    events = [event for event in run(*FOX, "-n", "4", "--json").events if event["type"] == "diversity"]
+    assert len(events) == 1
+    assert events[0]["pictures"] == 4
+    assert 1 <= events[0]["vendi"] <= 4
     assert "as diverse as" in run(*FOX, "-n", "4").err
     assert "as diverse as" not in run(*FOX, "-n", "3").err

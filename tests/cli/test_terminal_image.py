@@ -1,10 +1,11 @@
-"""Terminal pictures: bytes equal to fixtures, a table of environments, and nothing sent where nobody looks."""
+"""Terminal images: bytes equal to fixtures, and the protocol for a table of environments."""
 
 from __future__ import annotations
 
 import base64
 import io
 import os
+import re
 
 import pytest
 from PIL import Image
@@ -36,22 +37,22 @@ ENVIRONMENTS = [
 ]
 
 
-def no_question() -> str:
+def must_not_ask() -> str:
     raise AssertionError("the terminal was asked")
 
 
 @pytest.mark.parametrize("environ, reply, expected", ENVIRONMENTS)
 def test_auto(environ: dict[str, str], reply: str, expected: str) -> None:
     assert choose("auto", environ, terminal=True, ask_da1=lambda: reply) == expected
-    assert choose("auto", environ, terminal=False, ask_da1=no_question) == "off"
+    assert choose("auto", environ, terminal=False, ask_da1=must_not_ask) == "off"
 
 
-def test_a_named_mode_is_taken_but_only_in_a_terminal() -> None:
+def test_a_named_mode_is_used_in_a_terminal_only() -> None:
     for mode in ("kitty", "iterm2", "sixel", "blocks"):
-        assert choose(mode, {"TERM": "tmux-256color", "TMUX": "x"}, terminal=True, ask_da1=no_question) == mode
-        assert choose(mode, {"TERM": "xterm-kitty"}, terminal=False, ask_da1=no_question) == "off"
-        assert choose(mode, {"TERM": "dumb"}, terminal=True, ask_da1=no_question) == "off"
-    assert choose("off", {"TERM": "xterm-kitty"}, terminal=True, ask_da1=no_question) == "off"
+        assert choose(mode, {"TERM": "tmux-256color", "TMUX": "x"}, terminal=True, ask_da1=must_not_ask) == mode
+        assert choose(mode, {"TERM": "xterm-kitty"}, terminal=False, ask_da1=must_not_ask) == "off"
+        assert choose(mode, {"TERM": "dumb"}, terminal=True, ask_da1=must_not_ask) == "off"
+    assert choose("off", {"TERM": "xterm-kitty"}, terminal=True, ask_da1=must_not_ask) == "off"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_half_blocks() -> None:
 
 
 @pytest.mark.parametrize("size, rows", [((64, 64), 15), ((128, 64), 8), ((64, 128), 30), ((2048, 64), 1)])
-def test_half_blocks_keep_the_shape(size: tuple[int, int], rows: int) -> None:
+def test_half_blocks_keep_the_aspect_ratio(size: tuple[int, int], rows: int) -> None:
     lines = render(Image.new("RGB", size), "blocks", 30).splitlines()
     assert len(lines) == rows
     assert all(line.count("▀") == 30 for line in lines)
@@ -137,7 +138,7 @@ def test_sixel() -> None:
     assert render(image, "sixel", 1) == '\x1bP0;1;0q"1;1;10;10#0;2;100;0;0#0!10~-#0!10N\x1b\\\n'
 
 
-def test_sixel_overprints_the_colours_of_a_band() -> None:
+def test_sixel_draws_each_colour_of_a_band() -> None:
     image = Image.new("RGB", (2, 1), RED)
     image.paste(BLUE, (1, 0, 2, 1))
     text = render(image.resize((2, 1)), "sixel", 2)
@@ -146,3 +147,32 @@ def test_sixel_overprints_the_colours_of_a_band() -> None:
     assert "2;100;0;0" in text
     assert "2;0;0;100" in text
     assert text.count("-") == 1  # two bands: six rows and four
+
+
+def decode_sixel(text: str) -> Image.Image:
+    """Decodes the output of `sixel`: palette, colours, runs and bands of six rows."""
+    width, height = map(int, re.search(r'"1;1;(\d+);(\d+)', text).groups())  # type: ignore[union-attr]
+    colours = {
+        int(i): tuple(round(int(c) * 2.55) for c in rgb) for i, *rgb in re.findall(r"#(\d+);2;(\d+);(\d+);(\d+)", text)
+    }
+    image = Image.new("RGB", (width, height))
+    body = re.sub(r"#\d+;2;\d+;\d+;\d+", "", text.partition(f";{height}")[2]).removesuffix("\x1b\\\n")
+    for top, band in enumerate(body.split("-")):
+        for colour, runs in re.findall(r"#(\d+)([^#$]*)", band):
+            column = 0
+            for count, character in re.findall(r"(?:!(\d+))?([?-~])", runs):
+                for x in range(column, column + int(count or 1)):
+                    for row in range(6):
+                        if (ord(character) - 63) >> row & 1:
+                            image.putpixel((x, 6 * top + row), colours[int(colour)])
+                column += int(count or 1)
+    return image
+
+
+def test_sixel_shows_the_image() -> None:
+    image = Image.radial_gradient("L").convert("RGB").resize((8, 8))
+    shown = decode_sixel(render(image, "sixel", 4))
+    expected = image.resize((40, 40)).quantize(256).convert("RGB")
+    assert (
+        max(abs(a - b) for a, b in zip(shown.tobytes(), expected.tobytes(), strict=True)) <= 3
+    )  # of 255; sixel has 100

@@ -1,4 +1,4 @@
-"""Drawing an earlier picture again: by age, number and file, with changes, and the command that does it."""
+"""`clipgen again`: by position, id and file, with changed settings, and the printed command."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def pixels(path: str) -> bytes:
 
 
 @pytest.fixture
-def drawn(run: Run, tiny_epsilon: Path) -> list[str]:
+def pictures(run: Run, tiny_epsilon: Path) -> list[str]:
     """Three pictures, the last one of an owl."""
     common = ["--steps", "2", "-m", str(tiny_epsilon)]
     return [*run("a fox", "-s", "7,8", *common).lines, *run("an owl", "-s", "9", *common).lines]
 
 
-def test_the_last_one(run: Run, drawn: list[str]) -> None:
+def test_the_last_picture(run: Run, pictures: list[str]) -> None:
     ran = run("again")
-    assert pixels(ran.lines[0]) == pixels(drawn[2])
+    assert pixels(ran.lines[0]) == pixels(pictures[2])
     assert history.last().parent == 3  # type: ignore[union-attr]
 
 
-def test_back_and_number_and_file(run: Run, drawn: list[str]) -> None:
-    for words in (["again", "--back", "2"], ["again", "1"], ["again", drawn[0]]):
+def test_back_and_id_and_file(run: Run, pictures: list[str]) -> None:
+    for words in (["again", "--back", "2"], ["again", "1"], ["again", pictures[0]]):
         [path] = run(*words).lines
-        assert pixels(path) == pixels(drawn[0]), words
+        assert pixels(path) == pixels(pictures[0]), words
         entry = history.last()
         assert entry is not None
         assert entry.parent == 1
         history.forget([entry.id])
 
 
-def test_changes(run: Run, drawn: list[str], tiny_epsilon: Path) -> None:
+def test_changes(run: Run, pictures: list[str], tiny_epsilon: Path) -> None:
     ran = run("again", "--change", "steps=3", "--change", "negative-prompt=a = b", "--seed", "1")
     settings = read_settings(ran.lines[0]).settings
     assert (settings.steps, settings.negative_prompt, settings.seed, settings.prompt) == (3, "a = b", 1, "an owl")
@@ -54,7 +54,7 @@ def test_changes(run: Run, drawn: list[str], tiny_epsilon: Path) -> None:
     assert line == command_line(settings.replace(model=str(tiny_epsilon)))
 
 
-def test_a_flag_beats_a_change(run: Run, drawn: list[str]) -> None:
+def test_an_option_overrides_a_change(run: Run, pictures: list[str]) -> None:
     ran = run("again", "--change", "steps=3", "--steps", "4", "--dry-run", "--json")
     assert ran.data["runs"][0]["steps"] == {"value": 4, "from": "--steps"}
     ran = run("again", "--change", "steps=3", "--dry-run", "--json")
@@ -62,13 +62,13 @@ def test_a_flag_beats_a_change(run: Run, drawn: list[str]) -> None:
     assert ran.data["runs"][0]["seed"] == {"value": 9, "from": "picture 3"}
 
 
-def test_the_printed_command_draws_the_same(run: Run, drawn: list[str]) -> None:
+def test_the_printed_command_draws_the_same(run: Run, pictures: list[str]) -> None:
     line = run("again").err.splitlines()[0]
     [path] = run(*shlex.split(line)[1:]).lines
-    assert pixels(path) == pixels(drawn[2])
+    assert pixels(path) == pixels(pictures[2])
 
 
-def test_a_preset_restyles_only_when_it_is_asked_for(run: Run, drawn: list[str]) -> None:
+def test_a_preset_applies_only_if_it_is_given(run: Run, pictures: list[str]) -> None:
     [styled] = run("again", "--preset", "neon").lines
     assert read_settings(styled).settings.prompt == "an owl, neon"
     [again] = run("again").lines
@@ -86,10 +86,10 @@ def test_a_preset_restyles_only_when_it_is_asked_for(run: Run, drawn: list[str])
         (["--back", "-1"], 2, "back must be 0 or more, got '-1'"),
         (["99"], 1, "The history has no picture '99'"),
         (["nothing.png"], 1, "Cannot read 'nothing.png'"),
-        ([], 1, "The history has no such picture yet. Name a file: clipgen again FILE"),
+        ([], 1, "The history has no such picture. Name a file: clipgen again FILE"),
     ],
 )
-def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
+def test_invalid_arguments(run: Run, words: list[str], code: int, message: str) -> None:
     ran = run("again", *words)
     assert (ran.code, ran.out) == (code, "")
     assert message in ran.err
@@ -112,17 +112,17 @@ def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
         ),
     ],
 )
-def test_a_command_line_says_all(
+def test_a_command_line_is_complete(
     run: Run, settings: Settings, light_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings.replace(model=light_model)
-    [drawn] = values(run, shlex.split(command_line(settings))[1:])
+    [replayed] = values(run, shlex.split(command_line(settings))[1:])
     light = {"steps": 25, "width": 128, "height": 128, "scheduler": "ddim", "guidance_scale": 4.0, "eta": 0.0}
-    assert drawn == settings.with_defaults(light).to_dict()
+    assert replayed == settings.with_defaults(light).to_dict()
 
 
-def test_a_picture_never_fetches_its_model(run: Run) -> None:
-    """A record names a hub model: it is used if it is here, fetched only when a person says so."""
+def test_the_model_of_a_picture_is_never_downloaded(run: Run) -> None:
+    """A hub model in a record is used if it is in the cache, and downloaded only on request."""
     record = {"schema": "clipgen/1", "settings": {"prompt": "a fox", "model": "org/name"}, "seed": 1, "clip": None}
     Path("fox.json").write_text(json.dumps(record))
     for words in (["again", "fox.json"], ["generate", "--from", "fox.json"]):
@@ -133,12 +133,12 @@ def test_a_picture_never_fetches_its_model(run: Run) -> None:
     assert "The picture names it" not in run("again", "fox.json", "--model", "org/name").err
 
 
-def test_flags_are_checked_before_files_are_opened(run: Run) -> None:
+def test_options_are_checked_before_files_are_opened(run: Run) -> None:
     for words in (["--steps", "0"], ["--preset", "fsat"], ["--seed", "-1"]):
         assert run("again", "nothing.png", *words).code == 2
         assert run("a fox", "--from", "nothing.png", *words).code == 2
 
 
-def test_labels_are_not_said_again() -> None:
+def test_command_lines_leave_out_labels() -> None:
     settings = Settings("a fox, neon", preset="neon", prompt_template="a {fox|owl}, neon")
     assert command_line(settings) == "clipgen 'a fox, neon'"

@@ -1,4 +1,4 @@
-"""`clipgen batch`: every line once, whatever happens on the way."""
+"""`clipgen batch`: draws every line once, also after an interruption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def job_file(*lines: str, name: str = "jobs.txt") -> str:
     return name
 
 
-def drawn(folder: str = "outputs") -> dict[str, bytes]:
+def files_in(folder: str = "outputs") -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(Path(folder).rglob("*.png"))}
 
 
@@ -52,7 +52,7 @@ def test_jsonl_and_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_all_lines_are_checked_before_the_first_image(run: Run) -> None:
+def test_all_lines_are_checked_before_the_first_picture(run: Run) -> None:
     ran = run("batch", job_file("a fox", "--prompt owl --steps 0"))
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "clipgen: Line 2: steps must be 1 to 150, got '0'\n"
@@ -68,38 +68,40 @@ def test_all_lines_are_checked_before_the_first_image(run: Run) -> None:
         (["jobs.txt", "-p", "x"], 2, "No such option: -p"),
     ],
 )
-def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
+def test_invalid_arguments(run: Run, words: list[str], code: int, message: str) -> None:
     job_file("a fox")
     ran = run("batch", *words)
     assert (ran.code, ran.out) == (code, "")
     assert message in ran.err
 
 
-def test_resume_makes_exactly_the_missing_files(run: Run) -> None:
+def test_resume_draws_exactly_the_missing_files(run: Run) -> None:
     jobs = job_file("a fox", '--prompt "an owl" --images 3', "a cat")
     whole = run("batch", jobs).lines
-    before = drawn()
+    before = files_in()
     for gone in (whole[1], whole[3]):
         Path(gone).unlink()
     ran = run("batch", jobs, "--resume")
     assert sorted(ran.lines) == sorted([whole[1], whole[3]])
-    assert drawn() == before
-    assert ran.err.startswith("3 of 5 pictures are there already.\n")
+    assert files_in() == before
+    assert ran.err.startswith("3 of 5 pictures are already there.\n")
     assert run("batch", jobs, "--resume").out == ""
 
 
-def test_resume_after_a_torn_journal(run: Run) -> None:
+def test_resume_after_an_incomplete_journal(run: Run) -> None:
     jobs = job_file("a fox", "an owl", "a cat")
     run("batch", jobs)
-    before = drawn()
+    before = files_in()
     journal = Path("outputs", JOURNAL)
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[:2]) + lines[2][:-9])  # owl is torn, cat never noted: both carry their ids
+    journal.write_bytes(
+        b"".join(lines[:2]) + lines[2][:-9]
+    )  # the entry of owl is incomplete, that of cat missing; both files have their job ids
     assert run("batch", jobs, "--resume").out == ""
-    assert drawn() == before
+    assert files_in() == before
 
 
-def test_another_list_is_refused_with_its_first_difference(run: Run) -> None:
+def test_resume_refuses_another_list_and_names_the_difference(run: Run) -> None:
     run("batch", job_file("a fox", "an owl"))
     ran = run("batch", job_file("a fox", "a cat"), "--resume")
     assert ran.code == 2
@@ -109,20 +111,20 @@ def test_another_list_is_refused_with_its_first_difference(run: Run) -> None:
     assert "guidance_scale was 'None' and is '3.0'" in ran.err
 
 
-def test_resume_without_a_beginning_is_a_beginning(run: Run) -> None:
+def test_resume_without_a_journal_starts_a_batch(run: Run) -> None:
     ran = run("batch", job_file("a fox"), "--resume", "-o", "here/")
     assert len(ran.lines) == 1
     assert "note: No interrupted batch in here" in ran.err
     assert Path("here", JOURNAL).exists()
 
 
-def test_the_journal_lies_before_the_first_dollar(run: Run) -> None:
+def test_the_journal_is_in_the_folder_before_the_first_dollar(run: Run) -> None:
     run("batch", job_file("a fox"), "-o", "pics/$slug/$n.png")
     assert Path("pics", JOURNAL).exists()
     assert Path("pics/a-fox/0001.png").exists()
 
 
-def test_pictures_carry_their_job(run: Run) -> None:
+def test_pictures_have_their_job_id(run: Run) -> None:
     [path] = run("batch", job_file("a fox")).lines
     record = read_settings(path).record
     line = json.loads(Path("outputs", JOURNAL).read_text().splitlines()[1])
@@ -130,7 +132,7 @@ def test_pictures_carry_their_job(run: Run) -> None:
     assert record["job"] == line["job"]
 
 
-def test_keep_chooses_in_each_line(run: Run, tiny_v: Path) -> None:
+def test_keep_selects_per_line(run: Run, tiny_v: Path) -> None:
     jobs = job_file("--prompt fox --images 3 --seed 1", "--prompt owl --images 3 --seed 1")
     ran = run("batch", jobs, "-m", str(tiny_v), "--keep", "1")
     assert [read_settings(path).settings.prompt for path in ran.lines] == ["fox", "owl"]
@@ -148,7 +150,7 @@ def test_events_and_dry_run(run: Run) -> None:
 
 
 def test_two_processes_share_the_lines(tiny_epsilon: Path) -> None:
-    """As `accelerate launch` starts them: every line once, two journals, one list of seeds."""
+    """As with `accelerate launch`: every line once, two journals, one list of seeds."""
     jobs = job_file("a fox", '--prompt "an owl" --images 2', "a cat", "a dog")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

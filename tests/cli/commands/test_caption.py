@@ -1,4 +1,4 @@
-"""caption: by a model folder that has a captioner, the same in the terminal and in Python."""
+"""`clipgen caption` and the Python function with ClipCap, CoCa and BLIP models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..conftest import Run
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    """storybook with an untrained ClipCap for its CoCa, in half precision as the box would have it."""
+    """storybook with an untrained ClipCap instead of its CoCa, in half precision."""
     folder = shutil.copytree(BUNDLED["storybook"], tmp_path / "model", ignore=shutil.ignore_patterns("coca"))
     torch.manual_seed(0)
     width = json.loads((folder / "clip" / "config.json").read_text())["projection_dim"]
@@ -43,7 +43,7 @@ def test_a_folder_with_a_captioner_writes_captions(model: str, run: Run, tmp_pat
     assert run("caption", str(images[0]), "-m", model, "--json").data["pictures"][0]["caption"] == captions[0]
 
 
-def test_the_kind_of_captioner_can_be_chosen(model: str, run: Run, tmp_path: Path) -> None:
+def test_kind(model: str, run: Run, tmp_path: Path) -> None:
     torch.manual_seed(1)
     write_part(build_coca(CLIPTokenizer.from_pretrained(Path(model) / "tokenizer"), 224), "coca", Path(model))
     Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
@@ -53,16 +53,16 @@ def test_the_kind_of_captioner_can_be_chosen(model: str, run: Run, tmp_path: Pat
     assert (ran.code, ran.err) == (2, "clipgen: Unknown kind 'gpt'. Works: clipcap, coca.\n")
 
 
-def test_a_caption_against_the_prompt_inside(model: str, run: Run, tmp_path: Path) -> None:
+def test_diff_with_the_prompt_in_the_file(model: str, run: Run, tmp_path: Path) -> None:
     info = PngInfo()
     info.add_text("parameters", "two foxes in the snow\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1")
     Image.new("RGB", (60, 40), "red").save(tmp_path / "fox.png", pnginfo=info)
     Image.new("RGB", (60, 40), "red").save(tmp_path / "plain.png")
     ran = run("caption", "fox.png", "-m", model, "--diff")
     assert (ran.code, len(ran.lines[0].split("\t"))) == (0, 4)
-    [told] = run("caption", "fox.png", "-m", model, "--diff", "--json").data["pictures"]
-    assert told["prompt"] == "two foxes in the snow"
-    assert told["missing"]
+    [picture] = run("caption", "fox.png", "-m", model, "--diff", "--json").data["pictures"]
+    assert picture["prompt"] == "two foxes in the snow"
+    assert picture["missing"]
     ran = run("caption", "plain.png", "-m", model, "--diff")
     assert (ran.code, ran.out) == (1, "")
     assert "No settings of a known app in 'plain.png'" in ran.err
@@ -77,7 +77,7 @@ def test_a_blip_writes_captions(run: Run, tmp_path: Path) -> None:
 
 
 def save_blip(folder: Path) -> None:
-    """Writes a tiny random BLIP with a vocabulary of its own, as transformers does."""
+    """Saves a tiny random BLIP with a small vocabulary."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{k}" for k in range(30))]
     tokenizer = BertTokenizer(vocab={name: k for k, name in enumerate(names)}, model_max_length=512)
     sizes = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -90,16 +90,16 @@ def save_blip(folder: Path) -> None:
     BlipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
 
 
-def test_blip_sees_what_its_own_processor_sees(tmp_path: Path) -> None:
+def test_blip_preprocessing_equals_that_of_transformers(tmp_path: Path) -> None:
     save_blip(tmp_path / "blip")
     image = Image.effect_noise((60, 40), 80).convert("RGB")
-    wanted = BlipImageProcessorPil.from_pretrained(tmp_path / "blip")(image, return_tensors="pt").pixel_values[0]
+    pixel_values = BlipImageProcessorPil.from_pretrained(tmp_path / "blip")(image, return_tensors="pt").pixel_values[0]
     writer = load_captioner(str(tmp_path / "blip"), torch.device("cpu"))
     assert isinstance(writer, BlipCaptioner)
-    assert torch.allclose(writer._prepare(image), wanted, atol=1e-5)
+    assert torch.allclose(writer._prepare(image), pixel_values, atol=1e-5)
 
 
-def test_a_model_without_a_captioner_says_how_to_get_one(run: Run, tmp_path: Path) -> None:
+def test_a_model_without_captioner_is_an_error(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "red").save(tmp_path / "fox.png")
     shutil.copytree(BUNDLED["storybook"] / "clip", tmp_path / "alone")
     ran = run("caption", "fox.png", "-m", "./alone")
@@ -107,6 +107,6 @@ def test_a_model_without_a_captioner_says_how_to_get_one(run: Run, tmp_path: Pat
     assert ran.err == "clipgen: Model './alone' brings no captioner. To train one: clipgen train captioner.\n"
 
 
-def test_the_model_in_the_box_says_what_it_drew(run: Run, tmp_path: Path) -> None:
+def test_storybook_captions_its_own_picture(run: Run, tmp_path: Path) -> None:
     run("a fox in snow", "--seed", "1", "-o", "fox.png")
     assert run("caption", "fox.png").out.endswith("in snow\n")

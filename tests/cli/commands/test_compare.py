@@ -1,4 +1,4 @@
-"""compare: three arms of one picture, who judges them, and how two files differ; --compare beside a drawing."""
+"""`clipgen compare`: variants, judges, and two files; and --compare of generate."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ FOX = ["a fox", "-s", "3", "--steps", "3"]
 
 @pytest.fixture
 def model(tiny_v: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model with a CLIP."""
+    """A model with a CLIP."""
     monkeypatch.setenv("CLIPGEN_MODEL", str(tiny_v))
     return str(tiny_v)
 
 
 @pytest.fixture(scope="session")
 def siglip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A CLIP that guides nothing."""
+    """A CLIP that does not guide."""
     return str(tiny_siglip.save(tmp_path_factory.mktemp("judges") / "siglip", "siglip"))
 
 
@@ -47,20 +47,20 @@ def row(arm: str, seconds: float, guide: float | None, judge: float | None = Non
 
 
 class TestVerdict:
-    def test_a_judge_counts_and_the_guide_does_not(self) -> None:
+    def test_the_judge_decides(self) -> None:
         judged = against(row("guided", 3, 99, judge=60), row("unguided", 2, 10, judge=50))
         assert str(judged) == "guided against unguided: +10.0 points, for 1.0 s more"
 
-    def test_without_a_judge_it_says_so(self) -> None:
+    def test_without_a_judge_it_is_marked_self_graded(self) -> None:
         alone = against(row("guided", 1, 99), row("unguided", 2, 10))
         assert str(alone) == "guided against unguided: +89.0 points, self-graded, for 1.0 s less"
 
     @pytest.mark.parametrize("points, clear", [(0.99, False), (-0.99, False), (1.0, True), (-1.0, True)])
-    def test_less_than_a_point_is_no_difference(self, points: float, clear: bool) -> None:
+    def test_less_than_one_point_is_no_clear_difference(self, points: float, clear: bool) -> None:
         found = against(row("guided", 1, 0, judge=50 + points), row("unguided", 1, 0, judge=50))
         assert (UNCLEAR not in str(found), found.clear) == (clear, clear)
 
-    def test_without_calibration_nothing_is_claimed(self) -> None:
+    def test_without_calibration_no_gain_is_claimed(self) -> None:
         found = against(row("guided", 1, None), row("unguided", 1, None))
         assert ("similarity +0.000, uncalibrated" in str(found), found.clear) == (True, False)
 
@@ -78,7 +78,7 @@ class TestVerdict:
     @pytest.mark.parametrize(
         "plain, guided, count", [(1, 1.5, 1), (1, 0.5, 1), (1, 3.9, 2), (1, 4, 3), (1, 1e6, MAX_BEST_OF - 1)]
     )
-    def test_what_fits_into_the_extra_seconds(self, plain: float, guided: float, count: int) -> None:
+    def test_pictures_that_fit_into_the_extra_seconds(self, plain: float, guided: float, count: int) -> None:
         assert extra_images(plain, guided) == count
 
 
@@ -98,7 +98,7 @@ class TestCompare:
         assert (level(plain) != level(guided)).any()
         assert history.last() is None
 
-    def test_the_dial_steers_the_same_noise_more_and_less(self, run: Run) -> None:
+    def test_the_dial_guides_the_same_noise_more_and_less(self, run: Run) -> None:
         ran = run("compare", *FOX, "-c", "0.4", "--dial", "-o", "made/", "--no-history")
         table = [line.split("\t") for line in ran.lines]
         assert [cells[0] for cells in table] == ["unguided", "quarter", "half", "guided", "double"]
@@ -109,7 +109,7 @@ class TestCompare:
         strongest = run("compare", *FOX, "-c", "0.6", "--dial", "-o", "made/", "--no-history")
         assert [line.split("\t")[0] for line in strongest.lines] == ["unguided", "quarter", "half", "guided"]
 
-    def test_a_dial_needs_something_to_turn(self, run: Run) -> None:
+    def test_a_dial_needs_a_guidance_scale(self, run: Run) -> None:
         for flags, given in ((("--guidance", "pick"), "pick"), (("--budget", "1.5"), "budget 1.5")):
             ran = run("compare", *FOX, *flags, "--dial")
             assert (ran.code, ran.out) == (2, "")
@@ -117,9 +117,9 @@ class TestCompare:
 
     def test_without_a_judge_it_is_self_graded(self, run: Run) -> None:
         ran = run("compare", *FOX)
-        told = [line for line in ran.err.splitlines() if " against " in line]
-        assert len(told) == 3
-        assert all("self-graded, for " in line for line in told)
+        verdict_lines = [line for line in ran.err.splitlines() if " against " in line]
+        assert len(verdict_lines) == 3
+        assert all("self-graded, for " in line for line in verdict_lines)
         assert "--judge NAME" in ran.err
         assert [line.split("\t")[3] for line in ran.lines] == ["none"] * 3
 
@@ -133,11 +133,11 @@ class TestCompare:
         assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [False] * 3
         assert arms[2]["guide"]["similarity"] >= arms[0]["guide"]["similarity"]
 
-    def test_the_models_own_clip_judges_where_another_guides(self, run: Run, siglip: str) -> None:
+    def test_the_models_own_clip_judges_if_another_guides(self, run: Run, siglip: str) -> None:
         ran = run("compare", *FOX, "--clip-model", siglip, "--json")
         assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [False] * 3
 
-    def test_the_models_own_clip_under_another_name_is_no_judge(self, run: Run, model: str) -> None:
+    def test_the_guiding_clip_under_another_name_is_no_judge(self, run: Run, model: str) -> None:
         ran = run("compare", *FOX, "--clip-model", f"{model}/clip", "--json")
         assert [verdict["self_graded"] for verdict in ran.data["verdicts"]] == [True] * 3
 
@@ -166,9 +166,9 @@ class TestCompare:
         ran = run("compare", "a fox", "-s", "3", "--steps", "8", "--budget", "4x", "--json")
         assert ran.code == 0
         guided = read_settings(ran.data["mean"][1]["path"]).settings
-        assert (guided.budget, "pick" in guided.guidance) == (None, False)  # the winner's own settings
+        assert (guided.budget, "pick" in guided.guidance) == (None, False)  # the settings that the budget chose
 
-    def test_a_choice_can_be_compared_too(self, run: Run) -> None:
+    def test_pick_can_be_compared(self, run: Run) -> None:
         ran = run(
             "compare", "a fox", "-s", "3", "--steps", "8", "--guidance", "clip+pick", "--candidates", "2", "--json"
         )
@@ -184,11 +184,11 @@ class TestCompare:
         ran = run("compare", "a fox", "-s", "3,4", "--steps", "2")
         assert [line.split("\t")[0] for line in ran.lines[6:8]] == ["mean of 2: unguided", "mean of 2: guided"]
 
-    def test_a_dry_run_says_where_guidance_comes_from(self, run: Run) -> None:
+    def test_a_dry_run_names_the_source_of_guidance(self, run: Run) -> None:
         ran = run("compare", *FOX, "--dry-run", "--json")
         assert ran.data["runs"][0]["guidance"] == {"value": "clip", "from": "compare"}
 
-    def test_refusals_before_anything_is_loaded(self, run: Run, model: str) -> None:
+    def test_invalid_options_before_anything_is_loaded(self, run: Run, model: str) -> None:
         for words, message in (
             (["--guidance", "off"], "compare needs guidance"),
             (["--judge", model], "guides these pictures: name another CLIP"),
@@ -225,7 +225,7 @@ class TestFiles:
         assert ran.data["opinions"].keys() == {"left", "right"}
         assert run("compare", "red.png", "black.png", "--json").data["opinions"] == {}
 
-    def test_one_picture_is_not_two(self, run: Run) -> None:
+    def test_compare_needs_two_files(self, run: Run) -> None:
         Image.new("RGB", (8, 8)).save("a.png")
         for words in (["a.png"], ["a.png", "b.png"], ["a.png"] * 3):
             ran = run("compare", *words)
@@ -240,7 +240,7 @@ class TestTwin:
         [alone] = run(*FOX).lines
         assert (level(alone) == level(twin)).all()
 
-    def test_again_draws_the_guided_one_and_a_twin_if_asked(self, run: Run) -> None:
+    def test_again_draws_the_guided_picture_and_optionally_a_twin(self, run: Run) -> None:
         first = run(*FOX, "-c", "0.5", "--compare").lines
         again = run("again", "--compare").lines
         assert [(level(a) == level(b)).all() for a, b in zip(first, again, strict=True)] == [True, True]
@@ -255,11 +255,11 @@ class TestTwin:
         assert [image["twin"] for image in images] == [True, True, False, False]
         assert [image["seed"] for image in images[:2]] == [image["seed"] for image in images[2:]]
 
-    def test_a_twin_is_not_held_against_a_score(self, run: Run) -> None:
+    def test_min_score_ignores_twins(self, run: Run) -> None:
         ran = run(*FOX, "-c", "0.5", "--compare", "--min-score", "100")
-        assert "1 of 1 pictures score under" in ran.err
+        assert "1 of 1 pictures score below" in ran.err
 
-    def test_refusals(self, run: Run) -> None:
+    def test_invalid_options(self, run: Run) -> None:
         assert "--compare needs guidance by CLIP" in run(*FOX, "--compare").err
         assert "--compare and --keep exclude each other" in run(*FOX, "-c", "1", "--compare", "--keep", "1").err
         assert "takes one picture" in run(*FOX, "-c", "1", "--compare", "-o", "-").err
@@ -271,7 +271,7 @@ class TestTwin:
 
 
 class TestEarly:
-    """What can be known is refused before the model loads: this one could not be."""
+    """Errors that are found before the model loads; this model has no weights."""
 
     @pytest.mark.parametrize(
         "words, code, message",
@@ -287,18 +287,18 @@ class TestEarly:
             (["--clip-model", "org/name"], 3, "Model 'org/name' is not on this machine"),
         ],
     )
-    def test_refusals(self, run: Run, light_model: str, words: list[str], code: int, message: str) -> None:
+    def test_invalid_options(self, run: Run, light_model: str, words: list[str], code: int, message: str) -> None:
         ran = run("a fox", "-m", light_model, "-c", "0.5", *words)
         assert (ran.code, ran.out) == (code, "")
         assert message in ran.err
         assert len(ran.err.splitlines()) == 1
 
-    def test_two_keys_of_a_model_without_clip_are_two(self, run: Run, light_model: str, siglip: str) -> None:
+    def test_two_key_needs_two_clips(self, run: Run, light_model: str, siglip: str) -> None:
         ran = run("a fox", "-m", light_model, "-c", "0.5", "--guard", "two-key", "--clip-model", siglip)
         assert (ran.code, "needs two CLIPs" in ran.err) == (2, True)
 
 
-def test_a_dry_run_shows_lists_and_switches_as_they_are_typed(run: Run, light_model: str) -> None:
+def test_a_dry_run_prints_lists_and_switches(run: Run, light_model: str) -> None:
     words = ["--guide", "snow", "--guide", "dog:-0.5", "--no-through-unet", "-c", "0.3"]
     rows = {
         line.split("\t")[0]: line.split("\t")[1:] for line in run("a fox", "-m", light_model, *words, "--dry-run").lines
@@ -311,7 +311,7 @@ def test_a_dry_run_shows_lists_and_switches_as_they_are_typed(run: Run, light_mo
 
 @pytest.mark.usefixtures("model")
 class TestBudget:
-    def test_what_it_buys_is_told_once_and_before_the_picture(self, run: Run) -> None:
+    def test_the_chosen_guidance_is_printed_once_before_the_picture(self, run: Run) -> None:
         ran = run("a fox", "-s", "3", "--steps", "10", "--budget", "64x", "-n", "2")
         notes = [line for line in ran.err.splitlines() if "Budget" in line]
         assert len(notes) == 1
@@ -343,7 +343,7 @@ class TestBudget:
         twin, _ = ran.lines
         assert read_settings(twin).settings.guidance == "off"
 
-    def test_particles_want_noise_before_the_model_loads(self, run: Run) -> None:
+    def test_particles_need_a_stochastic_scheduler(self, run: Run) -> None:
         ran = run("a fox", "--guidance", "steer")
         assert (ran.code, "'ddim' draws none. Works: ddpm, " in ran.err) == (2, True)
         ran = run("a fox", "--guidance", "optimise", "--steps", "5")

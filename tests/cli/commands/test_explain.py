@@ -1,4 +1,4 @@
-"""explain: a replay for what clipgen drew, patches for the rest, labelled so."""
+"""`clipgen explain`: a replay for files of clipgen, patch similarity for other pictures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..conftest import Run
 
 @pytest.fixture
 def fox(run: Run, tiny_v: Path, tmp_path: Path) -> Path:
-    """A picture of the tiny model in a folder of its own."""
+    """A picture of the tiny model, in a folder."""
     ran = run("a red fox", "-s", "3", "--steps", "3", "-m", str(tiny_v), "-o", "made/fox.png", "--no-history")
     assert ran.lines == ["made/fox.png"]
     return tmp_path / "made" / "fox.png"
 
 
-def test_a_replay_beside_the_picture(run: Run, fox: Path, tiny_v: Path) -> None:
+def test_a_replay_is_saved_next_to_the_picture(run: Run, fox: Path, tiny_v: Path) -> None:
     ran = run("explain", "made/fox.png", "-m", str(tiny_v))
     assert (ran.code, ran.lines) == (0, ["made/fox-words.png"])
     with Image.open("made/fox-words.png") as sheet:
@@ -28,19 +28,19 @@ def test_a_replay_beside_the_picture(run: Run, fox: Path, tiny_v: Path) -> None:
     assert run("explain", "made/fox.png", "-m", str(tiny_v)).lines == ["made/fox-words-1.png"]
 
 
-def test_json_holds_words_maps_and_drops(run: Run, fox: Path, tiny_v: Path) -> None:
+def test_json_has_words_maps_and_drops(run: Run, fox: Path, tiny_v: Path) -> None:
     data = run("explain", "made/fox.png", "-m", str(tiny_v), "--json", "-o", "maps/").data
     assert (data["source"], data["text"], data["path"]) == ("cross-attention", "a red fox", "maps/fox-words.png")
     assert [set(word) for word in data["words"]] == [{"word", "drop", "map"}] * 3
 
 
-def test_a_model_that_only_the_picture_names_is_never_fetched(run: Run, fox: Path) -> None:
+def test_the_model_of_a_picture_is_never_downloaded(run: Run, fox: Path) -> None:
     ran = run("explain", "made/fox.png")
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (3, "", 1)
     assert "or choose another with --model" in ran.err
 
 
-def test_a_changed_picture_is_told(run: Run, fox: Path, tiny_v: Path) -> None:
+def test_a_replay_that_differs_is_a_warning(run: Run, fox: Path, tiny_v: Path) -> None:
     from clipgen.image_file import encode_image, read_settings
 
     record = read_settings(fox).record
@@ -49,26 +49,26 @@ def test_a_changed_picture_is_told(run: Run, fox: Path, tiny_v: Path) -> None:
     assert "warning: The replay gives another picture" in ran.err
 
 
-def test_foreign_pictures_by_patches_and_it_says_so(run: Run, tmp_path: Path) -> None:
+def test_other_pictures_by_patch_similarity(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (90, 60), "green").save("photo.jpg")
     ran = run("explain", "photo.jpg", "-p", "a green field", "--json")
     assert (ran.data["source"], [word["word"] for word in ran.data["words"]]) == (
         "patch similarity",
         ["a", "green", "field"],
     )
-    assert "note: No replay" in run("explain", "photo.jpg", "-p", "grass").err
+    assert "note: Not drawn again" in run("explain", "photo.jpg", "-p", "grass").err
 
 
 @pytest.mark.parametrize(
     "words, code, message",
     [
-        (["photo.jpg"], 2, "The picture carries no prompt: name its words with --prompt"),
+        (["photo.jpg"], 2, "The file has no prompt: give one with --prompt"),
         (["none.png"], 1, "none.png' cannot be opened: No such file or directory."),
         (["photo.jpg", "-p", " "], 2, "prompt must not be empty"),
         (["photo.jpg", "-p", "x", "-m", "nobody"], 2, "Unknown model 'nobody'"),
     ],
 )
-def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
+def test_invalid_arguments(run: Run, words: list[str], code: int, message: str) -> None:
     Image.new("RGB", (90, 60), "green").save("photo.jpg")
     ran = run("explain", *words)
     assert (ran.code, ran.out, message in ran.err) == (code, "", True), ran.err

@@ -1,4 +1,4 @@
-"""Drawing from the terminal with real, tiny models: files, streams, events, scores, history."""
+"""`clipgen generate` with tiny models: files, streams, events, scores, history."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ..conftest import Ran, Run
 
 @pytest.fixture
 def model(tiny_epsilon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The quick model without a CLIP."""
+    """A fast model without a CLIP."""
     monkeypatch.setenv("CLIPGEN_MODEL", str(tiny_epsilon))
     monkeypatch.setenv("CLIPGEN_STEPS", "2")
 
 
 @pytest.fixture
 def scored(tiny_v: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model with a CLIP."""
+    """A model with a CLIP."""
     monkeypatch.setenv("CLIPGEN_MODEL", str(tiny_v))
     monkeypatch.setenv("CLIPGEN_STEPS", "2")
 
@@ -46,7 +46,7 @@ def seeds(ran: Ran) -> list[int]:
 
 @pytest.mark.usefixtures("model")
 class TestFiles:
-    def test_stdout_is_one_path_an_image(self, run: Run) -> None:
+    def test_stdout_has_one_path_per_picture(self, run: Run) -> None:
         ran = run("a fox", "in snow", "-s", "7", "-n", "2")
         assert ran.code == 0
         assert [Path(line).name for line in ran.lines] == [
@@ -58,19 +58,19 @@ class TestFiles:
         assert seeds(ran) == [7, 8, 7, 8]
         assert ran.err.count("seed 7") == 2
 
-    def test_the_seed_that_was_drawn_is_printed_and_stored(self, run: Run) -> None:
+    def test_a_random_seed_is_printed_and_stored(self, run: Run) -> None:
         ran = run("a fox")
         [seed] = seeds(ran)
         assert f"seed {seed}  " in ran.err
         assert seed < 2**32
         assert pixels(run("a fox", "-s", str(seed)).lines[0]) == pixels(ran.lines[0])
 
-    def test_the_same_settings_give_the_same_bytes_under_another_name(self, run: Run) -> None:
+    def test_the_same_settings_give_the_same_bytes_in_a_new_file(self, run: Run) -> None:
         first, second = run("a fox", "-s", "7").lines, run("a fox", "-s", "7").lines
         assert Path(second[0]).name == "a-fox-7-1.png"
         assert Path(first[0]).read_bytes() == Path(second[0]).read_bytes()
 
-    def test_an_image_of_several_is_the_seed_alone(self, run: Run) -> None:
+    def test_a_picture_does_not_depend_on_its_batch(self, run: Run) -> None:
         several = run("a fox", "-s", "7", "-n", "3").lines
         exact = run("a fox", "-s", "7", "-n", "3", "--exact").lines
         alone = [run("a fox", "-s", str(seed)).lines[0] for seed in (7, 8, 9)]
@@ -90,7 +90,7 @@ class TestFiles:
             (["--format", "jpeg", "-o", "x$n"], "x0001.jpg", "JPEG"),
         ],
     )
-    def test_where_it_goes(self, run: Run, words: list[str], name: str, kind: str) -> None:
+    def test_output_paths(self, run: Run, words: list[str], name: str, kind: str) -> None:
         ran = run("a fox", "-s", "7", *words)
         assert ran.lines == [name]
         with Image.open(name) as image:
@@ -102,7 +102,7 @@ class TestFiles:
         assert run("a fox", "-o", "fox.png").lines == ["fox-1.png"]
         assert Path("fox.png").read_text() == "mine"
 
-    def test_config_names_place_format_and_history(self, run: Run) -> None:
+    def test_config_sets_output_and_history(self, run: Run) -> None:
         for key, value in (("output.path", "made/"), ("output.format", "webp"), ("history.on", "false")):
             run("config", "set", key, value)
         assert run("a fox", "-s", "7").lines == ["made/a-fox-7.webp"]
@@ -119,25 +119,27 @@ class TestFiles:
     @pytest.mark.parametrize(
         "words, code, message",
         [
-            (["-o", "-", "-n", "2"], 2, "--output - takes one picture"),
+            (["-o", "-", "-n", "2"], 2, "--output - is for one picture"),
             (["-o", "-", "--json"], 2, "--output - and --json exclude each other"),
             (["-o", "fox.gif"], 2, "Unknown picture format '.gif'"),
             (["-o", "$colour"], 2, "colour"),
             (["-o", "fox.png", "--format", "jpeg"], 2, "--format jpeg does not fit the name 'fox.png'"),
             (["-o", "/proc/pictures/"], 1, "Cannot write '/proc/pictures"),
             (["--preview", "/proc/x.png"], 1, "'/proc/x.png' cannot be written"),
-            (["--keep", "2"], 2, "keep must be at most the 1 pictures asked for, got '2'"),
+            (["--keep", "2"], 2, "keep must be at most 1, the number of pictures, got '2'"),
             (["--device", "cuda:9"], 2, "Device 'cuda:9' is not here. Devices: auto, cpu."),
             (["--dtype", "int8"], 2, "Unknown dtype 'int8'."),
         ],
     )
-    def test_refusals_come_before_the_first_step(self, run: Run, words: list[str], code: int, message: str) -> None:
+    def test_invalid_options_are_refused_before_the_first_step(
+        self, run: Run, words: list[str], code: int, message: str
+    ) -> None:
         ran = run("a fox", *words)
         assert ran.code == code
         assert message in ran.err
         assert not list(Path().rglob("*.png"))
 
-    def test_a_model_that_is_broken_has_its_exit_code(self, run: Run, tiny_epsilon: Path) -> None:
+    def test_a_broken_model_is_one_error_line(self, run: Run, tiny_epsilon: Path) -> None:
         import shutil
 
         broken = Path(shutil.copytree(tiny_epsilon, "broken"))
@@ -148,7 +150,7 @@ class TestFiles:
         assert ran.err.startswith("clipgen: ")
         assert ran.err.count("\n") == 1
 
-    def test_the_preview_is_the_newest_and_whole(self, run: Run) -> None:
+    def test_the_preview_is_replaced_atomically(self, run: Run) -> None:
         assert run("a fox", "-n", "2", "--steps", "3", "--preview", "now.jpg").code == 0
         with Image.open("now.jpg") as image:
             image.load()
@@ -163,7 +165,7 @@ class TestFiles:
         settings = read_settings(other).settings
         assert (settings.prompt, settings.seed, settings.guidance_scale) == ("an owl", 7, 3.0)
 
-    def test_wildcards_are_drawn_by_the_seed_and_replayed(self, run: Run) -> None:
+    def test_choices_depend_on_the_seed_and_are_replayed(self, run: Run) -> None:
         ran = run("a {red|green|blue} fox", "-s", "1,2,3,4")
         prompts = [read_settings(path).settings.prompt for path in ran.lines]
         assert len(set(prompts)) > 1
@@ -185,20 +187,20 @@ class TestStreams:
         assert (start["schema"], start["images"], list(start["settings"])) == ("clipgen-events/1", 2, list(FIELDS))
         assert ran.err == ""
 
-    def test_steps_come_first_and_last(self, run: Run) -> None:
+    def test_first_and_last_step_have_an_event(self, run: Run) -> None:
         steps = [e for e in run("a fox", "--steps", "9", "--json").events if e["type"] == "step"]
         assert (steps[0]["step"], steps[-1]["step"], steps[0]["steps"]) == (1, 9, 9)
         assert steps[0]["eta"] is None
         assert steps[-1]["eta"] >= 0
 
-    def test_the_image_event_tells_the_file(self, run: Run) -> None:
+    def test_the_image_event_names_the_file(self, run: Run) -> None:
         ran = run("a fox", "-s", "7", "--json")
         image = next(event for event in ran.events if event["type"] == "image")
         assert (image["image"], image["seed"], image["withheld"], image["clip"]) == (0, 7, False, None)
         assert image["sha256"] == hashlib.sha256(Path(image["path"]).read_bytes()).hexdigest()
         assert ran.data == {"count": 1, "images": [{"path": image["path"], "seed": 7}]}
 
-    def test_one_envelope_and_it_is_last(self, run: Run) -> None:
+    def test_the_last_event_is_the_only_envelope(self, run: Run) -> None:
         for words in (["a fox"], ["a fox", "-m", "./nothing"], ["a fox", "--steps", "0"], ["a fox", "--bogus"]):
             ran = run(*words, "--json")
             assert [event["type"] for event in ran.events].count("envelope") == 1
@@ -207,7 +209,7 @@ class TestStreams:
             assert (envelope["error"] is None) == envelope["ok"]
             assert max(map(len, ran.lines)) < 65_536
 
-    def test_colour_and_a_kitty_change_nothing_in_a_pipe(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pipe_gets_no_escape_sequences(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("KITTY_WINDOW_ID", "1")
         ran = run("a", "fox", "-s", "1", "--show", "kitty")
@@ -225,38 +227,38 @@ class TestStreams:
         assert loud.err.endswith(failed.err)
         assert "Traceback" in loud.err
 
-    def test_a_warning_is_told_once(self, run: Run) -> None:
+    def test_a_warning_is_printed_once(self, run: Run) -> None:
         assert run("a fox", "-n", "3").err.count("warning: ") == 1
         assert run("a fox", "-n", "3", "--json").out.count('"type": "warning"') == 1
 
-    def test_a_prompt_that_is_cut_says_what_is_lost(self, run: Run) -> None:
+    def test_a_truncated_prompt_is_a_warning(self, run: Run) -> None:
         assert "warning: prompt is longer than the 75 tokens the model reads; left out: 'word" in run("word " * 100).err
         assert run("word " * 100, "--long-prompt", "error").code == 2
 
 
 @pytest.mark.usefixtures("scored")
 class TestScores:
-    def test_the_line_for_people(self, run: Run) -> None:
+    def test_the_score_line(self, run: Run) -> None:
         plain, loud = run("a fox", "-s", "7"), run("a fox", "-s", "7", "-v")
-        assert " % of " in plain.err
+        assert "% of " in plain.err
         assert "similarity" not in plain.err
         assert "similarity 0." in loud.err or "similarity -0." in loud.err
 
-    def test_events_carry_the_score(self, run: Run) -> None:
+    def test_events_have_the_score(self, run: Run) -> None:
         events = run("a fox", "-s", "7", "--json").events
         clip = next(event for event in events if event["type"] == "image")["clip"]
         assert {"model", "similarity", "score", "percentile", "captions", "self_graded"} <= clip.keys()
         last = [event for event in events if event["type"] == "step"][-1]
         assert isinstance(last["similarity"], float)
 
-    def test_keep_writes_the_best(self, run: Run) -> None:
+    def test_keep_saves_the_best(self, run: Run) -> None:
         every = [e for e in run("a fox", "-s", "1", "-n", "4", "--json").events if e["type"] == "image"]
         ranked = sorted(every, key=lambda e: (e["clip"]["percentile"], e["clip"]["similarity"]), reverse=True)
         ran = run("a fox", "-s", "1", "-n", "4", "--keep", "2", "-o", "best/")
         assert seeds(ran) == [event["seed"] for event in ranked[:2]]
         assert len(list(Path("best").iterdir())) == 2
 
-    def test_keep_is_by_prompt(self, run: Run) -> None:
+    def test_keep_selects_per_prompt(self, run: Run) -> None:
         ran = run("a fox", "an owl", "-s", "1,2", "--keep", "1", "--json")
         images = [event for event in ran.events if event["type"] == "image"]
         assert sorted(event["image"] for event in images) == [0, 1, 2, 3]
@@ -274,7 +276,7 @@ class TestScores:
     def test_min_score_without_a_score(self, run: Run, tiny_epsilon: Path) -> None:
         ran = run("a fox", "-m", str(tiny_epsilon), "--min-score", "50")
         assert ran.code == 0
-        assert "warning: Without a calibrated score" in ran.err
+        assert "warning: --min-score needs a calibrated CLIP score" in ran.err
 
     def test_percent_in_a_name(self, run: Run) -> None:
         [path] = run("a fox", "-s", "7", "-o", "$percent-$seed").lines
@@ -284,7 +286,7 @@ class TestScores:
 
 @pytest.mark.usefixtures("model")
 class TestHistory:
-    def test_what_was_drawn_is_there(self, run: Run) -> None:
+    def test_a_picture_is_recorded(self, run: Run) -> None:
         [path] = run("a fox", "-s", "7").lines
         entry = history.last()
         assert entry is not None
@@ -292,25 +294,25 @@ class TestHistory:
         assert entry.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
         assert (entry.settings.prompt, entry.settings.seed, entry.settings.steps) == ("a fox", 7, 2)
 
-    def test_local_models_keep_their_whole_path(self, run: Run, tiny_epsilon: Path) -> None:
+    def test_local_models_have_absolute_paths(self, run: Run, tiny_epsilon: Path) -> None:
         Path("here").symlink_to(tiny_epsilon)
         run("a fox", "-m", "./here")
         entry = history.last()
         assert entry is not None
         assert entry.settings.model == str(Path("here").absolute())
 
-    def test_it_can_be_left_out(self, run: Run) -> None:
+    def test_no_history(self, run: Run) -> None:
         run("a fox", "--no-history")
         assert history.last() is None
 
-    def test_a_damaged_history_costs_no_picture(self, run: Run, private_home: Path) -> None:
+    def test_a_damaged_history_is_a_warning(self, run: Run, private_home: Path) -> None:
         (private_home / "history.db").write_bytes(b"x" * 500)
         ran = run("a fox")
         assert (ran.code, len(ran.lines)) == (0, 1)
         assert "warning: The history" in ran.err
 
 
-def test_masks_are_respected(run: Run, tiny_epsilon: Path) -> None:
+def test_the_umask_is_respected(run: Run, tiny_epsilon: Path) -> None:
     before = os.umask(0o027)
     try:
         [path] = run("a fox", "-m", str(tiny_epsilon), "--steps", "2").lines
@@ -327,14 +329,14 @@ def test_stdin_as_prompt(run: Run, tiny_epsilon: Path, monkeypatch: pytest.Monke
     assert "valid UTF-8" in run("-").err
 
 
-def test_the_record_holds_no_folder(run: Run, tiny_epsilon: Path) -> None:
+def test_the_record_has_no_absolute_path(run: Run, tiny_epsilon: Path) -> None:
     [path] = run("a fox", "-m", str(tiny_epsilon), "--steps", "2").lines
     record: Any = read_settings(path).record
     assert str(tiny_epsilon.parent) not in json.dumps(record)
     assert record["settings"]["model"] == f"./{tiny_epsilon.name}"
 
 
-def test_the_bytes_on_stdout(tiny_epsilon: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_bytes_on_stdout(tiny_epsilon: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     words = ["a fox", "-s", "7", "--steps", "2", "-m", str(tiny_epsilon)]
     assert main(words) == 0
     path = capfdbinary.readouterr().out.decode().strip()

@@ -1,4 +1,4 @@
-"""Reading pictures from the terminal."""
+"""`clipgen info`: the settings in files of clipgen and other apps."""
 
 from __future__ import annotations
 
@@ -53,19 +53,23 @@ def test_the_raw_texts(run: Run, foreign: str) -> None:
     assert run("info", "--raw", "--json", foreign).data["files"][0]["raw"]["parameters"].startswith("an owl\n")
 
 
-def test_json_gives_back_the_settings(run: Run, fox: str) -> None:
-    [found] = run("info", "--json", fox).data["files"]
-    assert Settings.from_dict(found["settings"]) == SETTINGS
-    assert (found["source"], found["command"], found["record"]["seed"]) == ("clipgen", command_line(SETTINGS), 42)
+def test_json_has_the_settings(run: Run, fox: str) -> None:
+    [contents] = run("info", "--json", fox).data["files"]
+    assert Settings.from_dict(contents["settings"]) == SETTINGS
+    assert (contents["source"], contents["command"], contents["record"]["seed"]) == (
+        "clipgen",
+        command_line(SETTINGS),
+        42,
+    )
 
 
-def test_another_apps_picture(run: Run, foreign: str) -> None:
+def test_a_file_of_another_app(run: Run, foreign: str) -> None:
     ran = run("info", foreign)
     assert "not used: Hires\tyes" in ran.lines
     assert "warning: Another app's noise differs; expect another picture.\n" in ran.err
 
 
-def test_several_files_and_one_that_is_none(run: Run, fox: str, foreign: str) -> None:
+def test_several_files_and_one_without_settings(run: Run, fox: str, foreign: str) -> None:
     Path("text.png").write_text("no picture")
     ran = run("info", "--command", fox, "text.png", foreign)
     assert ran.code == 1
@@ -77,19 +81,19 @@ def test_several_files_and_one_that_is_none(run: Run, fox: str, foreign: str) ->
 
 
 @pytest.mark.parametrize("words, message", [([], "Missing argument"), (["no.png"], "Cannot read 'no.png'")])
-def test_refusals(run: Run, words: list[str], message: str) -> None:
+def test_invalid_files(run: Run, words: list[str], message: str) -> None:
     ran = run("info", *words)
     assert ran.code == (1 if words else 2)
     assert message in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_switches_and_lists_are_typed_as_flags(run: Run) -> None:
+def test_switches_and_lists_in_the_command(run: Run) -> None:
     settings = SETTINGS.replace(guidance="clip", through_unet=True, guide=["deep snow:0.5", "a dog:-1"])
     line = command_line(settings)
     assert "--through-unet --guide 'deep snow:0.5' --guide 'a dog:-1'" in line
-    shown = run(*shlex.split(line)[1:], "--dry-run", "--json").data["runs"][0]
-    assert {name: shown[name]["value"] for name in ("guidance", "through_unet", "guide")} == {
+    runs = run(*shlex.split(line)[1:], "--dry-run", "--json").data["runs"][0]
+    assert {name: runs[name]["value"] for name in ("guidance", "through_unet", "guide")} == {
         "guidance": "clip",
         "through_unet": True,
         "guide": ["deep snow:0.5", "a dog:-1"],

@@ -1,4 +1,4 @@
-"""search: the history or a folder, by words or by a picture."""
+"""`clipgen search`: in the history or a folder, by text or by a picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def album(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_by_likeness(run: Run, album: Path) -> None:
+def test_a_folder_by_similarity_to_a_picture(run: Run, album: Path) -> None:
     ran = run("search", "--like", "album/green.png", "--folder", "album", "--top", "2")
     assert (ran.code, ran.err) == (0, "")
     cells = [line.split("\t") for line in ran.lines]
@@ -29,17 +29,17 @@ def test_a_folder_by_likeness(run: Run, album: Path) -> None:
     assert (again.data["count"], len(again.data["pictures"])) == (0, 3)
 
 
-def test_what_was_made_here(run: Run, tiny_v: Path) -> None:
+def test_the_history(run: Run, tiny_v: Path) -> None:
     assert run("search", "a fox").err == "clipgen: There is no PNG, JPEG or WebP picture.\n"
     made = run("a fox", "-n", "2", "-s", "1", "--steps", "2", "-m", str(tiny_v), "-o", "made/").lines
     ran = run("search", "a fox + snow - a car", "--json")
     assert ran.data["count"] == 2
-    assert sorted(Path(found["path"]).name for found in ran.data["pictures"]) == sorted(Path(p).name for p in made)
+    assert sorted(Path(hit["path"]).name for hit in ran.data["pictures"]) == sorted(Path(p).name for p in made)
     (Path(made[0])).unlink()
     assert len(run("search", "a fox").lines) == 1
 
 
-def test_broken_ones_are_told_and_the_others_found(run: Run, album: Path) -> None:
+def test_unreadable_files_are_reported_and_the_others_found(run: Run, album: Path) -> None:
     (album / "broken.png").write_text("text")
     ran = run("search", "red", "--folder", "album")
     assert (ran.code, len(ran.lines)) == (1, 3)
@@ -49,12 +49,12 @@ def test_broken_ones_are_told_and_the_others_found(run: Run, album: Path) -> Non
 @pytest.mark.parametrize(
     "words, code, message",
     [
-        ([], 2, "Say what to search for: words, or --like IMAGE"),
+        ([], 2, "Give a text to search for, or --like IMAGE"),
         (["a fox -  "], 2, "A search is words"),
-        (["a fox", "--folder", "none"], 2, "folder 'none' is not there"),
+        (["a fox", "--folder", "none"], 2, "folder 'none' does not exist"),
         (["--like", "none.png"], 1, "none.png' cannot be opened"),
     ],
 )
-def test_refusals(run: Run, words: list[str], code: int, message: str) -> None:
+def test_invalid_arguments(run: Run, words: list[str], code: int, message: str) -> None:
     ran = run("search", *words)
     assert (ran.code, ran.out, message in ran.err) == (code, "", True), ran.err

@@ -12,7 +12,7 @@ from clipgen.errors import SettingsError
 from ..conftest import Run
 
 
-def test_nobody_listens_without_passwords(run: Run) -> None:
+def test_listening_needs_passwords(run: Run) -> None:
     ran = run("ui", "--listen", "0.0.0.0")
     assert (ran.code, ran.err.strip()) == (
         2,
@@ -20,7 +20,7 @@ def test_nobody_listens_without_passwords(run: Run) -> None:
     )
 
 
-def test_a_model_that_is_not_here_is_not_opened(run: Run) -> None:
+def test_an_unknown_model_is_an_error(run: Run) -> None:
     ran = run("ui", "--model", "./nowhere")
     assert (ran.code, "nowhere' is no diffusers model folder" in ran.err) == (3, True)
 
@@ -33,7 +33,7 @@ def test_a_port_is_a_number(run: Run, port: str) -> None:
 
 def test_names_and_passwords_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "users"
-    file.write_text("# who draws\n\nada : secret:with:colons\nbob:x\n")
+    file.write_text("# users\n\nada : secret:with:colons\nbob:x\n")
     assert read_users(file) == (("ada", "secret:with:colons"), ("bob", "x"))
 
 

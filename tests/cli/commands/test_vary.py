@@ -1,4 +1,4 @@
-"""`clipgen vary`: the streams and exit codes of generate, its pictures, and that `again` finds what was varied."""
+"""`clipgen vary`: streams, exit codes, pictures, and how `again` finds the original picture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_variations_are_saved_and_their_paths_printed(run: Run, varying: str, pi
     assert read_settings(ran.lines[0]).settings.vary == "./fox.png:1"
 
 
-def test_events_tell_likeness_and_end_with_the_envelope(run: Run, varying: str, picture: Path) -> None:
+def test_events_have_the_likeness(run: Run, varying: str, picture: Path) -> None:
     ran = run("vary", str(picture), "-s", "7", "-m", varying, "--json")
     kinds = [event["type"] for event in ran.events]
     assert (kinds[0], kinds[-1]) == ("start", "envelope")
@@ -48,12 +48,12 @@ def test_events_tell_likeness_and_end_with_the_envelope(run: Run, varying: str, 
     assert -1 <= image["likeness"] <= 1
 
 
-def test_each_picture_meets_each_prompt_and_seed(run: Run, varying: str, picture: Path) -> None:
+def test_each_picture_with_each_prompt_and_seed(run: Run, varying: str, picture: Path) -> None:
     Image.new("RGB", (32, 32), "red").save("red.png")
     words = ("vary", str(picture), "red.png:0.5", "-p", "a fox", "-p", "an owl", "-s", "1,2", "-m", varying)
     ran = run(*words, "--dry-run", "--json")
-    drawn = [tuple(each[name]["value"] for name in ("vary", "prompt", "seed")) for each in ran.data["runs"]]
-    assert drawn == [
+    runs = [tuple(each[name]["value"] for name in ("vary", "prompt", "seed")) for each in ran.data["runs"]]
+    assert runs == [
         (vary, prompt, seed)
         for vary in (f"{picture}:1", "red.png:0.5")
         for prompt in ("a fox", "an owl")
@@ -61,7 +61,7 @@ def test_each_picture_meets_each_prompt_and_seed(run: Run, varying: str, picture
     ]
 
 
-def test_keep_keeps_the_most_alike(run: Run, varying: str, picture: Path) -> None:
+def test_keep_saves_the_most_similar(run: Run, varying: str, picture: Path) -> None:
     ran = run("vary", str(picture), "-n", "4", "-s", "7", "--keep", "1", "-m", varying, "--json")
     images = [event for event in ran.events if event["type"] == "image"]
     (kept,) = (image for image in images if image["path"])
@@ -78,7 +78,7 @@ def test_keep_keeps_the_most_alike(run: Run, varying: str, picture: Path) -> Non
         ((), 2, "Missing argument"),
     ],
 )
-def test_what_cannot_be_varied_is_one_line(
+def test_errors_are_one_line(
     run: Run, tiny_v: Path, picture: Path, words: tuple[str, ...], code: int, line: str
 ) -> None:
     Path("text.png").write_text("no picture")
@@ -88,17 +88,17 @@ def test_what_cannot_be_varied_is_one_line(
     assert len(ran.err.splitlines()) == 1
 
 
-def test_again_finds_the_very_picture_by_its_hash(run: Run, varying: str, picture: Path) -> None:
+def test_again_finds_the_picture_by_its_hash(run: Run, varying: str, picture: Path) -> None:
     (made,) = run("vary", str(picture), "-s", "7", "-m", varying, "-o", "one.png").lines
     ran = run("again", made)
     assert ran.code == 0, ran.err
     assert pixels(ran.lines[0]) == pixels(made)
-    assert run("again").code == 0  # the history has the whole path
+    assert run("again").code == 0  # the history has the absolute path
     history.forget_all()
     missing = run("again", made, "-m", varying)
     assert missing.code == 1
     assert "'one.png' varies 'fox.png', which is missing. Name it: --vary IMAGE" in missing.err
-    Image.new("RGB", (32, 32), "red").save("fox.png")  # another one of its name
+    Image.new("RGB", (32, 32), "red").save("fox.png")  # another picture with this name
     assert run("again", made, "-m", varying).code == 1
     picture.rename("fox.png")
     moved = run("again", made, "-m", varying)
@@ -108,7 +108,7 @@ def test_again_finds_the_very_picture_by_its_hash(run: Run, varying: str, pictur
     assert pixels(named.lines[0]) == pixels(made)
 
 
-def test_generate_takes_it_too(run: Run, varying: str, picture: Path) -> None:
+def test_generate_with_vary(run: Run, varying: str, picture: Path) -> None:
     ran = run("a fox", "--vary", f"{picture}:0.5", "-s", "7", "-m", varying)
     assert ran.code == 0, ran.err
     assert Path(ran.lines[0]).name == "a-fox-7.png"
