@@ -99,9 +99,9 @@ def to_json(log: EventLog, event: Any) -> JsonEvent:
         case FinishedImage():
             return _image(log, event)
         case ComparedImage(variant, image, _):
-            return {**_image(log, image), "arm": variant.name}
+            return {**_image(log, image), "variant": variant.name}
         case VariantStep(name, step):
-            return {**_step(log, step), "arm": name}
+            return {**_step(log, step), "variant": name}
     return _step(log, event)
 
 

@@ -305,6 +305,7 @@ def _help_all_parameter() -> inspect.Parameter:
     def callback(ctx: typer.Context, value: bool) -> None:
         if value and not ctx.resilient_parsing:
             print_help(ctx.command, ctx, everything=True)
+            print()
             raise typer.Exit
 
     option = typer.Option(

@@ -110,6 +110,7 @@ def print_help_of(ctx: typer.Context, words: list[str]) -> None:
         command = children[word]
         inner = type(ctx)(command, parent=inner, info_name=word)
     print_help(command, inner)
+    print()
 
 
 def extra_words_error(ctx: typer.Context, words: list[str], subcommands: tuple[str, ...] = ()) -> SettingsError:

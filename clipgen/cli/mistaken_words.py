@@ -63,13 +63,15 @@ def _is_file(word: str, *, lone: bool) -> bool:
 
 def _command_meant(word: str, commands: Collection[str]) -> str | None:
     """Returns the command line that a word probably stands for, "" if clipgen has no such command, None if none."""
+    if word in commands:
+        return f"clipgen {word}"
     if word in OTHER_COMMANDS:
         return OTHER_COMMANDS[word]
     from clipgen.world.concepts import PLACES, concepts
 
     if word in concepts() or word in PLACES:
         return None
-    near = [name for name in commands if name == word or _one_edit_apart(word, name)]
+    near = [name for name in commands if _one_edit_apart(word, name)]
     return f"clipgen {near[0]}" if near else None
 
 

@@ -60,7 +60,9 @@ def with_twins(runs: Sequence[Run]) -> list[Run]:
             twins.append(run)
             continue
         settings = with_seed(run.settings)
-        twins.append(replace(run, settings=without_guidance(settings), group=(run.group, UNGUIDED), job=None, twin=True))
+        twins.append(
+            replace(run, settings=without_guidance(settings), group=(run.group, UNGUIDED), job=None, twin=True)
+        )
         twins.append(replace(run, settings=settings))
     return twins
 

@@ -33,7 +33,7 @@ class ComparisonRow:
     """One variant of a comparison.
 
     Attributes:
-        arm: The name of the variant.
+        variant: The name of the variant.
         pictures: The number of pictures drawn for it, a mean if several comparisons were averaged.
         seconds: The time for all of them.
         guide: The score by the CLIP that guides.
@@ -42,7 +42,7 @@ class ComparisonRow:
         path: The file of the picture.
     """
 
-    arm: str
+    variant: str
     pictures: float
     seconds: float
     guide: ScoreSummary
@@ -63,7 +63,7 @@ class Verdict:
     `self_graded` is True if the score is by the CLIP that guides; no gain is claimed then.
     """
 
-    arm: str
+    variant: str
     against: str
     points: float | None
     similarity: float
@@ -78,7 +78,7 @@ class Verdict:
     def __str__(self) -> str:
         cost = f"{abs(self.seconds):.1f} s {'more' if self.seconds >= 0 else 'less'}"
         graded = ", self-graded" if self.self_graded else ""
-        return f"{self.arm} against {self.against}: {self._gain()}{graded}, for {cost}"
+        return f"{self.variant} against {self.against}: {self._gain()}{graded}, for {cost}"
 
     def _gain(self) -> str:
         if self.points is None:
@@ -102,7 +102,7 @@ def against(row: ComparisonRow, other: ComparisonRow) -> Verdict:
     calibrated = after.percentile is not None and before.percentile is not None
     points = (after.percentile or 0.0) - (before.percentile or 0.0) if calibrated else None
     gain, cost = after.similarity - before.similarity, row.seconds - other.seconds
-    return Verdict(row.arm, other.arm, points, gain, cost, self_graded=not judged)
+    return Verdict(row.variant, other.variant, points, gain, cost, self_graded=not judged)
 
 
 def verdicts(rows: Sequence[ComparisonRow]) -> list[Verdict]:
@@ -116,7 +116,7 @@ def averaged(comparisons: Sequence[Sequence[ComparisonRow]]) -> list[ComparisonR
     """Returns the mean of each variant over several comparisons."""
     return [
         ComparisonRow(
-            rows[0].arm if len({row.arm for row in rows}) == 1 else "best of several",
+            rows[0].variant if len({row.variant for row in rows}) == 1 else "best of several",
             mean(row.pictures for row in rows),
             mean(row.seconds for row in rows),
             _mean([row.guide for row in rows]),

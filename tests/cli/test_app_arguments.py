@@ -244,7 +244,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("words, message, hint", REFUSED, ids=lambda value: " ".join(value)[:40])
+@pytest.mark.parametrize(
+    "words, message, hint", REFUSED, ids=lambda value: value[:30] if isinstance(value, str) else " ".join(value)
+)
 def test_words_that_are_hardly_a_prompt_are_refused(run: Run, words: list[str], message: str, hint: str) -> None:
     for name in ("x.webp", "fox"):
         Path(name).touch()

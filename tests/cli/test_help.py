@@ -124,7 +124,7 @@ def test_help_command(run: Run, words: list[str]) -> None:
 def test_help_of_an_unknown_command(run: Run) -> None:
     ran = run("help", "models", "steal")
     assert (ran.code, ran.out) == (2, "")
-    assert "'help' has no command 'models steal'. Commands: list, families, show, check, pull." in ran.err
+    assert "'help' has no command 'models'. Commands: list, families, show, check, pull." in ran.err
 
 
 def all_commands() -> list[Any]:

@@ -100,7 +100,7 @@ def test_generate_streams_events_and_the_file_equals_the_saved_image(client: Cli
 
 def test_compare_scores_three_variants(client: Client) -> None:
     job = list(client.submit(prompt="a fox in snow", **SMALL, seed=1, api_name="/compare"))
-    assert [event["arm"].split()[0] for event in job if event["type"] == "image"] == ["unguided", "guided", "best"]
+    assert [event["variant"].split()[0] for event in job if event["type"] == "image"] == ["unguided", "guided", "best"]
     assert [verdict["self_graded"] for verdict in job[-1]["data"]["verdicts"]] == [
         False
     ] * 3  # storybook has its own judge
@@ -108,7 +108,7 @@ def test_compare_scores_three_variants(client: Client) -> None:
 
 def test_compare_with_dial_generates_five_variants(client: Client) -> None:
     job = list(client.submit(prompt="a fox in snow", **SMALL, seed=1, dial=True, api_name="/compare"))
-    variants = [event["arm"] for event in job if event["type"] == "image"]
+    variants = [event["variant"] for event in job if event["type"] == "image"]
     assert variants == ["unguided", "quarter", "half", "guided", "double"]
     assert [verdict["against"] for verdict in job[-1]["data"]["verdicts"]] == ["unguided"] * 4
 

@@ -88,7 +88,7 @@ def _updates(events: Iterator[Any]) -> Iterator[tuple[PanelUpdate, ComparisonUpd
 def scores_table(rows: Sequence[ComparisonRow]) -> str:
     """Returns the seconds and the scores of each variant as a table, and what they mean as a list."""
     body = "".join(
-        f"<tr><th>{escape(row.arm)}</th><td>{row.seconds:.1f} s</td><td>{escape(str(row.guide))}</td>"
+        f"<tr><th>{escape(row.variant)}</th><td>{row.seconds:.1f} s</td><td>{escape(str(row.guide))}</td>"
         f"<td>{escape(str(row.judge)) if row.judge else 'none'}</td></tr>"
         for row in rows
     )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from clipgen.pipeline.result import Step
 
 WITHOUT = ("images", "keep", "min_score", "require", "compare", "preview", "show", "no_show", "exact")
-COLUMNS = ("arm", "seconds", "guide", "judge", "file")
+COLUMNS = ("variant", "seconds", "guide", "judge", "file")
 
 
 @takes_flags(without=WITHOUT)
@@ -206,9 +206,9 @@ def _print_comparisons(comparisons: Sequence[Sequence[ComparisonRow]], report: R
         "mean": [row.to_dict() for row in rows],
         "verdicts": [verdict.to_dict() for verdict in results],
     }
-    lines = [(row.arm, row) for each in comparisons for row in each]
-    lines += [(f"mean of {len(comparisons)}: {row.arm}", row) for row in rows if several]
-    report.table(COLUMNS, [(arm, f"{r.seconds:.1f}", r.guide, r.judge or "none", r.path) for arm, r in lines])
+    lines = [(row.variant, row) for each in comparisons for row in each]
+    lines += [(f"mean of {len(comparisons)}: {row.variant}", row) for row in rows if several]
+    report.table(COLUMNS, [(name, f"{r.seconds:.1f}", r.guide, r.judge or "none", r.path) for name, r in lines])
     for verdict in results:
         report.say(str(verdict))
     if rows[0].judge is None:

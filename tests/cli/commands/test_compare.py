@@ -68,7 +68,7 @@ class TestVerdict:
         first = [row("unguided", 1, 10), row("guided", 2, 20), row("best of 2", 2, 30)]
         second = [row("unguided", 3, 30), row("guided", 4, 60), row("best of 3", 4, 50)]
         means = averaged([first, second])
-        assert [(each.arm, each.seconds, each.guide.percentile) for each in means] == [
+        assert [(each.variant, each.seconds, each.guide.percentile) for each in means] == [
             ("unguided", 2, 20),
             ("guided", 3, 40),
             ("best of several", 3, 40),
@@ -172,7 +172,11 @@ class TestCompare:
         ran = run(
             "compare", "a fox", "-s", "3", "--steps", "8", "--guidance", "clip+pick", "--candidates", "2", "--json"
         )
-        assert [arm["arm"].rstrip("0123456789") for arm in ran.data["mean"]] == ["unguided", "guided", "best of "]
+        assert [variant["variant"].rstrip("0123456789") for variant in ran.data["mean"]] == [
+            "unguided",
+            "guided",
+            "best of ",
+        ]
         assert ran.data["mean"][0]["seed"] == 3
 
     def test_a_signal_stops_it(self, run: Run) -> None:
