@@ -153,7 +153,8 @@ def documented(pattern: str) -> set[str]:
 def test_documented_flags_exist(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["info", "classify", "caption", "search", "ui", "train clip", "bench gain", "bench quality"]
     helps = [output_of(f"clipgen {name} --help", capsys) for name in names]
-    helps += [output_of(f"clipgen {name} --help-all", capsys) for name in ("generate", "again", "vary", "batch", "compare")]
+    drawing = ["generate", "again", "vary", "batch", "compare"]
+    helps += [output_of(f"clipgen {name} --help-all", capsys) for name in drawing]
     known = set(re.findall(r"--[a-z][a-z-]+", " ".join(helps)))
     assert documented(r"(?<![\w-])--[a-z][a-z-]+") - known == {"--dist"}  # of pytest
 

@@ -101,8 +101,7 @@ def spelling(param: Any) -> tuple[str, list[str]]:
     if param.param_type_name == "argument":
         return str(param.metavar), []
     names = sorted(param.opts, key=lambda name: (name.startswith("--"), len(name) if not name.startswith("--") else 0))
-    if param.secondary_opts:
-        names = [f"--[no-]{names[0].removeprefix('--')}"]
+    names += param.secondary_opts
     value = "" if param.is_flag or param.count else f" {param.metavar}"
     omitted: list[str] = []
     while len(", ".join(names) + value) > MAX_OPTION_WIDTH:

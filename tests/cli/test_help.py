@@ -106,7 +106,8 @@ def test_short_flags_come_first() -> None:
     assert spellings["seed"] == ("-s, --seed N", [])
     assert spellings["guidance_scale"] == ("-g, --guidance-scale, --cfg X", [])
     assert spellings["clip_guidance_scale"] == ("-c, --clip-guidance-scale X", ["--clip-scale"])
-    assert spellings["through_unet"] == ("--[no-]through-unet", [])
+    assert spellings["through_unet"] == ("--through-unet", ["--no-through-unet"])
+    assert spellings["apg"] == ("--apg, --no-apg", [])
     assert spellings["json"] == ("--json", [])
     assert spellings["words"] == ("PROMPT...", [])
 
