@@ -1,4 +1,4 @@
-"""ClipGuidance on pipelines of diffusers: what it raises, and that it leaves them as it found them."""
+"""ClipGuidance on diffusers pipelines: it raises similarity, equals the loop, and restores the pipeline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clip(tiny_v: Path) -> str:
     return str(tiny_v / "clip")
 
 
-def silent(pipe: Any) -> Any:
+def without_progress_bar(pipe: Any) -> Any:
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -38,34 +38,35 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_epsilon: Path, tiny_v
 def load(folder: Path, task: str = "Text2Image") -> Any:
     import diffusers
 
-    return silent(getattr(diffusers, f"AutoPipelineFor{task}").from_pretrained(folder))
+    return without_progress_bar(getattr(diffusers, f"AutoPipelineFor{task}").from_pretrained(folder))
 
 
 KINDS = ("epsilon", "v", "xl", "sd3", "flux", "image-to-image", "inpainting", "xl image-to-image")
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def drawing(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Callable[[], torch.Tensor]]:
-    """A pipeline, and what draws two pictures with it, [2, 3, H, W]."""
+def pipe_and_draw(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """Returns a pipeline, and a function that generates two images with it, [2, 3, H, W]."""
     kind = request.param
     name = {"image-to-image": "epsilon", "inpainting": "epsilon", "xl image-to-image": "xl"}.get(kind, kind)
     task = "Image2Image" if "image-to-image" in kind else "Inpainting" if kind == "inpainting" else "Text2Image"
     pipe = load(folders[name], task)
-    told: dict[str, Any] = {"num_inference_steps": 6, "num_images_per_prompt": 2}
-    told |= {"image": Image.new("RGB", (64, 64), "teal"), "strength": 0.8} if task != "Text2Image" else {}
-    told |= {"mask_image": Image.new("L", (64, 64), 255)} if task == "Inpainting" else {}
-    told |= {} if task == "Image2Image" else {"width": 64, "height": 64}
-    told |= {"max_sequence_length": 32} if name in ("sd3", "flux") else {}
+    arguments: dict[str, Any] = {"num_inference_steps": 6, "num_images_per_prompt": 2}
+    arguments |= {"image": Image.new("RGB", (64, 64), "teal"), "strength": 0.8} if task != "Text2Image" else {}
+    arguments |= {"mask_image": Image.new("L", (64, 64), 255)} if task == "Inpainting" else {}
+    arguments |= {} if task == "Image2Image" else {"width": 64, "height": 64}
+    arguments |= {"max_sequence_length": 32} if name in ("sd3", "flux") else {}
 
     def draw() -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
-        return torch.from_numpy(pipe(PROMPT, generator=generators, output_type="np", **told).images).permute(0, 3, 1, 2)
+        images = pipe(PROMPT, generator=generators, output_type="np", **arguments).images  # [2, H, W, 3]
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     return pipe, draw
 
 
 def state_of(pipe: Any) -> dict[str, Any]:
-    """Everything that a guidance could leave behind: hooks, attributes, weights and how they lie in memory."""
+    """Returns all that guidance could leave behind: hooks, attributes, weights and their memory format."""
     networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     hooks = {name: (len(part._forward_hooks), len(part._forward_pre_hooks)) for name, part in networks.items()}
     weights = {
@@ -84,10 +85,10 @@ def similarity(clip: str, pixels: torch.Tensor) -> float:
         return float((encoder.image_features(pixels) @ encoder.text_features([PROMPT])[0]).mean())
 
 
-def test_a_guided_picture_resembles_its_prompt_more_and_the_pipeline_stays_as_it_was(
-    drawing: tuple[Any, Callable[[], torch.Tensor]], clip: str
+def test_guidance_raises_similarity_and_restores_the_pipeline(
+    pipe_and_draw: tuple[Any, Callable[[], torch.Tensor]], clip: str
 ) -> None:
-    pipe, draw = drawing
+    pipe, draw = pipe_and_draw
     plain, before = draw(), state_of(pipe)
     with ClipGuidance(pipe, PROMPT, scale=1.0, clip_models=[clip], guidance_stop=1.0, guide_decoder="full") as guidance:
         guided, again = draw(), draw()
@@ -99,7 +100,7 @@ def test_a_guided_picture_resembles_its_prompt_more_and_the_pipeline_stays_as_it
     assert torch.equal(draw(), plain)
 
 
-def test_a_scale_of_zero_changes_nothing(folders: dict[str, Path], clip: str) -> None:
+def test_scale_zero_changes_nothing(folders: dict[str, Path], clip: str) -> None:
     pipe = load(folders["v"])
 
     def draw() -> Any:
@@ -111,7 +112,7 @@ def test_a_scale_of_zero_changes_nothing(folders: dict[str, Path], clip: str) ->
 
 
 @pytest.mark.parametrize("scheduler", ["PNDM", "EulerDiscrete", "HeunDiscrete", "UniPCMultistep", "DDIM"])
-def test_the_loop_and_an_attached_guidance_draw_the_same(folders: dict[str, Path], clip: str, scheduler: str) -> None:
+def test_attached_guidance_equals_the_loop(folders: dict[str, Path], clip: str, scheduler: str) -> None:
     import diffusers
 
     names = {"PNDM": "pndm", "EulerDiscrete": "euler", "HeunDiscrete": "heun", "DDIM": "ddim"}
@@ -128,29 +129,29 @@ def test_the_loop_and_an_attached_guidance_draw_the_same(folders: dict[str, Path
     named = make_scheduler(settings.scheduler, {**config, "_class_name": "PNDMScheduler"}, 8, torch.device("cpu"))
     pipe.scheduler = getattr(diffusers, type(named).__name__).from_config(named.config)
     with ClipGuidance(pipe, PROMPT, scale=0.5, seed=5, **guided):
-        (picture,) = pipe(
+        (image,) = pipe(
             PROMPT, num_inference_steps=8, width=64, height=64, guidance_scale=5.0, output_type="np",
             generator=torch.Generator().manual_seed(5),
         ).images  # fmt: skip
-    assert torch.allclose(result.pixels, torch.from_numpy(picture).permute(2, 0, 1), atol=2e-3)
+    assert torch.allclose(result.pixels, torch.from_numpy(image).permute(2, 0, 1), atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["xl", "sd3", "flux"])
-def test_every_family_is_guided_as_in_the_loop(folders: dict[str, Path], clip: str, kind: str) -> None:
-    told: dict[str, Any] = {"clip_models": [clip], "cutouts": 2, "guidance_start": 0, "guidance_stop": 1}
+def test_attached_guidance_equals_the_loop_for_each_family(folders: dict[str, Path], clip: str, kind: str) -> None:
+    fields: dict[str, Any] = {"clip_models": [clip], "cutouts": 2, "guidance_start": 0, "guidance_stop": 1}
     lengths = {} if kind == "xl" else {"max_sequence_length": 32}
     loop, pipe = Pipeline.from_pretrained(str(folders[kind])), load(folders[kind])
-    guided = ours(loop, guidance="clip", clip_guidance_scale=0.5, guidance_scale=3.5, **told)
-    with ClipGuidance(pipe, PROMPT, scale=0.5, seed=SEEDS[0], **told):
-        picture = theirs(pipe, guidance_scale=3.5, **lengths)
-    assert apart(guided, picture) < 2e-3 < apart(guided, ours(loop, guidance_scale=3.5))
+    guided = ours(loop, guidance="clip", clip_guidance_scale=0.5, guidance_scale=3.5, **fields)
+    with ClipGuidance(pipe, PROMPT, scale=0.5, seed=SEEDS[0], **fields):
+        image = theirs(pipe, guidance_scale=3.5, **lengths)
+    assert apart(guided, image) < 2e-3 < apart(guided, ours(loop, guidance_scale=3.5))
 
 
-def test_an_exception_inside_leaves_nothing_behind(folders: dict[str, Path], clip: str) -> None:
+def test_pipeline_is_restored_after_an_exception(folders: dict[str, Path], clip: str) -> None:
     pipe = load(folders["epsilon"])
     before = state_of(pipe)
 
-    def broken(pipe: Any, index: int, timestep: Any, told: dict[str, Any]) -> dict[str, Any]:
+    def broken(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         raise RuntimeError("stop here")
 
     with pytest.raises(RuntimeError, match="stop here"), ClipGuidance(pipe, PROMPT, clip_models=[clip]):
@@ -158,7 +159,7 @@ def test_an_exception_inside_leaves_nothing_behind(folders: dict[str, Path], cli
     assert state_of(pipe) == before
 
 
-def test_guidances_nest_and_each_takes_back_its_own(folders: dict[str, Path], clip: str) -> None:
+def test_nested_guidance_restores_its_own_step(folders: dict[str, Path], clip: str) -> None:
     pipe = load(folders["v"])
     before = state_of(pipe)
     with ClipGuidance(pipe, PROMPT, clip_models=[clip]):
@@ -169,13 +170,13 @@ def test_guidances_nest_and_each_takes_back_its_own(folders: dict[str, Path], cl
     assert state_of(pipe) == before
 
 
-def test_each_prompt_of_a_call_has_its_own_target(folders: dict[str, Path], clip: str) -> None:
+def test_each_prompt_has_its_own_target(folders: dict[str, Path], clip: str) -> None:
     pipe, prompts = load(folders["v"]), ["a fox", "an owl at night"]
 
     def draw(*which: int) -> Any:
         generators = [torch.Generator().manual_seed(seed) for seed in which]
-        told = [prompts[seed] for seed in which]
-        return pipe(told, num_inference_steps=4, generator=generators, output_type="np").images
+        texts = [prompts[seed] for seed in which]
+        return pipe(texts, num_inference_steps=4, generator=generators, output_type="np").images
 
     with ClipGuidance(pipe, prompts, scale=1, clip_models=[clip]):
         both = draw(0, 1)
@@ -185,7 +186,7 @@ def test_each_prompt_of_a_call_has_its_own_target(folders: dict[str, Path], clip
         assert abs(draw(1)[0] - both[1]).max() < 1 / 255
 
 
-def test_inference_mode_is_refused_in_one_line(folders: dict[str, Path], clip: str) -> None:
+def test_inference_mode_raises(folders: dict[str, Path], clip: str) -> None:
     pipe = load(folders["v"])
     with torch.inference_mode(), pytest.raises(SettingsError, match=r"which torch\.inference_mode forbids"):
         ClipGuidance(pipe, PROMPT, clip_models=[clip]).__enter__()
@@ -197,11 +198,14 @@ def test_inference_mode_is_refused_in_one_line(folders: dict[str, Path], clip: s
     [
         ({"through_unet": True}, "ClipGuidance takes no through_unet. It takes: cutouts, "),
         ({"scale": 2}, "clip_guidance_scale must be 0 to 1, got '2'"),
-        ({"guide_decoder": "tiny"}, "guide_decoder 'tiny' is none of this model's. Works: auto, linear, pooled, full"),
-        ({"guard": "two-key"}, "guidance 'clip' needs a CLIP, and model 'StableDiffusionPipeline' brings none"),
+        (
+            {"guide_decoder": "tiny"},
+            "guide_decoder 'tiny' is not available for this model. Works: auto, linear, pooled, full",
+        ),
+        ({"guard": "two-key"}, "guidance 'clip' needs a CLIP, and model 'StableDiffusionPipeline' has none"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(
+def test_invalid_fields_raise_at_construction(
     folders: dict[str, Path], clip: str, fields: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:

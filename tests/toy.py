@@ -1,9 +1,9 @@
-"""A model whose answers are known exactly: 12 Gaussians in 8 of 64 dimensions, to see what guidance does to samples.
+"""A toy model with an exact denoiser, a mixture of 12 Gaussians in 64 dimensions, to test what guidance does.
 
-A row is [64, 1, 1]: the first 8 channels are the inside, where the modes lie and spread by 0.3, the other 56 the
-outside, where data hardly ever goes (0.03). For a noisy x = alpha x0 + sigma noise, E[x0 | x] is a formula, so what is
-measured is guidance and scheduler alone, with no network's error in it. The reward can be cheated along one direction
-of the outside; the judge, the nearest mode, cannot. It proves mechanisms, never the quality of pictures.
+A sample is [64, 1, 1]. The modes lie in the first 8 channels (inside) with a standard deviation of 0.3; in the other 56
+(outside) the data has mean 0 and a standard deviation of 0.03. E[x0 | x_t] is a formula, so that guidance and scheduler
+are tested without the error of a network. The reward has an adversarial direction outside; `hits`, which finds the
+nearest mode, has none. The toy shows mechanisms, not the quality of images.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ SHAPE = (INSIDE + OUTSIDE, 1, 1)
 SPREAD = torch.cat([torch.full((INSIDE,), 0.3), torch.full((OUTSIDE,), 0.03)])
 DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
-TARGET = 0  # the mode that the reward asks for
+TARGET = 0  # the mode with the highest reward
 
 
 def _modes() -> Tensor:
-    """Returns the means [12, 64]: directions of length 2 inside, nothing outside."""
+    """Returns the means [12, 64]: random directions of length 2 inside, 0 outside."""
     inside = torch.randn(COUNT, INSIDE, generator=torch.Generator().manual_seed(11))
     return torch.cat([2 * inside / inside.norm(dim=1, keepdim=True), torch.zeros(COUNT, OUTSIDE)], dim=1)
 
@@ -46,17 +46,17 @@ MODES = _modes()
 
 
 def mean_x0(latents: Tensor, alpha: float, sigma: float, prior: Tensor | None = None) -> Tensor:
-    """Returns E[x0 | x] [B, 64, 1, 1] of latents; `prior` [12] are the modes' weights, equal ones by default."""
+    """Returns E[x0 | x_t] [B, 64, 1, 1]; `prior` [12] are the weights of the modes, equal by default."""
     x = latents.flatten(1)
-    variance = (alpha * SPREAD).square() + sigma**2  # of x within a mode, [64]
-    off = x[:, None] - alpha * MODES  # [B, 12, 64]
-    weight = (torch.ones(COUNT) if prior is None else prior).log() - (off.square() / variance).sum(dim=2) / 2
-    means = MODES + alpha * SPREAD.square() / variance * off
+    variance = (alpha * SPREAD).square() + sigma**2  # of x_t within a mode, [64]
+    offset = x[:, None] - alpha * MODES  # [B, 12, 64]
+    weight = (torch.ones(COUNT) if prior is None else prior).log() - (offset.square() / variance).sum(dim=2) / 2
+    means = MODES + alpha * SPREAD.square() / variance * offset
     return (weight.softmax(dim=1)[..., None] * means).sum(dim=1).reshape(latents.shape)
 
 
-def output_of(x0: Tensor, latents: Tensor, step_input: StepInput) -> Tensor:
-    """Returns what a network has to say at a step_input for its x0 to be this one."""
+def model_output_for(x0: Tensor, latents: Tensor, step_input: StepInput) -> Tensor:
+    """Returns the model output that implies this x0, for the prediction type of the step."""
     alpha, sigma, norm = step_input.level.alpha, step_input.level.sigma, step_input.level.norm
     noise = (latents - alpha * x0) / sigma
     v = (alpha * noise - sigma * x0) / norm
@@ -64,73 +64,73 @@ def output_of(x0: Tensor, latents: Tensor, step_input: StepInput) -> Tensor:
 
 
 def network(
-    scale: float = 1.0, prior: Tensor | None = None, with_graph: Callable[[StepInput], bool] = lambda step_input: False
+    scale: float = 1.0, prior: Tensor | None = None, needs_graph: Callable[[StepInput], bool] = lambda step_input: False
 ) -> PredictNoise:
-    """Returns the exact denoiser: modes weighted by `prior`, guided at `scale` against all of them alike.
+    """Returns the exact denoiser under classifier-free guidance: modes weighted by `prior` against equal weights.
 
-    At scale 1 there is no unconditional half. Where `with_graph` says so, `cond` leads back to its latents.
+    At scale 1 there is no unconditional half. If `needs_graph` is true for a step, `cond` keeps its graph.
     """
 
     def predict(step_input: StepInput) -> Prediction:
         latents, level = step_input.latents, step_input.level
-        with torch.set_grad_enabled(with_graph(step_input)):
-            leaf = latents.detach().requires_grad_() if with_graph(step_input) else latents
-            cond = output_of(mean_x0(leaf, level.alpha, level.sigma, prior), leaf, step_input)
+        with torch.set_grad_enabled(needs_graph(step_input)):
+            leaf = latents.detach().requires_grad_() if needs_graph(step_input) else latents
+            cond = model_output_for(mean_x0(leaf, level.alpha, level.sigma, prior), leaf, step_input)
         if scale == 1.0:
             return Prediction(cond.detach(), cond, None, leaf)
-        uncond = output_of(mean_x0(latents, level.alpha, level.sigma), latents, step_input)
+        uncond = model_output_for(mean_x0(latents, level.alpha, level.sigma), latents, step_input)
         return Prediction(uncond + scale * (cond.detach() - uncond), cond, uncond, leaf)
 
     return predict
 
 
 def reward(x0: Tensor) -> Tensor:
-    """Returns [B]: the cosine to the target mode inside, plus 3 tanh(x.u / 2) for cheating along u outside."""
+    """Returns [B]: the cosine to the target mode inside, plus 3 tanh(x.u / 2) for the adversarial u outside."""
     inside, outside = x0.flatten(1)[:, :INSIDE], x0.flatten(1)[:, INSIDE:]
-    fair = torch.nn.functional.cosine_similarity(inside, MODES[TARGET, :INSIDE][None])
-    return fair + 3 * torch.tanh(0.5 * outside.sum(dim=1) / math.sqrt(OUTSIDE))
+    honest = torch.nn.functional.cosine_similarity(inside, MODES[TARGET, :INSIDE][None])
+    return honest + 3 * torch.tanh(0.5 * outside.sum(dim=1) / math.sqrt(OUTSIDE))
 
 
 def reward_gradient(x0: Tensor) -> Tensor:
-    """Returns the gradient of the reward, of x0's shape, as a formula."""
+    """Returns the gradient of the reward [B, 64, 1, 1], as a formula."""
     inside, outside = x0.flatten(1)[:, :INSIDE], x0.flatten(1)[:, INSIDE:]
-    length, wanted = inside.norm(dim=1, keepdim=True), MODES[TARGET, :INSIDE] / MODES[TARGET].norm()
+    length, target = inside.norm(dim=1, keepdim=True), MODES[TARGET, :INSIDE] / MODES[TARGET].norm()
     along = inside / length
-    fair = (wanted - (along @ wanted)[:, None] * along) / length
-    cheat = 1.5 * (1 - torch.tanh(0.5 * outside.sum(dim=1) / math.sqrt(OUTSIDE)).square()) / math.sqrt(OUTSIDE)
-    return torch.cat([fair, cheat[:, None].expand_as(outside)], dim=1).reshape(x0.shape)
+    honest = (target - (along @ target)[:, None] * along) / length
+    adversarial = 1.5 * (1 - torch.tanh(0.5 * outside.sum(dim=1) / math.sqrt(OUTSIDE)).square()) / math.sqrt(OUTSIDE)
+    return torch.cat([honest, adversarial[:, None].expand_as(outside)], dim=1).reshape(x0.shape)
 
 
 def hits(x0: Tensor) -> float:
-    """Returns the share of rows whose nearest mode is the target: the judge, which does not look outside."""
+    """Returns the share of samples whose nearest mode is the target, measured inside only."""
     near = torch.cdist(x0.flatten(1)[:, :INSIDE], MODES[:, :INSIDE]).argmin(dim=1)
     return float((near == TARGET).float().mean())
 
 
 def off_manifold(x0: Tensor) -> float:
-    """Returns the rms of the outside over that of data: 1 = as good as data."""
+    """Returns the rms outside divided by that of the data: 1 = on the manifold."""
     return float(x0.flatten(1)[:, INSIDE:].square().mean().sqrt() / SPREAD[-1])
 
 
-def push(strength: float, *, start: float = 0.1, stop: float = 0.7, every: int = 1) -> Correction:
-    """Returns guidance by the reward's gradient at the length of a trust region, on every `every`-th step.
+def toy_guidance(strength: float, *, start: float = 0.1, stop: float = 0.7, every: int = 1) -> Correction:
+    """Returns guidance by the gradient G of the reward within a trust region, as ClipGradient does it.
 
-    D = strength every k G rms(x0 - x0_uncond) / rms(G) with k = sigma / sqrt(alpha^2 + sigma^2), sigma for a flow; a
-    tenth of rms(x0) where there is no unconditional half.
+    D = strength every k G rms(x0 - x0_uncond) / rms(G) with k = sigma / sqrt(alpha^2 + sigma^2), for a flow k = sigma;
+    a tenth of rms(x0) takes the place of rms(x0 - x0_uncond) if there is no unconditional half.
     """
-    first: list[int] = []
+    active: list[int] = []
 
-    def correction(moment: StepState) -> Tensor | None:
-        if not start <= moment.progress < stop:
+    def correction(state: StepState) -> Tensor | None:
+        if not start <= state.progress < stop:
             return None
-        first.append(moment.index)
-        if (moment.index - first[0]) % every:
+        active.append(state.index)
+        if (state.index - active[0]) % every:
             return None
-        gradient = reward_gradient(moment.x0)
-        is_flow = abs(moment.alpha + moment.sigma - 1) < 1e-9
-        part = moment.sigma / (1.0 if is_flow else math.hypot(moment.alpha, moment.sigma))
-        reference = 0.1 * _rms(moment.x0) if moment.x0_uncond is None else _rms(moment.x0 - moment.x0_uncond)
-        return strength * every * part * reference * gradient / (_rms(gradient) + 1e-12)
+        gradient = reward_gradient(state.x0)
+        is_flow = abs(state.alpha + state.sigma - 1) < 1e-9
+        noise_share = state.sigma / (1.0 if is_flow else math.hypot(state.alpha, state.sigma))
+        reference = 0.1 * _rms(state.x0) if state.x0_uncond is None else _rms(state.x0 - state.x0_uncond)
+        return strength * every * noise_share * reference * gradient / (_rms(gradient) + 1e-12)
 
     return correction
 
@@ -139,8 +139,8 @@ def _rms(tensor: Tensor) -> Tensor:
     return tensor.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
-def config_of(name: str, prediction: str = "epsilon") -> dict[str, object]:
-    """Returns the scheduler config of the toy as a diffusion model or as a flow."""
+def scheduler_config(name: str, prediction: str = "epsilon") -> dict[str, object]:
+    """Returns the scheduler config of the toy, as a diffusion model or as a flow."""
     return FLOW if prediction == "flow" or name.startswith("flow") else {**DIFFUSION, "prediction_type": prediction}
 
 
@@ -154,7 +154,7 @@ def draw(
     eta: float = 0.0,
     select: Selection | None = None,
 ) -> StepOutput:
-    """Returns the last state of a run of so many rows, whose seeds count from 0."""
+    """Returns the last step of a run; the seeds of its rows are 0, 1, 2 ..."""
     generators = make_generators(range(rows))
-    made = make_scheduler(scheduler, config_of(scheduler, prediction), steps, torch.device("cpu"))
+    made = make_scheduler(scheduler, scheduler_config(scheduler, prediction), steps, torch.device("cpu"))
     return list(denoise(predict, made, initial_noise(generators, SHAPE), generators, eta, select))[-1]

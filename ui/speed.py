@@ -32,6 +32,6 @@ class SpeedEstimate:
 
 def flops_of(pipe: Pipeline, settings: Settings) -> float:
     """Returns the FLOP of one image; `settings` must have no open fields (`Settings.with_defaults`)."""
-    from clipgen.guidance.budget import choice_of, work
+    from clipgen.guidance.budget import choice_of, image_flops
 
-    return work(settings, pipe.model_costs(settings), choice_of(settings))
+    return image_flops(settings, pipe.model_costs(settings), choice_of(settings))

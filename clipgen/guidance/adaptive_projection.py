@@ -1,6 +1,6 @@
-"""Classifier-free guidance without oversaturation: what would only raise contrast is left out of its step.
+"""Adaptive projected guidance (APG): classifier-free guidance without the part that oversaturates.
 
-APG: Sadat et al. 2024 (arXiv 2410.02416, algorithm 1), with nothing of the parallel part.
+Sadat et al. 2024 (arXiv 2410.02416, algorithm 1), with the parallel component left out entirely (eta = 0).
 """
 
 from __future__ import annotations
@@ -11,41 +11,45 @@ from torch import Tensor
 from clipgen.sampling.loop import StepInput
 from clipgen.sampling.prediction import inject
 
-LONGEST, MOMENTUM = 15.0, -0.5  # of the difference of two x0: norm of a picture's at most, weight of those before
-TINY = 1e-12
+MAX_NORM = 15.0  # of the difference of the conditional and the unconditional x0, per row
+MOMENTUM = -0.5  # weight of the difference of the step before
+EPS = 1e-12
 
 
 class AdaptiveProjection:
-    """A Mix of the two halves of classifier-free guidance at a `scale`; begins anew with each run's first step."""
+    """Combines the two halves of classifier-free guidance at guidance scale `scale`; keeps its momentum for one run."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
-        self._before: dict[int, Tensor] = {}
+        self._last_difference: dict[int, Tensor] = {}  # by row of the initial batch
 
     def __call__(self, step_input: StepInput, cond: Tensor, uncond: Tensor) -> Tensor:
-        """Returns the guided output [B, C, h, w]: x0 of the prompt plus (scale - 1) times the difference, tamed."""
-        x0 = step_input.x0(cond)
-        difference = self._with_momentum(step_input, x0 - step_input.x0(uncond))
-        added = (self.scale - 1) * across(shortened(difference, LONGEST), x0)
-        return inject(cond, added, step_input.level, step_input.prediction_type)
+        """Returns the guided model output [B, C, h, w] of the conditional and the unconditional one.
 
-    def _with_momentum(self, step_input: StepInput, difference: Tensor) -> Tensor:
-        """Returns the difference with a part of those of earlier steps, row by row wherever a row has gone."""
+        In terms of x0: x0_cond + (scale - 1) * projection(difference), where difference = x0_cond - x0_uncond.
+        """
+        x0 = step_input.x0(cond)
+        difference = self._add_momentum(step_input, x0 - step_input.x0(uncond))
+        correction = (self.scale - 1) * orthogonal_part(limit_norm(difference, MAX_NORM), x0)
+        return inject(cond, correction, step_input.level, step_input.prediction_type)
+
+    def _add_momentum(self, step_input: StepInput, difference: Tensor) -> Tensor:
+        """Returns the difference plus MOMENTUM times that of the step before, matched by row of the initial batch."""
         rows = range(len(difference)) if step_input.rows is None else step_input.rows
         if step_input.index > 0:
-            known = [self._before.get(row, torch.zeros_like(difference[0])) for row in rows]
-            difference = difference + MOMENTUM * torch.stack(known)
-        self._before = {row: difference[place].detach() for place, row in enumerate(rows)}
+            zeros = torch.zeros_like(difference[0])
+            difference = difference + MOMENTUM * torch.stack([self._last_difference.get(row, zeros) for row in rows])
+        self._last_difference = {row: difference[position].detach() for position, row in enumerate(rows)}
         return difference
 
 
-def shortened(difference: Tensor, longest: float) -> Tensor:
-    """Returns differences [B, C, h, w], each picture's norm at most `longest`."""
+def limit_norm(difference: Tensor, max_norm: float) -> Tensor:
+    """Returns the differences [B, C, h, w] with the norm of each row limited."""
     norms = difference.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    return difference * (longest / (norms + TINY)).clamp(max=1.0)
+    return difference * (max_norm / (norms + EPS)).clamp(max=1.0)
 
 
-def across(difference: Tensor, x0: Tensor) -> Tensor:
-    """Returns differences without their part along x0, per picture."""
+def orthogonal_part(difference: Tensor, x0: Tensor) -> Tensor:
+    """Returns the component of the differences that is orthogonal to x0, per row; the rest would only add contrast."""
     along = (difference * x0).sum(dim=(1, 2, 3), keepdim=True)
-    return difference - along / (x0.square().sum(dim=(1, 2, 3), keepdim=True) + TINY) * x0
+    return difference - along / (x0.square().sum(dim=(1, 2, 3), keepdim=True) + EPS) * x0

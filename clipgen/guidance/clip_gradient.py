@@ -1,12 +1,13 @@
-"""Guidance by CLIP's gradient: each x0 moves towards what CLIP takes for the prompt, as far as a trust region lets it.
+"""Guidance by the gradient of CLIP similarity: moves x0 along it, within a trust region.
 
-He et al. 2023 (MPGD, arXiv 2311.16424); with `through_unet` Chung et al. 2022 (DPS, arXiv 2209.14687).
+He et al. 2023 (MPGD, arXiv 2311.16424). With `through_unet` the gradient also goes through the denoiser: Chung et al.
+2022 (DPS, arXiv 2209.14687).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import hypot
 
@@ -15,29 +16,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.clip.views import views
-from clipgen.guidance.targets import ClipTarget
+from clipgen.guidance.targets import ClipTarget, Decode
 from clipgen.sampling.loop import Correction, Prediction, PredictNoise, StepInput, StepState, step_state
 from clipgen.settings.settings import Note
 
-BURNT_SLOPE = 0.05  # of the soft clamp: pixels out of [0, 1] keep that much of their gradient
-UNGUIDED_PART = 0.1  # of x0: the trust region's radius where there is no classifier-free guidance to measure it by
-MOST_BROKEN = 0.2  # part of a picture's guided steps that may go unguided before people are told
-TINY = 1e-12
+CLAMP_SLOPE = 0.05  # of soft_clamp: the share of their gradient that pixels outside [0, 1] keep
+X0_SHARE = 0.1  # of rms(x0): the size of the trust region if there is no unconditional output to measure it by
+MAX_NOT_FINITE = 0.2  # share of an image's guided steps with a gradient that is not finite, above which a note says so
+EPS = 1e-12
 
 
 class ClipGradient:
-    """A Correction by the mean loss of its guides; see `__call__`.
+    """A Correction of x0 by the gradient of the CLIP loss, averaged over the guiding CLIPs.
 
-    `decode` takes x0 [B, C, h, w] to pixels [B, 3, H, W], 0 to 1, and keeps gradients. `scale` is the strength in
-    units of what classifier-free guidance adds; `start` and `stop` bound the progress, every r-th step is guided, r
-    times as strongly. With `through_unet` the gradient goes through the denoiser too, which needs StepStates with a
-    graph where `active`. Where the guide `two_key` disagrees, nothing moves.
+    Args:
+        targets: one per guiding CLIP.
+        decode: a differentiable decoder, x0 [B, C, h, w] -> pixels [B, 3, H, W], 0 to 1.
+        scale: size of the correction, 0 to 1, in units of what classifier-free guidance changes in x0.
+        cutouts: views of an image per step; the first shows the largest square, the others are crops.
+        start: progress at which guidance begins, 0 to 1.
+        stop: progress at which it ends.
+        every: guides only each `every`-th step of the interval, `every` times as strongly.
+        through_unet: multiplies the gradient by the Jacobian of the denoiser. `x0_cond` of the StepState must then keep
+            its graph to the latents at active steps.
+        veto: a second CLIP. The correction is 0 at the latents where its gradient points the other way.
     """
 
     def __init__(
         self,
-        guides: Sequence[ClipTarget],
-        decode: Callable[[Tensor], Tensor],
+        targets: Sequence[ClipTarget],
+        decode: Decode,
         *,
         scale: float,
         cutouts: int = 4,
@@ -45,142 +53,164 @@ class ClipGradient:
         stop: float = 0.7,
         every: int = 1,
         through_unet: bool = False,
-        two_key: ClipTarget | None = None,
+        veto: ClipTarget | None = None,
     ) -> None:
-        self.guides = tuple(guides)
+        self.targets = tuple(targets)
         self.decode = decode
         self.scale, self.cutouts = scale, cutouts
         self.start, self.stop, self.every = start, stop, every
         self.through_unet = through_unet
-        self.two_key = two_key
-        self._seen: list[tuple[int, tuple[int, ...], Tensor]] = []
-        self._broken: list[tuple[tuple[int, ...], Tensor]] = []
+        self.veto = veto
+        # Per guided step: its index, the seeds of its rows, and a tensor [B].
+        self._similarities: list[tuple[int, tuple[int, ...], Tensor]] = []
+        self._not_finite: list[tuple[tuple[int, ...], Tensor]] = []
 
-    def active(self, step: int, steps: int) -> bool:
-        """Tells whether a step is guided."""
-        if self.scale == 0.0 or not self.start <= step / steps < self.stop:
-            return False
-        first = next(step for step in range(steps) if step / steps >= self.start)
-        return (step - first) % self.every == 0
+    def is_active(self, index: int, steps: int) -> bool:
+        """Tells whether this step is guided."""
+        return self.scale > 0 and index in active_steps(steps, self.start, self.stop, self.every)
 
-    def __call__(self, moment: StepState) -> Tensor | None:
-        """Returns what to add to x0, [B, C, h, w] in float32, None where no step is guided.
+    def __call__(self, state: StepState) -> Tensor | None:
+        """Returns the correction D of x0, [B, C, h, w] in float32, or None if this step is not guided.
 
-        A row depends on its own picture alone; one whose gradient is not finite is 0, and counted.
+        A row depends on its own image only. If its gradient is not finite its correction is 0.
         """
-        if not self.active(moment.index, moment.steps):
+        if not self.is_active(state.index, state.steps):
             return None
-        gradient, agreed = self._gradient(moment)
+        x0 = state.x0.detach()  # [B, C, h, w]
+
+        # 1. The direction: minus the gradient of the CLIP loss at x0.
+        gradient, agreement = self._gradient(state)
+
+        # 2. Through the denoiser: the vector-Jacobian product with d x0_cond / d x_t, which keeps the directions in
+        #    which data varies and damps adversarial ones. The gradient goes in at rms 1, so that it does not underflow
+        #    in half precision.
         if self.through_unet:
-            (gradient,) = torch.autograd.grad(moment.x0_cond, moment.latents, gradient / (rms(gradient) + TINY))
-        x0 = moment.x0.detach()
-        correction = agreed * trusted(gradient, moment, self.scale * self.every)
-        correction = without_growth(correction, agreed * x0)
-        finite = torch.isfinite(correction).flatten(1).all(dim=1)
-        self._broken.append((moment.image_seeds, ~finite))
+            (gradient,) = torch.autograd.grad(state.x0_cond, state.latents, gradient / (rms(gradient) + EPS))
+
+        # 3. The length: a trust region. Where the veto disagrees nothing moves.
+        correction = agreement * scale_to_trust_region(gradient, state, self.scale * self.every)
+
+        # 4. Contrast: leave out what only makes x0 larger.
+        correction = remove_growth(correction, agreement * x0)
+
+        # 5. Rows that are not finite are not corrected.
+        finite = torch.isfinite(correction).flatten(1).all(dim=1)  # [B]
+        self._not_finite.append((state.image_seeds, ~finite))
         return torch.where(finite[:, None, None, None], correction, torch.zeros_like(correction))
 
-    def _gradient(self, moment: StepState) -> tuple[Tensor, Tensor]:
-        """Returns the way down the loss at x0 [B, C, h, w], and 1 or 0 where the second key agrees or not."""
+    def _gradient(self, state: StepState) -> tuple[Tensor, Tensor]:
+        """Returns minus the gradient of the loss at x0 [B, C, h, w], and if the veto agrees, 1 or 0 [B, 1, h, w]."""
         with torch.enable_grad():
-            x0 = moment.x0.detach().float().requires_grad_()
-            pixels = soft_clamp(self.decode(x0))
-            losses = [self._loss(guide, pixels, moment, self.cutouts) for guide in self.guides]
-            loss = torch.stack([loss for loss, _ in losses]).mean()
-            self._seen.append((moment.index, moment.image_seeds, losses[0][1]))
-            if self.two_key is None:
+            x0 = state.x0.detach().float().requires_grad_()  # [B, C, h, w]
+            pixels = soft_clamp(self.decode(x0))  # [B, 3, H, W]
+            losses, similarities = zip(
+                *(self._loss(target, pixels, state, self.cutouts) for target in self.targets), strict=True
+            )
+            loss = torch.stack(losses).mean()
+            self._similarities.append((state.index, state.image_seeds, similarities[0]))
+            if self.veto is None:
                 return -torch.autograd.grad(loss, x0)[0], torch.ones_like(x0[:, :1])
-            second, _ = self._loss(self.two_key, pixels, moment, 1)
-            (other,) = torch.autograd.grad(second, x0, retain_graph=True)
+            veto_loss, _ = self._loss(self.veto, pixels, state, 1)
+            (veto_gradient,) = torch.autograd.grad(veto_loss, x0, retain_graph=True)
         (gradient,) = torch.autograd.grad(loss, x0)
-        agreed = F.cosine_similarity(gradient, other, dim=1, eps=TINY) > 0
-        return -gradient, agreed[:, None].to(gradient)
+        agreement = F.cosine_similarity(gradient, veto_gradient, dim=1, eps=EPS) > 0  # [B, h, w]
+        return -gradient, agreement[:, None].to(gradient)
 
-    def _loss(self, guide: ClipTarget, pixels: Tensor, moment: StepState, cutouts: int) -> tuple[Tensor, Tensor]:
-        """Returns a guide's loss, summed over pictures, and the cosines [B] of overview and first target."""
-        seen = views(pixels, moment.image_seeds, moment.index, cutouts, guide.encoder.image_size)
-        features = guide.encoder.image_features(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])  # [B, V, D]
-        overview = (features[:, 0] * guide.targets[:, 0]).sum(dim=-1).detach()
-        return angle_loss(features, guide.targets, guide.weights).sum(), overview
+    def _loss(self, target: ClipTarget, pixels: Tensor, state: StepState, cutouts: int) -> tuple[Tensor, Tensor]:
+        """Returns the loss of one CLIP, and the cosine similarities [B] of the first view to the prompt.
+
+        The loss is summed over images: a mean would divide the guidance of each image by the size of its batch.
+        """
+        crops = views(pixels, state.image_seeds, state.index, cutouts, target.encoder.image_size)  # [B, V, 3, S, S]
+        features = target.encoder.image_features(crops.flatten(0, 1))  # [B * V, D]
+        features = features.unflatten(0, crops.shape[:2])  # [B, V, D]
+        similarities = (features[:, 0] * target.embeddings[:, 0]).sum(dim=-1).detach()  # [B]
+        return spherical_dist_loss(features, target.embeddings, target.weights).sum(), similarities
 
     def curve(self, image_seed: int) -> tuple[tuple[int, float], ...]:
-        """Returns the guided steps of a picture, each with the similarity of what CLIP saw to the first target."""
+        """Returns (step index, cosine similarity to the prompt) of each guided step of an image."""
         return tuple(
-            (step, float(similarity[seeds.index(image_seed)]))
-            for step, seeds, similarity in self._seen
+            (index, float(similarities[seeds.index(image_seed)]))
+            for index, seeds, similarities in self._similarities
             if image_seed in seeds
         )
 
     def notes(self) -> list[Note]:
-        """Returns a warning if a picture went unguided for more than a fifth of its guided steps."""
-        guided, broken = Counter[int](), Counter[int]()
-        for seeds, rows in self._broken:
+        """Returns a warning if an image had gradients that are not finite in more than a fifth of its guided steps."""
+        guided, not_finite = Counter[int](), Counter[int]()  # steps by image seed
+        for seeds, rows in self._not_finite:
             guided.update(seeds)
-            broken.update(seed for seed, bad in zip(seeds, rows.tolist(), strict=True) if bad)
-        told = [seed for seed in broken if broken[seed] > MOST_BROKEN * guided[seed]]
-        if not told:
+            not_finite.update(seed for seed, broken in zip(seeds, rows.tolist(), strict=True) if broken)
+        affected = [seed for seed in not_finite if not_finite[seed] > MAX_NOT_FINITE * guided[seed]]
+        if not affected:
             return []
-        lost, of = sum(broken[seed] for seed in told), sum(guided[seed] for seed in told)
-        which = f"the picture of seed {told[0]}" if len(told) == 1 else f"{len(told)} pictures"
-        line = f"CLIP's gradient was not finite in {lost} of {of} guided steps of {which}; those went unguided."
+        lost, total = sum(not_finite[seed] for seed in affected), sum(guided[seed] for seed in affected)
+        which = f"the picture of seed {affected[0]}" if len(affected) == 1 else f"{len(affected)} pictures"
+        line = f"CLIP's gradient was not finite in {lost} of {total} guided steps of {which}; they were not guided."
         return [Note("guidance-not-finite", "guidance", line)]
 
 
-def corrected(predict: PredictNoise, correction: Correction, image_seeds: Sequence[int]) -> PredictNoise:
-    """Returns the prediction with a correction of x0 in it, and without a graph."""
+def active_steps(steps: int, start: float, stop: float, every: int) -> list[int]:
+    """Returns the indices of the guided steps: each `every`-th of those with start <= index / steps < stop."""
+    return [index for index in range(steps) if start <= index / steps < stop][::every]
 
-    def guided(step_input: StepInput) -> Prediction:
-        told = predict(step_input)
-        with torch.enable_grad():  # the loop runs without, and x0_cond is to keep the graph that `told.cond` has
-            moment = step_state(step_input, told, image_seeds)
-        added = correction(moment)
-        bare = replace(told, cond=told.cond.detach(), latents=told.latents.detach())
+
+def with_correction(predict: PredictNoise, correction: Correction, image_seeds: Sequence[int]) -> PredictNoise:
+    """Returns the prediction with a correction of x0 added, and without its graph."""
+
+    def predict_corrected(step_input: StepInput) -> Prediction:
+        prediction = predict(step_input)
+        with torch.enable_grad():  # the loop runs without; x0_cond keeps the graph of prediction.cond
+            state = step_state(step_input, prediction, image_seeds)
+        added = correction(state)
+        prediction = replace(prediction, cond=prediction.cond.detach(), latents=prediction.latents.detach())
         if added is None:
-            return bare
-        return replace(bare, correction=added if told.correction is None else told.correction + added)
+            return prediction
+        return replace(prediction, correction=added if prediction.correction is None else prediction.correction + added)
 
-    return guided
+    return predict_corrected
 
 
-def angle_loss(features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Returns per picture the mean over views of the weighted half squares of angles: [B].
+def spherical_dist_loss(features: Tensor, embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Returns half the squared angle between features and embeddings, weighted, averaged over views: [B].
 
-    features [B, V, D], targets [B or 1, T, D], both unit vectors; weights [T] count by their share of sum |w|.
+    The loss of CLIP-guided diffusion (Crowson 2021). `features` [B, V, D] and `embeddings` [B or 1, T, D] are unit
+    vectors; `weights` [T] count by their share of sum |w|.
     """
-    chords = (features[:, :, None] - targets[:, None]).norm(dim=-1)  # [B, V, T]
-    angles = 2 * torch.asin((chords / 2).clamp(max=1 - 1e-6))
+    chords = (features[:, :, None] - embeddings[:, None]).norm(dim=-1)  # [B, V, T]
+    angles = 2 * torch.asin((chords / 2).clamp(max=1 - 1e-6))  # asin has an infinite gradient at 1
     return (angles.square() / 2 @ (weights / weights.abs().sum())).mean(dim=1)
 
 
 def soft_clamp(pixels: Tensor) -> Tensor:
-    """Returns pixels held to [0, 1], but for a twentieth of what is outside, so that burnt ones keep a gradient."""
+    """Returns pixels clamped to [0, 1] but for a twentieth of the excess, so that saturated ones keep a gradient."""
     inside = pixels.clamp(0, 1)
-    return inside + BURNT_SLOPE * (pixels - inside)
+    return inside + CLAMP_SLOPE * (pixels - inside)
 
 
 def rms(tensor: Tensor) -> Tensor:
-    """Returns each row's root mean square, [B, 1, 1, 1]."""
+    """Returns the root mean square of each row, [B, 1, 1, 1]."""
     return tensor.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
-def trusted(gradient: Tensor, moment: StepState, strength: float) -> Tensor:
-    """Returns the gradient at the length of a trust region, per picture.
+def scale_to_trust_region(gradient: Tensor, state: StepState, strength: float) -> Tensor:
+    """Returns the gradient with the rms of a trust region, per row.
 
-    `strength` times what classifier-free guidance moved x0 by (else a tenth of x0), times the noise's part of x_t: the
-    less noise is left, the less is moved.
+    rms = strength * noise_share * rms(x0 - x0_uncond): what classifier-free guidance changes is a safe amount, and the
+    less noise is left to correct mistakes, the less is moved. Without x0_uncond a tenth of rms(x0) takes its place.
     """
-    alpha, sigma = moment.alpha, moment.sigma
-    is_flow = abs(alpha + sigma - 1) < 1e-9  # where another parametrisation has that too, both ways agree
-    noise = sigma if is_flow else sigma / hypot(alpha, sigma)
-    x0 = moment.x0.detach()
-    reference = UNGUIDED_PART * rms(x0) if moment.x0_uncond is None else rms(x0 - moment.x0_uncond)
-    return strength * noise * reference * gradient / (rms(gradient) + TINY)
+    alpha, sigma = state.alpha, state.sigma
+    is_flow = abs(alpha + sigma - 1) < 1e-9  # at the ends of other schedules too, but there both formulas agree
+    noise_share = sigma if is_flow else sigma / hypot(alpha, sigma)
+    x0 = state.x0.detach()
+    reference = X0_SHARE * rms(x0) if state.x0_uncond is None else rms(x0 - state.x0_uncond)
+    return strength * noise_share * reference * gradient / (rms(gradient) + EPS)
 
 
-def without_growth(correction: Tensor, x0: Tensor) -> Tensor:
-    """Returns the correction without the part along x0 that would only raise its contrast, per picture.
+def remove_growth(correction: Tensor, x0: Tensor) -> Tensor:
+    """Returns the correction without its component along x0 if that one makes x0 larger, which only adds contrast.
 
-    Sadat et al. 2024 (APG, arXiv 2410.02416), turned from classifier-free guidance to a correction.
+    Sadat et al. 2024 (APG, arXiv 2410.02416) do this to the difference of classifier-free guidance.
     """
-    along = (correction * x0).sum(dim=(1, 2, 3), keepdim=True)
-    return correction - along.clamp(min=0) / (x0.square().sum(dim=(1, 2, 3), keepdim=True) + TINY) * x0
+    along = (correction * x0).sum(dim=(1, 2, 3), keepdim=True)  # [B, 1, 1, 1]
+    return correction - along.clamp(min=0) / (x0.square().sum(dim=(1, 2, 3), keepdim=True) + EPS) * x0

@@ -1,12 +1,13 @@
-"""What the parts of a model cost, in FLOP: from a table, or counted once; never with a stopwatch.
+"""What the networks of a model cost in FLOP, from a table or counted once; never measured with a clock.
 
-Two FLOP are a multiplication with its addition. The same model has the same price on every machine.
+A multiplication with its addition counts as two FLOP. The same model costs the same on every machine, so a budget buys
+the same guidance everywhere.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,12 +19,16 @@ from torch import Tensor, nn
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.latent_head import LatentHead
 from clipgen.families import Conditioning, Family
-from clipgen.guidance.latent_decoder import available_decoders, latent_decoder
+from clipgen.guidance.latent_decoder import latent_decoder, resolve_decoder_name
+from clipgen.guidance.latent_gradient import choose_latent_head
+from clipgen.guidance.quantisation import is_quantised
+from clipgen.guidance.targets import GuidanceEncoders
+from clipgen.settings.settings import Settings
 
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOP of one network for one picture: `forward`, and `backward` from there to its input, weights left alone."""
+    """FLOP of one network for one image: its forward pass, and its backward pass to the input (not to the weights)."""
 
     forward: float
     backward: float
@@ -38,11 +43,12 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Growth:
-    """How a network's cost grows with its latents: TFLOP forward = fixed + linear n + square n^2.
+class CostByLatents:
+    """The cost of a network as a function of its number of latents: TFLOP forward = fixed + linear n + square n^2.
 
-    n counts latents in units of 64 x 64. Back to the input convolutions cost what they cost forward, attention twice
-    that, and what never sees the latents nothing.
+    n counts latents in units of 64 x 64. `linear` are convolutions, whose backward pass costs as much as the forward
+    pass; `square` is attention, whose backward pass costs twice as much; `fixed` never depends on the latents, so it
+    has no backward pass.
     """
 
     fixed: float
@@ -50,17 +56,17 @@ class Growth:
     square: float
 
     def at(self, latents: int) -> Cost:
-        """Returns the cost for so many latents."""
+        """Returns the cost for this number of latents, h * w."""
         n = latents / 64**2
         linear, square = self.linear * n, self.square * n * n
         return Cost(1e12 * (self.fixed + linear + square), 1e12 * (linear + 2 * square))
 
 
-SD15_UNET = Growth(0.003008, 0.677771, 0.122495)
-SDXL_UNET = Growth(0.052531, 1.489272, 0.046976)
-KL_DECODER = Growth(0.0, 2.480159, 0.034360)
-TINY_DECODER = Growth(0.0, 0.141350, 0.0)
-KNOWN = {  # by the number of their weights, for autoencoders both halves
+SD15_UNET = CostByLatents(0.003008, 0.677771, 0.122495)
+SDXL_UNET = CostByLatents(0.052531, 1.489272, 0.046976)
+KL_DECODER = CostByLatents(0.0, 2.480159, 0.034360)
+TINY_DECODER = CostByLatents(0.0, 0.141350, 0.0)
+KNOWN_NETWORKS = {  # by number of weights; for autoencoders those of encoder and decoder
     859_520_964: SD15_UNET,
     2_567_463_684: SDXL_UNET,
     83_653_863: KL_DECODER,
@@ -70,124 +76,124 @@ KNOWN = {  # by the number of their weights, for autoencoders both halves
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """What a budget has to know of a loaded model, at one size of picture.
+    """What a budget has to know of a loaded model, for images of one size.
 
-    `denoiser` = one pass, `decoder` = the model's own, `guide` = the guide decoder, `view` = one view for all guiding
-    CLIPs. `prediction` and `distilled` are the family's; `back_propagates` = gradients can go through the denoiser;
-    `head` = the latent head where it guides in place of decoder and views.
+    `denoiser` is one pass of the denoiser, `decoder` the full VAE decoder, `guide_decoder` the decoder for CLIP, `view`
+    one view for all guiding CLIPs. `prediction_type` and `distilled` are those of the family; `back_propagates` =
+    gradients can go through the denoiser; `latent_head` is set if a latent head guides instead of decoder and views.
     """
 
     denoiser: Cost
     decoder: Cost
-    guide: Cost
+    guide_decoder: Cost
     view: Cost
-    prediction: str
+    prediction_type: str
     distilled: bool
     back_propagates: bool = True
-    head: Cost | None = None
+    latent_head: Cost | None = None
 
 
 def model_costs(
-    family: Family,
-    told: Conditioning,
-    encoders: Sequence[ClipEncoder],
-    size: tuple[int, int],
-    decoder: str = "auto",
-    back_propagates: bool = True,
-    head: LatentHead | None = None,
+    settings: Settings, family: Family, conditioning: Conditioning, encoders: GuidanceEncoders
 ) -> ModelCosts:
-    """Returns the facts of a model for pictures of `size` (width, height); each network is counted once.
+    """Returns the costs of a model for the image size and the guide_decoder of the settings, which must be filled.
 
-    `told` is what the denoiser is told of any one prompt, tensors [1, ...]; `encoders` are the CLIPs that guide, and
-    `decoder` names the guide decoder, `head` guides in its place. Raises SettingsError for a decoder that the model has
-    not got.
+    `conditioning` is that of any one prompt, tensors [1, ...]; `encoders` are those of the settings. Each network is
+    counted once per size and kept. Raises SettingsError for a guide_decoder that the model does not have.
     """
-    shape, side = family.latent_shape(*size), encoders[0].image_size
-    name = next(iter(available_decoders(family))) if decoder == "auto" or head is not None else decoder
+    assert settings.width is not None, "Settings.with_defaults fills the width"
+    assert settings.height is not None, "Settings.with_defaults fills the height"
+    shape, image_size = family.latent_shape(settings.width, settings.height), encoders.guiding[0].image_size
+    head = choose_latent_head(settings, encoders, family)
+    name = resolve_decoder_name(family, "auto" if head is not None else settings.guide_decoder or "auto")
     return ModelCosts(
-        denoiser=_once(family, ("denoiser", shape), lambda: denoiser_cost(family, told, shape)),
-        decoder=_once(family, ("full", shape), lambda: decoder_cost(family, "full", shape, side)),
-        guide=_once(family, (name, shape, side), lambda: decoder_cost(family, name, shape, side)),
-        view=sum((_once(each, ("view",), partial(view_cost, each)) for each in encoders), Cost(0, 0)),
-        prediction=family.prediction_type,
+        denoiser=_cached(family, ("denoiser", shape), lambda: denoiser_cost(family, conditioning, shape)),
+        decoder=_cached(family, ("full", shape), lambda: decoder_cost(family, "full", shape, image_size)),
+        guide_decoder=_cached(family, (name, shape, image_size), lambda: decoder_cost(family, name, shape, image_size)),
+        view=sum((_cached(each, ("view",), partial(view_cost, each)) for each in encoders.guiding), Cost(0, 0)),
+        prediction_type=family.prediction_type,
         distilled=family.distilled,
-        back_propagates=back_propagates,
-        head=None if head is None else _once(family, ("head", shape), lambda: head_cost(head, shape)),
+        back_propagates=not is_quantised(family.denoiser),
+        latent_head=None if head is None else _cached(family, ("head", shape), lambda: head_cost(head, shape)),
     )
 
 
-_COUNTED: WeakKeyDictionary[Any, dict[tuple[Any, ...], Cost]] = WeakKeyDictionary()  # for as long as a model lives
+# By family or CLIP, until it is freed.
+_COSTS: WeakKeyDictionary[Any, dict[tuple[Any, ...], Cost]] = WeakKeyDictionary()
 
 
-def _once(owner: Any, key: tuple[Any, ...], count: Callable[[], Cost]) -> Cost:
-    known = _COUNTED.setdefault(owner, {})
-    if key not in known:
-        known[key] = count()
-    return known[key]
+def _cached(owner: Any, key: tuple[Any, ...], count: Callable[[], Cost]) -> Cost:
+    costs = _COSTS.setdefault(owner, {})
+    if key not in costs:
+        costs[key] = count()
+    return costs[key]
 
 
-def denoiser_cost(family: Family, told: Conditioning, shape: tuple[int, int, int]) -> Cost:
-    """Returns what one pass for latents of that shape [C, h, w] costs."""
+def denoiser_cost(family: Family, conditioning: Conditioning, shape: tuple[int, int, int]) -> Cost:
+    """Returns the cost of one pass of the denoiser for latents of shape [C, h, w]."""
     networks = [part for name, part in vars(family).items() if isinstance(part, nn.Module) and name != "vae"]
-    known = [KNOWN[count] for network in networks if (count := _weights(network)) in KNOWN]
+    known = [KNOWN_NETWORKS[count] for network in networks if (count := _count_weights(network)) in KNOWN_NETWORKS]
     if known:
         return known[0].at(shape[1] * shape[2])
-    twin, timestep = without_weights(family), torch.zeros((), device="meta")
-    told = {name: tensor.to("meta") for name, tensor in told.items()}
-    return counted(lambda latents: twin.predict(latents, timestep, told), (1, *shape), "meta")
+    on_meta, timestep = without_weights(family), torch.zeros((), device="meta")
+    conditioning = {name: tensor.to("meta") for name, tensor in conditioning.items()}
+    return count_flops(lambda latents: on_meta.predict(latents, timestep, conditioning), (1, *shape), "meta")
 
 
-def decoder_cost(family: Family, name: str, shape: tuple[int, int, int], side: int) -> Cost:
-    """Returns what the guide decoder of that name costs for latents [C, h, w]; `side` is that of CLIP's input."""
-    weights = _weights(family.vae)
-    if name in ("tiny", "full") and weights in KNOWN:
-        return KNOWN[weights].at(shape[1] * shape[2])
-    twin = without_weights(family)
-    twin.latent_rgb = torch.zeros(shape[0], 3, device="meta")  # no colours are fitted to a model without weights
-    return counted(latent_decoder(twin, name, side), (1, *shape), "meta")
+def decoder_cost(family: Family, name: str, shape: tuple[int, int, int], image_size: int) -> Cost:
+    """Returns the cost of a latent decoder for latents [C, h, w]; `image_size` is that of CLIP's input in pixels."""
+    weights = _count_weights(family.vae)
+    if name in ("tiny", "full") and weights in KNOWN_NETWORKS:
+        return KNOWN_NETWORKS[weights].at(shape[1] * shape[2])
+    on_meta = without_weights(family)
+    on_meta.latent_rgb = torch.zeros(shape[0], 3, device="meta")  # a matrix cannot be fitted without weights
+    return count_flops(latent_decoder(on_meta, name, image_size), (1, *shape), "meta")
 
 
 def view_cost(encoder: ClipEncoder) -> Cost:
-    """Returns what one view costs a CLIP; counted with its real weights, as its towers look into their tensors."""
-    return counted(encoder.image_features, (1, 3, encoder.image_size, encoder.image_size), str(encoder.model.device))
+    """Returns the cost of one view for a CLIP; counted with its real weights, as transformers reads tensor values."""
+    return count_flops(
+        encoder.image_features, (1, 3, encoder.image_size, encoder.image_size), str(encoder.model.device)
+    )
 
 
 def head_cost(head: LatentHead, shape: tuple[int, int, int]) -> Cost:
-    """Returns what one look of a latent head at latents [C, h, w] costs; counted with its real weights."""
+    """Returns the cost of a latent head for latents [C, h, w]; counted with its weights, like a CLIP."""
     device = head.model.device
-    return counted(lambda latents: head.features(latents, torch.ones(1, device=device)), (1, *shape), str(device))
+    return count_flops(lambda latents: head.features(latents, torch.ones(1, device=device)), (1, *shape), str(device))
 
 
-def counted(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: str) -> Cost:
-    """Returns what a differentiable call costs on an input of that shape; on `meta` nothing is computed.
+def count_flops(function: Callable[[Tensor], Tensor], shape: tuple[int, ...], device: str) -> Cost:
+    """Returns the cost of a differentiable function of one tensor of this shape; on `meta` nothing is computed.
 
-    Attention runs as plain products, for not every device's own kernel is counted.
+    Attention runs as plain matrix products: the counter does not know the fused kernels of every device.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     leaf = torch.zeros(shape, device=device, requires_grad=True)
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        output = call(leaf.clone())
+        output = function(leaf.clone())
         forward = counter.get_total_flops()
         torch.autograd.grad(output.float().sum(), leaf)
     return Cost(forward, counter.get_total_flops() - forward)
 
 
 def without_weights(family: Family) -> Family:
-    """Returns a twin of a model's adapter, whose networks know the shapes of their weights and nothing else."""
-    twin, memo = copy.copy(family), dict[int, Any]()
+    """Returns a copy of a model family with its networks on the meta device: shapes without memory."""
+    on_meta, memo = copy.copy(family), dict[int, Any]()
     for name, part in vars(family).items():
         if isinstance(part, nn.Module):
+            # deepcopy takes the tensors that it finds in `memo`, so the weights are never copied.
             memo |= {id(tensor): tensor.detach().to("meta") for tensor in part.buffers()}
-            memo |= {id(tensor): _weightless(tensor) for tensor in part.parameters()}
-            setattr(twin, name, copy.deepcopy(part, memo))
-    return twin
+            memo |= {id(tensor): _meta_parameter(tensor) for tensor in part.parameters()}
+            setattr(on_meta, name, copy.deepcopy(part, memo))
+    return on_meta
 
 
-def _weightless(weight: Tensor) -> nn.Parameter:
+def _meta_parameter(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(weight.detach().to("meta"), requires_grad=False)
 
 
-def _weights(network: nn.Module) -> int:
+def _count_weights(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())

@@ -1,4 +1,4 @@
-"""The guard against over-optimisation: what CLIP likes about a picture should survive changes nobody sees."""
+"""The guard against over-optimisation: what CLIP likes about an image should survive changes that nobody sees."""
 
 from __future__ import annotations
 
@@ -14,104 +14,110 @@ from clipgen.decode import to_image
 from clipgen.families import Family
 from clipgen.settings.settings import Note
 
-Change = Callable[[Tensor], Tensor]  # pixels [B, 3, H, W] in [0, 1] -> the same picture, changed a little
-KEPT = 0.7  # share of the gain below which a picture counts as over-optimised
-QUALITY, SIGMA, SHRUNK = 75, 0.7, 0.75
+Change = Callable[[Tensor], Tensor]  # pixels [B, 3, H, W] in [0, 1] -> the same images, changed a little
+MIN_SHARE = 0.7  # share of the gain below which an image counts as over-optimised
+JPEG_QUALITY, BLUR_SIGMA, RESIZE_FACTOR = 75, 0.7, 0.75
 
 
 @dataclass(frozen=True)
 class Survival:
-    """How much of one picture's gain in similarity is left after each change, by its name, 1 = all of it."""
+    """The share of an image's gain in similarity that is left after each change, by its name; 1 = all of it."""
 
-    by_change: Mapping[str, float]
+    share_by_change: Mapping[str, float]
 
     @property
-    def kept(self) -> float:
-        """The share that is left on average."""
-        return sum(self.by_change.values()) / len(self.by_change)
+    def mean_share(self) -> float:
+        """The mean over all changes."""
+        return sum(self.share_by_change.values()) / len(self.share_by_change)
 
 
-def survival(
+def measure_survival(
     pixels: Tensor,
     similarity: Callable[[Tensor], Tensor],
     baseline: Tensor,
     round_trip: Change | None = None,
 ) -> list[Survival | None]:
-    """Returns for each picture [B, 3, H, W] in [0, 1] what its gain over the `baseline` [B] survives.
+    """Returns per image how much of its gain in similarity survives small changes; None for an image without gain.
 
-    `similarity` scores pictures, [B]; `round_trip` sends them through the model's VAE. None where nothing was gained.
+    Args:
+        pixels: the images, [B, 3, H, W] in [0, 1].
+        similarity: images -> their CLIP similarity [B].
+        baseline: similarity before guidance, [B]; the gain is counted from it.
+        round_trip: encodes and decodes images with the model's VAE, as one more change.
     """
     changes: dict[str, Change] = {"jpeg": jpeg, "shift": shift, "blur": blur, "resize": resize}
     if round_trip is not None:
         changes["vae"] = round_trip
     with torch.no_grad():
-        gain = similarity(pixels) - baseline
-        left = {name: similarity(change(pixels).clamp(0, 1)) - baseline for name, change in changes.items()}
+        gain = similarity(pixels) - baseline  # [B]
+        gain_after = {name: similarity(change(pixels).clamp(0, 1)) - baseline for name, change in changes.items()}
     return [
-        Survival({name: float(rest[row] / gain[row]) for name, rest in left.items()}) if gain[row] > 0 else None
+        Survival({name: float(left[row] / gain[row]) for name, left in gain_after.items()}) if gain[row] > 0 else None
         for row in range(len(pixels))
     ]
 
 
-def overoptimised(survivals: Sequence[Survival | None]) -> list[Note | None]:
-    """Returns for each picture a warning if too little of its gain is left."""
-    return [None if one is None or one.kept >= KEPT else _note(one) for one in survivals]
+def survival_warnings(survivals: Sequence[Survival | None]) -> list[Note | None]:
+    """Returns per image a warning if less than MIN_SHARE of its gain survives."""
+    return [None if item is None or item.mean_share >= MIN_SHARE else _warning(item) for item in survivals]
 
 
-def _note(one: Survival) -> Note:
-    worst = min(one.by_change, key=lambda name: one.by_change[name])
+def _warning(item: Survival) -> Note:
+    worst = min(item.share_by_change, key=lambda name: item.share_by_change[name])
     line = (
-        f"Of what guidance gained in CLIP similarity {max(0.0, one.kept):.0%} survive small changes (worst: {worst}): "
-        "lower clip_guidance_scale."
+        f"Of what guidance gained in CLIP similarity {max(0.0, item.mean_share):.0%} survive small changes "
+        f"(worst: {worst}): lower clip_guidance_scale."
     )
     return Note("guidance-overoptimised", "clip_guidance_scale", line)
 
 
 def jpeg(pixels: Tensor) -> Tensor:
-    """Returns pictures as JPEG of quality 75 gives them back."""
+    """Returns images after JPEG compression at quality 75."""
     from PIL import Image
 
-    def through(picture: Tensor) -> Tensor:
+    def compress(image: Tensor) -> Tensor:
         file = io.BytesIO()
-        to_image(picture.cpu()).save(file, "JPEG", quality=QUALITY)
+        to_image(image.cpu()).save(file, "JPEG", quality=JPEG_QUALITY)
         levels = torch.frombuffer(bytearray(Image.open(file, formats=("JPEG",)).tobytes()), dtype=torch.uint8)
-        return levels.view(*picture.shape[1:], 3).permute(2, 0, 1) / 255
+        return levels.view(*image.shape[1:], 3).permute(2, 0, 1) / 255  # [H * W * 3] -> [3, H, W]
 
-    return torch.stack([through(picture) for picture in pixels]).to(pixels)
+    return torch.stack([compress(image) for image in pixels]).to(pixels)
 
 
 def shift(pixels: Tensor) -> Tensor:
-    """Returns pictures moved by one pixel right and down; the border is repeated."""
+    """Returns images shifted by one pixel to the right and down, with the border repeated."""
     return F.pad(pixels, (1, 0, 1, 0), mode="replicate")[..., :-1, :-1]
 
 
 def blur(pixels: Tensor) -> Tensor:
-    """Returns pictures blurred by a Gaussian of .7 pixels."""
+    """Returns images blurred by a Gaussian with a sigma of 0.7 pixels."""
     offsets = torch.arange(-3, 4, device=pixels.device)
-    line = torch.exp(-(offsets**2) / (2 * SIGMA**2))
-    line = (line / line.sum()).to(pixels).expand(3, 1, 1, 7)
-    across = F.conv2d(F.pad(pixels, (3, 3, 0, 0), mode="replicate"), line, groups=3)
-    return F.conv2d(F.pad(across, (0, 0, 3, 3), mode="replicate"), line.transpose(2, 3), groups=3)
+    kernel = torch.exp(-(offsets**2) / (2 * BLUR_SIGMA**2))
+    kernel = (kernel / kernel.sum()).to(pixels).expand(3, 1, 1, 7)  # one horizontal kernel per channel
+    horizontal = F.conv2d(F.pad(pixels, (3, 3, 0, 0), mode="replicate"), kernel, groups=3)
+    return F.conv2d(F.pad(horizontal, (0, 0, 3, 3), mode="replicate"), kernel.transpose(2, 3), groups=3)
 
 
 def resize(pixels: Tensor) -> Tensor:
-    """Returns pictures shrunk to three quarters and enlarged again."""
+    """Returns images resized to three quarters and back."""
     height, width = pixels.shape[-2:]
-    small = F.interpolate(pixels, (round(height * SHRUNK), round(width * SHRUNK)), mode="bicubic", antialias=True)
+    smaller = round(height * RESIZE_FACTOR), round(width * RESIZE_FACTOR)
+    small = F.interpolate(pixels, smaller, mode="bicubic", antialias=True)
     return F.interpolate(small, (height, width), mode="bicubic", antialias=True)
 
 
 def vae_round_trip(family: Family) -> Change:
-    """Returns what encodes pictures [B, 3, H, W] with a model's VAE and decodes them again.
+    """Returns a change that encodes images [B, 3, H, W] with a model's VAE and decodes them again.
 
-    The latents are neither scaled nor shifted in between, and of a distribution of them the mode is taken.
+    An AutoencoderKL encodes to a distribution of latents, of which the mode is taken. Scaling and shift of the latents
+    would cancel out.
     """
     vae = family.vae
 
-    def through(pixels: Tensor) -> Tensor:
+    def round_trip(pixels: Tensor) -> Tensor:
         encoded = vae.encode((pixels * 2 - 1).to(device=vae.device, dtype=vae.dtype))
         latents = encoded.latents if type(vae).__name__ == "AutoencoderTiny" else encoded.latent_dist.mode()
         decoded: Tensor = vae.decode(latents).sample
         return (decoded.float() / 2 + 0.5).to(pixels.device)
 
-    return through
+    return round_trip

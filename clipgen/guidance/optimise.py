@@ -1,6 +1,6 @@
-"""Guidance of the start: gradient ascent on the noise that a model of one to four steps begins with.
+"""Guidance of the initial noise: gradient ascent of the reward, for models of one to four steps.
 
-ReNO: Eyring et al. 2024 (arXiv 2406.04312); the noise is held to unit variance by projection and not by a penalty.
+ReNO: Eyring et al. 2024 (arXiv 2406.04312). Here the noise keeps unit variance by projection, not by a penalty.
 """
 
 from __future__ import annotations
@@ -16,130 +16,141 @@ from clipgen.guidance.clip_gradient import soft_clamp
 from clipgen.guidance.targets import ClipTarget, Decode
 from clipgen.sampling.loop import StepOutput, denoise, denoise_with_graph
 
-MOST_STEPS = 4  # gradients through more of them cost too much and say too little
-RATE, MOMENTUM, LONGEST = 5.0, 0.9, 0.1  # of the ascent: step size, Nesterov's momentum, norm of a gradient
-PATIENCE = 10  # iterations without gain after which a picture is left as it is
-TINY = 1e-12
+MAX_STEPS = 4  # back-propagation through more steps costs too much memory, and its gradients say too little
+LEARNING_RATE, MOMENTUM, MAX_GRADIENT_NORM = 5.0, 0.9, 0.1
+PATIENCE = 10  # an image stops after this many iterations without gain
+EPS = 1e-12
+
+# (denoise or denoise_with_graph, initial noise) -> the outputs of all steps of a batch
+RunLoop = Callable[[Callable[..., Iterator[StepOutput]], Tensor], Iterator[StepOutput]]
 
 
-Loop = Callable[[Callable[..., Iterator[StepOutput]], Tensor], Iterator[StepOutput]]
+class NoiseOptimiser:
+    """Finds initial noise whose images have the highest reward, then runs the loop from it; one object per run.
 
-
-class Optimise:
-    """The loop around the loop: looks for the start noise from which one batch comes out best; for one run.
-
-    `decode` shows the guide what was drawn, latents [B, C, h, w] to pixels, with gradients; a row is a picture.
+    `decode` takes the final latents [B, C, h, w] to pixels, differentiably. A row is an image.
     """
 
-    def __init__(self, guide: ClipTarget, decode: Decode, image_seeds: Sequence[int], iterations: int) -> None:
-        self.guide, self.decode = guide, decode
+    def __init__(self, target: ClipTarget, decode: Decode, image_seeds: Sequence[int], iterations: int) -> None:
+        self.target, self.decode = target, decode
         self.image_seeds, self.iterations = tuple(image_seeds), iterations
-        self._seen: list[Tensor] = []
+        self._similarities: list[Tensor] = []  # [B] per iteration
 
-    def __call__(self, noise: Tensor, run: Loop) -> Iterator[StepOutput]:
-        """Yields what each round draws, then the run from the best noise; all of them count as steps.
+    def __call__(self, noise: Tensor, run_loop: RunLoop) -> Iterator[StepOutput]:
+        """Yields the result of each iteration as one step, then the steps of the run from the best noise.
 
-        `run` is the loop of the batch from any noise [B, C, h, w], each time with the same noise in its steps.
+        `run_loop` runs the loop from initial noise [B, C, h, w], each time with the same noise in its steps.
         """
-        drawn: list[StepOutput] = []
+        outputs: list[StepOutput] = []
 
-        def draw(leaf: Tensor) -> Tensor:
-            drawn[:] = run(denoise_with_graph, leaf)
-            return drawn[-1].latents
+        def generate(noise: Tensor) -> Tensor:
+            outputs[:] = run_loop(denoise_with_graph, noise)
+            return outputs[-1].latents
 
-        best = noise
-        for ascent in ascend(noise, draw, self._reward, self.iterations):
-            best, last, steps = ascent.noise, drawn[-1], self.iterations + len(drawn)
+        best_noise = noise
+        for ascent in ascend(noise, generate, self._reward, self.iterations):
+            best_noise, last = ascent.best_noise, outputs[-1]
             latents = last.latents.detach()
+            steps = self.iterations + len(outputs)
             yield replace(last, index=ascent.iteration, steps=steps, latents=latents, x0=latents)
-        for state in run(denoise, best):
-            yield replace(state, index=self.iterations + state.index, steps=self.iterations + state.steps)
+        for output in run_loop(denoise, best_noise):
+            yield replace(output, index=self.iterations + output.index, steps=self.iterations + output.steps)
 
     def _reward(self, latents: Tensor) -> Tensor:
-        """Returns how well each of the drawn fits its targets, [B]."""
-        cosines = self.guide.cosines(soft_clamp(self.decode(latents)))
-        self._seen.append(cosines[:, 0].detach())
-        return cosines @ self.guide.weights
+        """Returns the weighted cosine similarity of each decoded image to its targets, [B]."""
+        cosines = self.target.cosines(soft_clamp(self.decode(latents)))  # [B, T]
+        self._similarities.append(cosines[:, 0].detach())
+        return cosines @ self.target.weights
 
     def curve(self, image_seed: int) -> tuple[tuple[int, float], ...]:
-        """Returns the rounds of a picture, each with the similarity of what was drawn to its prompt."""
+        """Returns (iteration, cosine similarity to the prompt) of each iteration of an image."""
         row = self.image_seeds.index(image_seed)
-        return tuple((round_, float(similarity[row])) for round_, similarity in enumerate(self._seen))
+        return tuple((iteration, float(similarity[row])) for iteration, similarity in enumerate(self._similarities))
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """Where an ascent stands after `iteration`, counted from 0.
+    """The state of a gradient ascent after an iteration, counted from 0.
 
-    `rewards` [B] are those of this iteration, `best` [B] the greatest so far, earned by the start noise `noise`
-    [B, C, h, w].
+    `rewards` [B] are those of this iteration, `best_rewards` [B] the highest so far, reached from the initial noise
+    `best_noise` [B, C, h, w].
     """
 
     iteration: int
     rewards: Tensor
-    best: Tensor
-    noise: Tensor
+    best_rewards: Tensor
+    best_noise: Tensor
 
 
 def ascend(
     noise: Tensor,
-    draw: Callable[[Tensor], Tensor],
+    generate: Callable[[Tensor], Tensor],
     reward: Callable[[Tensor], Tensor],
     iterations: int,
     patience: int = PATIENCE,
 ) -> Iterator[Ascent]:
-    """Yields the ascent of each row's reward [B] after each draw from its noise; closing the iterator stops it.
+    """Yields the state of the ascent after each iteration; closing the iterator stops it.
 
-    `noise` [B, C, h, w], h w > 1, has unit variance; it is the first one drawn from. `draw` gives what `reward`
-    judges, with gradients, and the same for the same noise. A row depends on nothing but itself: it ends when it has
-    not gained for `patience` iterations, the whole when all rows have, at the latest after `iterations`.
+    Args:
+        noise: where the ascent starts, [B, C, h, w] of unit variance, h w > 1.
+        generate: initial noise -> what `reward` scores, differentiable and deterministic.
+        reward: a score per row [B], differentiable.
+        iterations: the most there are.
+        patience: a row stops when it has not gained for this many iterations, the ascent when all rows have stopped.
     """
     z = best_noise = noise.detach()
     velocity = torch.zeros_like(z)
-    best, stale = torch.full((len(z),), -torch.inf, device=z.device), torch.zeros(len(z), device=z.device)
+    best_rewards = torch.full((len(z),), -torch.inf, device=z.device)
+    stale = torch.zeros(len(z), device=z.device)  # iterations without gain, per row
     for iteration in range(iterations):
-        rewards, gradient = _climb(z, draw, reward)
-        gained = (rewards > best) & rewards.isfinite() & (stale < patience)
-        best, best_noise = torch.where(gained, rewards, best), torch.where(_as_rows(gained), z, best_noise)
+        # 1. Generate from z, and keep the best noise of each row.
+        rewards, gradient = _reward_gradient(z, generate, reward)
+        gained = (rewards > best_rewards) & rewards.isfinite() & (stale < patience)
+        best_rewards = torch.where(gained, rewards, best_rewards)
+        best_noise = torch.where(_per_row(gained), z, best_noise)
         stale = torch.where(gained, torch.zeros_like(stale), stale + 1)
-        yield Ascent(iteration, rewards, best, best_noise)
+        yield Ascent(iteration, rewards, best_rewards, best_noise)
         if (stale >= patience).all():
             return
-        gradient = clipped(gradient, LONGEST)
+        # 2. A step of Nesterov's momentum, projected back to noise of unit variance.
+        gradient = clip_gradient_norm(gradient, MAX_GRADIENT_NORM)
         velocity = MOMENTUM * velocity + gradient
-        z = normalised(z + RATE * (gradient + MOMENTUM * velocity))
+        z = normalise_channels(z + LEARNING_RATE * (gradient + MOMENTUM * velocity))
 
 
-def _climb(z: Tensor, draw: Callable[[Tensor], Tensor], reward: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns the rewards [B] of what is drawn from z, and the way up [B, C, h, w], 0 where it is not finite."""
+def _reward_gradient(
+    z: Tensor, generate: Callable[[Tensor], Tensor], reward: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Returns the rewards [B] of what z generates and their gradient [B, C, h, w], 0 in rows that are not finite."""
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
-        rewards = reward(draw(leaf))
+        rewards = reward(generate(leaf))
         (gradient,) = torch.autograd.grad(rewards.sum(), leaf)
     finite = gradient.isfinite().flatten(1).all(dim=1)
-    return rewards.detach().to(z), torch.where(_as_rows(finite), gradient, torch.zeros_like(gradient))
+    return rewards.detach().to(z), torch.where(_per_row(finite), gradient, torch.zeros_like(gradient))
 
 
-def clipped(gradient: Tensor, longest: float) -> Tensor:
-    """Returns gradients [B, C, h, w], each row's norm at most `longest`."""
+def clip_gradient_norm(gradient: Tensor, max_norm: float) -> Tensor:
+    """Returns gradients [B, C, h, w] with the norm of each row limited."""
     norms = gradient.flatten(1).norm(dim=1)
-    return gradient * _as_rows((longest / (norms + TINY)).clamp(max=1.0))
+    return gradient * _per_row((max_norm / (norms + EPS)).clamp(max=1.0))
 
 
-def normalised(noise: Tensor) -> Tensor:
-    """Returns noise [B, C, h, w] whose every channel has mean 0 and variance 1."""
+def normalise_channels(noise: Tensor) -> Tensor:
+    """Returns noise [B, C, h, w] with mean 0 and variance 1 in each channel."""
     centred = noise - noise.mean(dim=(2, 3), keepdim=True)
-    return centred / (centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + TINY)
+    return centred / (centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + EPS)
 
 
-def _as_rows(values: Tensor) -> Tensor:
+def _per_row(values: Tensor) -> Tensor:
+    """Returns values [B] as [B, 1, 1, 1]."""
     return values[:, None, None, None]
 
 
 def check_few_steps(steps: int, model: str) -> None:
-    """Raises SettingsError for a run of more steps than gradients can go through."""
-    if steps > MOST_STEPS:
+    """Raises SettingsError for a run of more than MAX_STEPS steps."""
+    if steps > MAX_STEPS:
         raise SettingsError(
-            f"Guidance 'optimise' needs a model of 1-{MOST_STEPS} steps; '{model[:60]}' runs {steps}. Use pick.",
+            f"Guidance 'optimise' needs a model of 1-{MAX_STEPS} steps; '{model[:60]}' runs {steps}. Use pick.",
             field="guidance",
         )

@@ -1,6 +1,6 @@
-"""Guidance by choice: many candidates start, CLIP looks at what they head for, and again and again half of them go on.
+"""Guidance by selection: several candidates start per image, and CLIP repeatedly keeps the better half of them.
 
-Successive halving (Karnin et al. 2013) of best-of-N: most of the price of N pictures is never paid.
+Best of N with successive halving (Karnin et al. 2013, ICML): N candidates for much less than the price of N images.
 """
 
 from __future__ import annotations
@@ -14,56 +14,52 @@ from torch import Tensor
 from clipgen.guidance.targets import Reward
 from clipgen.sampling.loop import StepState
 
-HALVED_AT = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # parts of the run
-FEWEST_STEPS = 8  # below, x0 says too little until the end, and no candidate is dropped before
+HALVING_PROGRESS = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # by number of candidates
+MIN_STEPS_TO_HALVE = 8  # in shorter runs x0 says too little before the end: all candidates are finished, then ranked
 
 
 def candidate_seeds(image_seed: int, count: int) -> tuple[int, ...]:
-    """Returns the seeds of a picture's candidates: its own, then others below 2^32 that follow from it."""
+    """Returns the seeds of an image's candidates: its own seed first, then seeds below 2^32 derived from it."""
 
-    def drawn(number: int) -> int:
+    def derived(number: int) -> int:
         digest = hashlib.blake2b(f"{image_seed}/candidate/{number}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") % 2**32
 
-    return (image_seed, *map(drawn, range(1, count)))
+    return (image_seed, *map(derived, range(1, count)))
 
 
 class Pick:
-    """A Selection that keeps the better half of one picture's candidates at fixed parts of the run."""
+    """A Selection that keeps the better half of the candidates of one image at fixed points of the run."""
 
     def __init__(self, reward: Reward, candidates: int) -> None:
-        self.reward, self.points = reward, HALVED_AT[candidates]
+        self.reward, self.halving_progress = reward, HALVING_PROGRESS[candidates]
 
-    def __call__(self, moment: StepState) -> Tensor | None:
-        """Returns the rows of the better half in their order, None at steps after which nobody is dropped."""
-        if moment.steps < FEWEST_STEPS or moment.index not in halving_steps(self.points, moment.steps):
+    def __call__(self, state: StepState) -> Tensor | None:
+        """Returns the indices of the better half by the reward of x0, in their order; None at the other steps."""
+        is_short = state.steps < MIN_STEPS_TO_HALVE
+        if is_short or state.index not in halving_steps(self.halving_progress, state.steps):
             return None
-        return better_half(self.reward(moment.x0))
+        return better_half(self.reward(state.x0))
 
 
-def halving_steps(points: tuple[float, ...], steps: int) -> tuple[int, ...]:
-    """Returns the steps, counted from 0, that begin where parts of a run are done."""
-    return tuple(ceil(point * steps - 1e-9) for point in points)
+def halving_steps(halving_progress: tuple[float, ...], steps: int) -> tuple[int, ...]:
+    """Returns the indices of the first steps at which these fractions of the run are done."""
+    return tuple(ceil(progress * steps - 1e-9) for progress in halving_progress)  # 0.2 * 15 is a little above 3
 
 
 def better_half(rewards: Tensor) -> Tensor:
-    """Returns the rows of the greater half of rewards [B], in their order; what is not finite goes first."""
-    known = torch.nan_to_num(rewards, nan=-torch.inf, posinf=-torch.inf)
-    ranked = known.argsort(descending=True, stable=True)
-    return ranked[: max(1, len(rewards) // 2)].sort().values
+    """Returns the indices of the greater half of rewards [B], in their order; rewards that are not finite lose."""
+    finite = torch.nan_to_num(rewards, nan=-torch.inf, posinf=-torch.inf)
+    ranking = finite.argsort(descending=True, stable=True)
+    return ranking[: max(1, len(rewards) // 2)].sort().values
 
 
-def winner(rewards: Tensor) -> int:
-    """Returns the row of the greatest of rewards [B], the first of equal ones; what is not finite never wins."""
+def best_row(rewards: Tensor) -> int:
+    """Returns the index of the greatest of rewards [B], the first of equal ones; rewards that are not finite lose."""
     return int(torch.nan_to_num(rewards, nan=-torch.inf, posinf=-torch.inf).argmax())
 
 
-def rows_alive(candidates: int, steps: int) -> list[int]:
-    """Returns how many candidates take each step."""
-    halved = halving_steps(HALVED_AT[candidates], steps) if steps >= FEWEST_STEPS else ()
-    return [candidates >> sum(earlier < step for earlier in halved) for step in range(steps)]
-
-
-def price(candidates: int, steps: int) -> float:
-    """Returns how many pictures' steps a choice among candidates takes."""
-    return sum(rows_alive(candidates, steps)) / steps
+def candidates_per_step(candidates: int, steps: int) -> list[int]:
+    """Returns how many candidates run in each step."""
+    halvings = halving_steps(HALVING_PROGRESS[candidates], steps) if steps >= MIN_STEPS_TO_HALVE else ()
+    return [candidates >> sum(halving < index for halving in halvings) for index in range(steps)]

@@ -1,4 +1,4 @@
-"""Which denoisers a gradient cannot go through: those with quantised weights."""
+"""Refuses `through_unet` for denoisers with quantised weights, through which no gradient can go."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import Module
 
 from clipgen.errors import SettingsError
 
-# Where the layers and weights of quantisers come from: bitsandbytes, optimum-quanto, torchao, GGUF, torch itself.
+# Modules of the layer and tensor classes of bitsandbytes, optimum-quanto, torchao, diffusers' GGUF and torch itself.
 QUANTISERS = ("bitsandbytes", "optimum.quanto", "quanto", "torchao", "diffusers.quantizers", "torch.ao.nn.quantized")
 
 
 def check_back_propagation(denoiser: Any, model: str) -> None:
-    """Raises SettingsError for a denoiser that `through_unet` cannot send CLIP's gradient through."""
+    """Raises SettingsError if `through_unet` cannot back-propagate through the denoiser."""
     if isinstance(denoiser, Module) and is_quantised(denoiser):
         raise SettingsError(
             f"through_unet needs a denoiser that back-propagates; '{model}' is quantised. Use through_unet=false.",
@@ -22,10 +22,10 @@ def check_back_propagation(denoiser: Any, model: str) -> None:
 
 
 def is_quantised(network: Module) -> bool:
-    """Tells whether a network is quantised: by the mark that diffusers and transformers leave, by layers or weights."""
+    """Tells whether a network is quantised, by the mark of diffusers and transformers or by its layers and weights."""
     if vars(network).get("is_quantized") is True:
         return True
-    layers = (type(module).__module__ for module in network.modules())
-    weights = (type(weight.data).__module__ for weight in network.parameters())
-    integers = any(not weight.is_floating_point() for weight in network.parameters())
-    return integers or any(home.startswith(QUANTISERS) for home in (*layers, *weights))
+    layers = (type(layer).__module__ for layer in network.modules())
+    tensors = (type(weight.data).__module__ for weight in network.parameters())
+    has_integers = any(not weight.is_floating_point() for weight in network.parameters())
+    return has_integers or any(module.startswith(QUANTISERS) for module in (*layers, *tensors))

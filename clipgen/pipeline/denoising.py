@@ -40,8 +40,8 @@ def predicting(
         start=shared.cfg_start,
         stop=shared.cfg_stop,
         rescale=shared.guidance_rescale,
-        mix=AdaptiveProjection(batch.guidance_scale) if shared.apg else None,
-        with_graph=guidance.needs_graph,
+        combine=AdaptiveProjection(batch.guidance_scale) if shared.apg else None,
+        needs_graph=guidance.needs_graph,
     )
 
 
@@ -59,11 +59,11 @@ def states_of(
         return loop(predict, _scheduler(batch, family, device), noise, generators, batch.eta, guidance.selection)
 
     _, noise = drawn()
-    return run(denoise, noise) if guidance.ascent is None else guidance.ascent(noise, run)
+    return run(denoise, noise) if guidance.noise_optimiser is None else guidance.noise_optimiser(noise, run)
 
 
 def _scheduler(batch: Batch, family: Family, device: torch.device) -> Any:
     """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
-    tokens, sigmas = family.image_seq_len(*batch.size), family.sigmas(batch.steps)
+    image_seq_len, sigmas = family.image_seq_len(*batch.size), family.sigmas(batch.steps)
     config = family.scheduler_config
-    return make_scheduler(batch.scheduler, config, batch.steps, device, tokens=tokens, sigmas=sigmas)
+    return make_scheduler(batch.scheduler, config, batch.steps, device, image_seq_len=image_seq_len, sigmas=sigmas)

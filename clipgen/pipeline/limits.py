@@ -8,7 +8,7 @@ from typing import Any
 
 from clipgen.families import FAMILIES, Family
 from clipgen.families.components import own_scheduler
-from clipgen.guidance.build import check_guidance
+from clipgen.guidance.build import check_method_runs
 from clipgen.models import Layout, SizeLimits
 from clipgen.models.layout import CheckedModel
 from clipgen.pipeline.variation import check_vary
@@ -33,7 +33,7 @@ class Limits:
     def check(self, settings: Settings) -> None:
         """Raises SettingsError, naming the field, for what this model cannot draw."""
         self.sides.check(settings.width, settings.height, self.model)
-        check_guidance(settings.with_defaults(self.defaults), self.model, self.prediction)
+        check_method_runs(settings.with_defaults(self.defaults), self.model, self.prediction)
         check_vary(settings, self.model, self.layout, self.sees)
 
 

@@ -15,11 +15,11 @@ from clipgen.decode import is_broken
 from clipgen.device import MemoryFallback, pick_device, pick_dtype, raise_out_of_memory
 from clipgen.errors import BrokenImage, Cancelled
 from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
-from clipgen.guidance.budget import resolve
+from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
-from clipgen.guidance.flops import ModelCosts
-from clipgen.guidance.pricing import PRICED_BY, facts_for
+from clipgen.guidance.flops import ModelCosts, model_costs
 from clipgen.guidance.quantisation import check_back_propagation
+from clipgen.guidance.targets import choose_encoders
 from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
 from clipgen.pipeline.conditioning import Prompts
@@ -130,16 +130,17 @@ class Pipeline:
         if settings.budget is None:
             return settings, []
         filled = settings.with_defaults(self.defaults)
-        return resolve(filled, self.model_costs(filled))
+        return resolve_budget(filled, self.model_costs(filled))
 
     def model_costs(self, settings: Settings) -> ModelCosts:
         """Returns what a price is made of, for settings whose open fields are filled.
 
         Raises SettingsError, and what loading a CLIP raises.
         """
-        told = self.encode_prompt(Settings(prompt=PRICED_BY))
+        conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
         with self._turns.of("CLIP"):
-            return facts_for(settings, self.family, told, self._clips, self.origin.model)
+            encoders = choose_encoders(settings, self._clips.own, self.origin.model, self._clips.load)
+            return model_costs(settings, self.family, conditioning, encoders)
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""

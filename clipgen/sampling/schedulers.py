@@ -1,4 +1,4 @@
-"""The samplers clipgen offers: one table from every app's names to a diffusers class and its options; strings only."""
+"""The table of schedulers: names in clipgen and other apps -> a diffusers class and its options. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ KARRAS = {**UNIFORM, "use_karras_sigmas": True}
 
 @dataclass(frozen=True)
 class SchedulerSpec:
-    """One scheduler: its canonical name, the diffusers class behind it, and what other apps call it.
+    """One scheduler.
 
-    `options` go to `from_config` above the model's own scheduler config; `a1111` and `schedule_type` are the two
-    values of an A1111 block; `stochastic` = it draws noise at each step; `max_steps` is the most that diffusers' class
-    accepts. `flow` is the name under which a flow model runs it, None where none can: Euler, Heun and LCM have twins
-    of their own for flow models, and the solvers of the DPM family know both kinds (DEIS and SA stop halfway there).
-    `takes_sample` = it can run a model that predicts x0 itself.
+    `name` is clipgen's name, `class_name` the diffusers class. `a1111` and `schedule_type` are the two values in the
+    generation parameters of A1111; `aliases` are names in other apps. `options` override the model's scheduler config.
+    `stochastic` = it draws noise in each step. `max_steps` is the most that the class accepts. `flow` names the
+    scheduler that runs flow models in its place, None if none can: Euler, Heun and LCM have a FlowMatch class each, and
+    the DPM family runs flow models itself, but DEIS and SA Solver do so only in part. `takes_sample` = it runs models
+    with prediction type `sample`.
     """
 
     name: str
@@ -39,18 +40,18 @@ class SchedulerSpec:
 
     @property
     def needs_flow(self) -> bool:
-        """Tells whether it runs flow models and no others."""
+        """Whether it runs flow models only."""
         return self.class_name.startswith("FlowMatch")
 
-    def runs(self, prediction: str) -> bool:
-        """Tells whether it can run a model of that prediction type (prediction.PREDICTION_TYPES)."""
-        if prediction == "flow":
+    def runs(self, prediction_type: str) -> bool:
+        """Tells whether it can run a model of this prediction type (prediction.PREDICTION_TYPES)."""
+        if prediction_type == "flow":
             return self.flow is not None
-        return not self.needs_flow and (self.takes_sample or prediction != "sample")
+        return not self.needs_flow and (self.takes_sample or prediction_type != "sample")
 
 
-def _plus_karras(spec: SchedulerSpec, aliases: tuple[str, ...]) -> SchedulerSpec:
-    """Returns the twin of `spec` on Karras et al. 2022's noise levels (arXiv 2206.00364, equation 5)."""
+def _with_karras(spec: SchedulerSpec, aliases: tuple[str, ...]) -> SchedulerSpec:
+    """Returns the same scheduler on the noise levels of Karras et al. 2022 (arXiv 2206.00364, equation 5)."""
     return SchedulerSpec(
         name=f"{spec.name}_karras",
         class_name=spec.class_name,
@@ -224,28 +225,28 @@ SCHEDULERS: dict[str, SchedulerSpec] = {
         DDPM,
         PNDM,
         EULER,
-        _plus_karras(EULER, ("euler_k",)),
+        _with_karras(EULER, ("euler_k",)),
         EULER_ANCESTRAL,
         HEUN,
-        _plus_karras(HEUN, ("heun_k",)),
+        _with_karras(HEUN, ("heun_k",)),
         DPM2,
-        _plus_karras(DPM2, ("kdpm_2_k",)),
+        _with_karras(DPM2, ("kdpm_2_k",)),
         DPM2_ANCESTRAL,
-        _plus_karras(DPM2_ANCESTRAL, ("DPM2 a Karras", "kdpm_2_a_k")),
+        _with_karras(DPM2_ANCESTRAL, ("DPM2 a Karras", "kdpm_2_a_k")),
         DPMPP_2M,
-        _plus_karras(DPMPP_2M, ("dpmpp_2m_k", "k_dpmpp_2m_karras")),
+        _with_karras(DPMPP_2M, ("dpmpp_2m_k", "k_dpmpp_2m_karras")),
         DPMPP_2M_SDE,
-        _plus_karras(DPMPP_2M_SDE, ("dpmpp_2m_sde_k", "dpmpp_2m_sde_gpu_karras")),
+        _with_karras(DPMPP_2M_SDE, ("dpmpp_2m_sde_k", "dpmpp_2m_sde_gpu_karras")),
         DPMPP_3M,
-        _plus_karras(DPMPP_3M, ("dpmpp_3m_k",)),
+        _with_karras(DPMPP_3M, ("dpmpp_3m_k",)),
         DPMPP_3M_SDE,
-        _plus_karras(DPMPP_3M_SDE, ("dpmpp_3m_sde_gpu_karras",)),
+        _with_karras(DPMPP_3M_SDE, ("dpmpp_3m_sde_gpu_karras",)),
         DPMPP_2S,
-        _plus_karras(DPMPP_2S, ("dpmpp_2s_k",)),
+        _with_karras(DPMPP_2S, ("dpmpp_2s_k",)),
         UNIPC,
-        _plus_karras(UNIPC, ("unipc_k", "uni_pc_karras", "uni_pc_bh2_karras")),
+        _with_karras(UNIPC, ("unipc_k", "uni_pc_karras", "uni_pc_bh2_karras")),
         DEIS,
-        _plus_karras(DEIS, ("deis_k",)),
+        _with_karras(DEIS, ("deis_k",)),
         SA_SOLVER,
         LCM,
         FLOW_EULER,
@@ -255,86 +256,85 @@ SCHEDULERS: dict[str, SchedulerSpec] = {
 }
 
 
-def _key(name: str) -> str:
-    """Returns what is left of a name without case, spaces and punctuation: `DPM++ 2M` and `dpmpp_2m` agree."""
+def _normalise(name: str) -> str:
+    """Returns a name without case, spaces and punctuation, so that `DPM++ 2M` and `dpmpp_2m` are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp")).removesuffix("automatic")
 
 
-def _names_of(spec: SchedulerSpec) -> tuple[str, ...]:
-    plain = spec.schedule_type is None
-    shown = spec.a1111 if plain else f"{spec.a1111} {spec.schedule_type}"
-    return (spec.name, shown, *spec.aliases, *([spec.class_name, spec.class_name.removesuffix("Scheduler")] * plain))
+def _all_names(spec: SchedulerSpec) -> tuple[str, ...]:
+    if spec.schedule_type is not None:
+        return (spec.name, f"{spec.a1111} {spec.schedule_type}", *spec.aliases)
+    return (spec.name, spec.a1111, *spec.aliases, spec.class_name, spec.class_name.removesuffix("Scheduler"))
 
 
-def _by_key() -> dict[str, SchedulerSpec]:
-    """Returns every known name's key with its spec; of two specs that share a class name the first one keeps it."""
+def _specs_by_name() -> dict[str, SchedulerSpec]:
+    """Returns the spec of each normalised name; if two specs share a class name the first one keeps it."""
     table: dict[str, SchedulerSpec] = {}
     for spec in SCHEDULERS.values():
-        for name in _names_of(spec):
-            table.setdefault(_key(name), spec)
+        for name in _all_names(spec):
+            table.setdefault(_normalise(name), spec)
     return table
 
 
-_KEYS = _by_key()
+_SPECS = _specs_by_name()
 
 
 def find_scheduler(name: str, schedule_type: str | None = None) -> SchedulerSpec:
-    """Finds a scheduler by any name that A1111, ComfyUI, InvokeAI, Fooocus, stable-diffusion.cpp or diffusers gives it.
+    """Returns a scheduler by its name in A1111, ComfyUI, InvokeAI, Fooocus, stable-diffusion.cpp, diffusers or clipgen.
 
-    `schedule_type` is the second half that A1111 and ComfyUI store beside it (`Karras`, `karras`); types other than
-    Karras are how the model's own config spaces its steps, and are left to it. Raises SettingsError naming the
-    schedulers there are.
+    `schedule_type` is the second value that A1111 and ComfyUI store (`Karras`, `karras`). Types other than Karras say
+    how the timesteps are spaced, which clipgen takes from the model's config. Raises SettingsError for an unknown name.
     """
-    karras = _key(schedule_type or "") == "karras"
-    spec = _KEYS.get(_key(f"{name} karras")) if karras else None
-    spec = spec or _KEYS.get(_key(name))
+    is_karras = _normalise(schedule_type or "") == "karras"
+    spec = _SPECS.get(_normalise(f"{name} karras")) if is_karras else None
+    spec = spec or _SPECS.get(_normalise(name))
     if spec is None:
-        raise SettingsError(_unknown(name), field="scheduler", allowed=tuple(SCHEDULERS))
+        raise SettingsError(_unknown_name(name), field="scheduler", allowed=tuple(SCHEDULERS))
     return spec
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(_key(name[:60]), _KEYS, n=1, cutoff=0.75)
-    guess = f"Did you mean {_KEYS[near[0]].name}?" if near else f"Schedulers: {', '.join(SCHEDULERS)}."
+def _unknown_name(name: str) -> str:
+    near = difflib.get_close_matches(_normalise(name[:60]), _SPECS, n=1, cutoff=0.75)
+    guess = f"Did you mean {_SPECS[near[0]].name}?" if near else f"Schedulers: {', '.join(SCHEDULERS)}."
     return f"Unknown scheduler {name[:60]!r}. {guess}"
 
 
-def scheduler_for(name: str, prediction: str) -> SchedulerSpec:
-    """Returns what runs a model of that prediction type under a name: `euler` is `flow_euler` for a flow model.
+def scheduler_for(name: str, prediction_type: str) -> SchedulerSpec:
+    """Returns the scheduler that runs a model of this prediction type: `euler` of a flow model is `flow_euler`.
 
-    Raises SettingsError for a pair that cannot work, naming those that do.
+    Raises SettingsError, naming the schedulers that work, if this one cannot run the model.
     """
     spec = find_scheduler(name)
-    if not spec.runs(prediction):
-        works = tuple(each.name for each in SCHEDULERS.values() if each.runs(prediction))
+    if not spec.runs(prediction_type):
+        names = tuple(other.name for other in SCHEDULERS.values() if other.runs(prediction_type))
         raise SettingsError(
-            f"Scheduler '{spec.name}' cannot run a model that predicts {prediction}. Works: {', '.join(works)}.",
+            f"Scheduler '{spec.name}' cannot run a model that predicts {prediction_type}. Works: {', '.join(names)}.",
             field="scheduler",
-            allowed=works,
+            allowed=names,
         )
-    return SCHEDULERS[spec.flow] if prediction == "flow" and spec.flow else spec
+    return SCHEDULERS[spec.flow] if prediction_type == "flow" and spec.flow else spec
 
 
-def dynamic_mu(config: Mapping[str, Any], tokens: int | None) -> float:
-    """Returns mu, which grows with the places that a flow model's denoiser sees: more of them need more noise.
+def dynamic_mu(config: Mapping[str, Any], image_seq_len: int | None) -> float:
+    """Returns mu of dynamic shifting: larger images, of more tokens, need more noise.
 
-    A straight line through (256, 0.5) and (4096, 1.15), or the config's own two points; `tokens` is at least 1. Raises
-    ValueError if there are none.
+    A line through (256, 0.5) and (4096, 1.15), or through the two points in the config; `calculate_shift` in diffusers.
+    `image_seq_len` is at least 1. Raises ValueError if it is None.
     """
-    if tokens is None:
-        raise ValueError("A scheduler config with use_dynamic_shifting needs the number of tokens.")
-    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    slope = (most - least) / (high - low)
-    return float(tokens * slope + (least - slope * low))
+    if image_seq_len is None:
+        raise ValueError("A scheduler config with use_dynamic_shifting needs the number of image tokens.")
+    base_len, max_len = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base_shift, max_shift = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    slope = (max_shift - base_shift) / (max_len - base_len)
+    return float(image_seq_len * slope + (base_shift - slope * base_len))
 
 
-def flow_shift(config: Mapping[str, Any], tokens: int | None) -> float:
-    """Returns the factor by which a flow model shifts its levels towards noise: s -> shift s / (1 + (shift - 1) s).
+def flow_shift(config: Mapping[str, Any], image_seq_len: int | None) -> float:
+    """Returns the factor that shifts the noise levels of a flow model upwards: s -> shift s / (1 + (shift - 1) s).
 
-    Esser et al. 2024 (arXiv 2403.03206, equation 23). `tokens` counts where the config shifts dynamically.
+    Esser et al. 2024 (arXiv 2403.03206, equation 23). `image_seq_len` matters only with use_dynamic_shifting.
     """
     if not config.get("use_dynamic_shifting"):
         return float(config.get("shift", config.get("flow_shift", 1.0)))
-    mu = dynamic_mu(config, tokens)
+    mu = dynamic_mu(config, image_seq_len)
     return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

@@ -1,11 +1,11 @@
-"""What adaptive projection leaves of classifier-free guidance, and what it remembers."""
+"""Adaptive projected guidance: what it adds to the conditional x0, and its momentum."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from clipgen.guidance.adaptive_projection import LONGEST, MOMENTUM, AdaptiveProjection, across, shortened
+from clipgen.guidance.adaptive_projection import MAX_NORM, MOMENTUM, AdaptiveProjection, limit_norm, orthogonal_part
 from clipgen.sampling.loop import StepInput
 from clipgen.sampling.prediction import NoiseLevel
 
@@ -24,42 +24,42 @@ def halves(seed: int = 0, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow"])
-def test_what_is_added_to_x0_is_the_difference_across_it(prediction: str) -> None:
-    here, (cond, uncond) = step_input(prediction=prediction), halves()
-    output = AdaptiveProjection(5.0)(here, cond, uncond)
-    x0, added = here.x0(cond), here.x0(output) - here.x0(cond)
-    assert torch.allclose(added, 4 * across(x0 - here.x0(uncond), x0), atol=1e-4)
+def test_correction_is_the_orthogonal_part_of_the_difference(prediction: str) -> None:
+    inputs, (cond, uncond) = step_input(prediction=prediction), halves()
+    output = AdaptiveProjection(5.0)(inputs, cond, uncond)
+    x0, added = inputs.x0(cond), inputs.x0(output) - inputs.x0(cond)
+    assert torch.allclose(added, 4 * orthogonal_part(x0 - inputs.x0(uncond), x0), atol=1e-4)
     assert (added * x0).sum(dim=(1, 2, 3)).abs().max() < 1e-3
 
 
-def test_a_scale_of_one_is_the_prompt_alone() -> None:
+def test_scale_one_returns_the_conditional_output() -> None:
     cond, uncond = halves()
     assert torch.equal(AdaptiveProjection(1.0)(step_input(), cond, uncond), cond)
 
 
-def test_a_long_difference_is_cut_and_a_short_one_is_not() -> None:
+def test_limit_norm_shortens_long_differences_only() -> None:
     long, short = torch.full((1, 4, 8, 8), 3.0), torch.full((1, 4, 8, 8), 0.01)
-    assert float(shortened(long, LONGEST).norm()) == pytest.approx(LONGEST, rel=1e-5)
-    assert torch.equal(shortened(short, LONGEST), short)
+    assert float(limit_norm(long, MAX_NORM).norm()) == pytest.approx(MAX_NORM, rel=1e-5)
+    assert torch.equal(limit_norm(short, MAX_NORM), short)
 
 
-def test_earlier_steps_count_with_the_momentum_and_only_within_a_run() -> None:
+def test_momentum_adds_the_previous_difference_within_one_run() -> None:
     mix, (cond, uncond), zero = AdaptiveProjection(2.0), halves(), torch.zeros(2, 4, 8, 8)
     mix(step_input(0), cond, uncond)
     before = step_input(0).x0(cond) - step_input(0).x0(uncond)
-    here = step_input(1)
-    added = here.x0(mix(here, zero, zero)) - here.x0(zero)
-    assert torch.allclose(added, across(shortened(MOMENTUM * before, LONGEST), here.x0(zero)), atol=1e-4)
+    inputs = step_input(1)
+    added = inputs.x0(mix(inputs, zero, zero)) - inputs.x0(zero)
+    assert torch.allclose(added, orthogonal_part(limit_norm(MOMENTUM * before, MAX_NORM), inputs.x0(zero)), atol=1e-4)
     assert torch.allclose(mix(step_input(0), cond, uncond), AdaptiveProjection(2.0)(step_input(0), cond, uncond))
 
 
-def test_what_is_remembered_goes_with_its_row() -> None:
+def test_momentum_follows_the_rows_of_a_selection() -> None:
     both, alone = AdaptiveProjection(3.0), AdaptiveProjection(3.0)
     cond, uncond = halves()
     both(step_input(0, (0, 1)), cond, uncond)
     alone_input = step_input(0, (0,))
     alone(StepInput(alone_input.latents[1:], *list(vars(alone_input).values())[1:]), cond[1:], uncond[1:])
-    here = step_input(1, (1,), batch=1)
-    moved = both(here, cond[:1], uncond[:1])
+    inputs = step_input(1, (1,), batch=1)
+    moved = both(inputs, cond[:1], uncond[:1])
     same = alone(step_input(1, (0,), batch=1), cond[:1], uncond[:1])
     assert torch.allclose(moved, same, atol=1e-5)

@@ -8,7 +8,7 @@ import torch
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
-from clipgen.families import family_from_pipeline
+from clipgen.families import Conditioning, family_from_pipeline
 from clipgen.guidance.budget import Choice, price
 from clipgen.guidance.flops import (
     KL_DECODER,
@@ -16,13 +16,15 @@ from clipgen.guidance.flops import (
     SDXL_UNET,
     TINY_DECODER,
     Cost,
-    Growth,
-    counted,
+    CostByLatents,
+    ModelCosts,
+    count_flops,
     decoder_cost,
     denoiser_cost,
     model_costs,
     view_cost,
 )
+from clipgen.guidance.targets import GuidanceEncoders
 from clipgen.settings.settings import Settings
 
 SIZE = (64, 64)
@@ -53,7 +55,19 @@ def family() -> Any:
     )
 
 
-TOLD = {"encoder_hidden_states": torch.zeros(1, 7, 32)}
+CONDITIONING = {"encoder_hidden_states": torch.zeros(1, 7, 32)}
+
+
+def costs_of(
+    family: Any,
+    *encoders: ClipEncoder,
+    size: tuple[int, int] = SIZE,
+    guide_decoder: str = "auto",
+    conditioning: Conditioning = CONDITIONING,
+) -> ModelCosts:
+    width, height = size
+    settings = Settings("a fox", width=width, height=height, guide_decoder=guide_decoder)
+    return model_costs(settings, family, conditioning, GuidanceEncoders(encoders, veto=None, own=None))
 
 
 @pytest.mark.parametrize(
@@ -65,64 +79,65 @@ TOLD = {"encoder_hidden_states": torch.zeros(1, 7, 32)}
         (TINY_DECODER, (0.035, 0.141, 0.318, 0.565)),
     ],
 )
-def test_the_table_gives_the_measured_teraflops(network: Growth, measured: tuple[float, ...]) -> None:
-    found = [network.at(side**2).forward / 1e12 for side in (32, 64, 96, 128)]
-    assert found == pytest.approx(measured, rel=0.01)
+def test_table_matches_measured_forward_teraflops(network: CostByLatents, measured: tuple[float, ...]) -> None:
+    teraflops = [network.at(side**2).forward / 1e12 for side in (32, 64, 96, 128)]
+    assert teraflops == pytest.approx(measured, rel=0.01)
 
 
-def test_known_figures_of_the_way_back() -> None:
+def test_table_matches_measured_backward_teraflops() -> None:
     assert SD15_UNET.at(64**2).backward / 1e12 == pytest.approx(0.92, rel=0.01)
     assert SDXL_UNET.at(128**2).backward / 1e12 == pytest.approx(7.46, rel=0.01)
     assert KL_DECODER.at(128**2).backward / 1e12 == pytest.approx(11.02, rel=0.01)
 
 
-def test_a_matrix_is_counted_as_it_is_written_down() -> None:
+def test_count_flops_of_a_matrix_product() -> None:
     matrix = torch.zeros(5, 3)
-    assert counted(lambda x: x @ matrix, (7, 5), "cpu") == Cost(2 * 7 * 5 * 3, 2 * 7 * 5 * 3)
+    assert count_flops(lambda x: x @ matrix, (7, 5), "cpu") == Cost(2 * 7 * 5 * 3, 2 * 7 * 5 * 3)
 
 
-def test_attention_is_counted_on_every_device() -> None:
+def test_attention_is_counted_on_cpu_and_meta() -> None:
     def attend(x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.scaled_dot_product_attention(x, x, x)
 
-    products = 2 * 2 * 3 * 11 * 11 * 8  # heads, places, places, width
+    products = 2 * 2 * 3 * 11 * 11 * 8  # heads, tokens, tokens, width
     assert (
-        counted(attend, (1, 3, 11, 8), "cpu") == counted(attend, (1, 3, 11, 8), "meta") == Cost(products, 2 * products)
+        count_flops(attend, (1, 3, 11, 8), "cpu")
+        == count_flops(attend, (1, 3, 11, 8), "meta")
+        == Cost(products, 2 * products)
     )
 
 
-def test_a_network_is_counted_without_its_weights_as_with_them(family: Any) -> None:
+def test_meta_device_and_real_weights_give_equal_counts(family: Any) -> None:
     shape = family.latent_shape(*SIZE)
-    real = counted(lambda x: family.predict(x, torch.tensor(1), TOLD), (1, *shape), "cpu")
-    assert denoiser_cost(family, TOLD, shape) == real
-    assert decoder_cost(family, "full", shape, 32) == counted(family.decode, (1, *shape), "cpu")
+    real = count_flops(lambda x: family.predict(x, torch.tensor(1), CONDITIONING), (1, *shape), "cpu")
+    assert denoiser_cost(family, CONDITIONING, shape) == real
+    assert decoder_cost(family, "full", shape, 32) == count_flops(family.decode, (1, *shape), "cpu")
     assert 0.8 < real.backward / real.forward < 2
 
 
-def test_counting_leaves_the_model_as_it_was(family: Any, encoder: ClipEncoder) -> None:
+def test_counting_does_not_change_the_model(family: Any, encoder: ClipEncoder) -> None:
     before = {name: weight.clone() for name, weight in family.unet.state_dict().items()}
     state = torch.get_rng_state()
-    model_costs(family, TOLD, [encoder], (32, 32), "full")
+    costs_of(family, encoder, size=(32, 32), guide_decoder="full")
     assert all(torch.equal(weight, before[name]) for name, weight in family.unet.state_dict().items())
     assert all(weight.grad is None for weight in family.unet.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     assert family.vae.device.type == "cpu"
 
 
-def test_facts_are_counted_once_and_grow_with_the_picture(family: Any, encoder: ClipEncoder) -> None:
-    facts = model_costs(family, TOLD, [encoder], SIZE)
-    again = model_costs(family, {}, [encoder], SIZE)  # nothing is asked of the denoiser again
-    assert facts == again
-    assert facts.guide.forward < facts.decoder.forward / 100  # latents to colours
-    assert facts.view.both > view_cost(encoder).forward > 0
-    assert model_costs(family, TOLD, [encoder, encoder], SIZE).view == facts.view + facts.view
-    larger = model_costs(family, TOLD, [encoder], (128, 128), "full")
-    assert larger.guide == larger.decoder
-    assert 4 <= larger.decoder.forward / facts.decoder.forward < 16  # convolutions and attention
-    made = Settings("a fox", steps=20, scheduler="ddim", guidance_scale=4.0, eta=0.0, cutouts=4, guidance_every=1)
-    assert 1 < price(made, facts, Choice("clip")) < price(made, facts, Choice("clip", through_unet=True))
+def test_model_costs_are_cached_and_grow_with_image_size(family: Any, encoder: ClipEncoder) -> None:
+    costs = costs_of(family, encoder)
+    assert costs_of(family, encoder, conditioning={}) == costs  # the denoiser does not run again
+    assert costs.guide_decoder.forward < costs.decoder.forward / 100  # a matrix
+    assert costs.view.both > view_cost(encoder).forward > 0
+    assert costs_of(family, encoder, encoder).view == costs.view + costs.view
+    larger = costs_of(family, encoder, size=(128, 128), guide_decoder="full")
+    assert larger.guide_decoder == larger.decoder
+    assert 4 <= larger.decoder.forward / costs.decoder.forward < 16  # convolutions and attention
+    settings = Settings("a fox", steps=20, scheduler="ddim", guidance_scale=4.0, eta=0.0, cutouts=4, guidance_every=1)
+    assert 1 < price(settings, costs, Choice("clip")) < price(settings, costs, Choice("clip", through_unet=True))
 
 
-def test_a_guide_decoder_that_is_not_there_is_refused(family: Any, encoder: ClipEncoder) -> None:
-    with pytest.raises(SettingsError, match="guide_decoder 'latent' is none of this model's"):
-        model_costs(family, TOLD, [encoder], SIZE, "latent")
+def test_unavailable_guide_decoder_raises(family: Any, encoder: ClipEncoder) -> None:
+    with pytest.raises(SettingsError, match="guide_decoder 'latent' is not available for this model"):
+        costs_of(family, encoder, guide_decoder="latent")

@@ -9,44 +9,53 @@ from PIL import Image
 
 from clipgen.decode import to_image
 from clipgen.families import LAYOUTS, load_family
-from clipgen.guidance.guard import Survival, blur, jpeg, overoptimised, resize, shift, survival, vae_round_trip
+from clipgen.guidance.guard import (
+    Survival,
+    blur,
+    jpeg,
+    measure_survival,
+    resize,
+    shift,
+    survival_warnings,
+    vae_round_trip,
+)
 from clipgen.models import find_model, preflight
 
 SIZE = 64
-WAVE = torch.sin(torch.arange(SIZE) / 6)[:, None] * torch.cos(torch.arange(SIZE) / 9)  # what a picture shows
-LINES = (torch.arange(SIZE) % 2 * 2.0 - 1).expand(SIZE, SIZE)  # what only an adversary puts there
+WAVE = torch.sin(torch.arange(SIZE) / 6)[:, None] * torch.cos(torch.arange(SIZE) / 9)  # a visible pattern
+LINES = (torch.arange(SIZE) % 2 * 2.0 - 1).expand(SIZE, SIZE)  # an adversarial pattern of single pixels
 
 
-def picture(wave, lines):
+def image(wave, lines):
     grey = 0.5 + wave * WAVE + lines * LINES
     return grey.expand(1, 3, SIZE, SIZE)
 
 
 def similarity(pixels):
-    """Likes both equally."""
+    """Responds to both patterns equally."""
     return ((pixels - 0.5) * (WAVE / WAVE.square().mean() + LINES)).mean(dim=(1, 2, 3))
 
 
-def test_a_gain_that_shows_survives_and_noise_does_not():
-    pixels = torch.cat([picture(0.3, 0.0), picture(0.1, 0.2), picture(0.0, 0.0)])
-    real, noise, none = survival(pixels, similarity, torch.zeros(3), lambda pixels: pixels)
-    assert list(real.by_change) == ["jpeg", "shift", "blur", "resize", "vae"]
-    assert all(0.9 < share < 1.1 for share in real.by_change.values())
-    assert noise.by_change["shift"] == pytest.approx(-1 / 3, abs=0.1)
-    assert noise.by_change["vae"] == 1
-    assert noise.kept < 0.7 < real.kept
+def test_visible_gain_survives_and_adversarial_gain_does_not():
+    pixels = torch.cat([image(0.3, 0.0), image(0.1, 0.2), image(0.0, 0.0)])
+    real, noise, none = measure_survival(pixels, similarity, torch.zeros(3), lambda pixels: pixels)
+    assert list(real.share_by_change) == ["jpeg", "shift", "blur", "resize", "vae"]
+    assert all(0.9 < share < 1.1 for share in real.share_by_change.values())
+    assert noise.share_by_change["shift"] == pytest.approx(-1 / 3, abs=0.1)
+    assert noise.share_by_change["vae"] == 1
+    assert noise.mean_share < 0.7 < real.mean_share
     assert none is None
 
 
-def test_the_share_is_of_the_gain_over_the_baseline():
-    half = survival(picture(0.3, 0.0), similarity, torch.tensor([0.29]))[0]
-    all_of_it = survival(picture(0.3, 0.0), similarity, torch.tensor([0.0]))[0]
-    assert "vae" not in half.by_change
-    assert 1 - half.by_change["blur"] == pytest.approx(30 * (1 - all_of_it.by_change["blur"]), rel=0.1)
+def test_share_is_relative_to_the_gain_over_the_baseline():
+    half = measure_survival(image(0.3, 0.0), similarity, torch.tensor([0.29]))[0]
+    all_of_it = measure_survival(image(0.3, 0.0), similarity, torch.tensor([0.0]))[0]
+    assert "vae" not in half.share_by_change
+    assert 1 - half.share_by_change["blur"] == pytest.approx(30 * (1 - all_of_it.share_by_change["blur"]), rel=0.1)
 
 
-def test_little_left_is_a_warning():
-    notes = overoptimised([Survival({"jpeg": 0.7, "blur": 0.72}), Survival({"jpeg": 0.5, "blur": 0.2}), None])
+def test_warning_below_the_minimum_share():
+    notes = survival_warnings([Survival({"jpeg": 0.7, "blur": 0.72}), Survival({"jpeg": 0.5, "blur": 0.2}), None])
     assert (notes[0], notes[2]) == (None, None)
     assert (notes[1].code, notes[1].field) == ("guidance-overoptimised", "clip_guidance_scale")
     assert notes[1].message == (
@@ -56,7 +65,7 @@ def test_little_left_is_a_warning():
 
 @pytest.mark.parametrize("change", [jpeg, shift, blur, resize])
 @pytest.mark.parametrize("size", [(64, 64), (40, 72)])
-def test_changes_are_small_and_keep_the_size(change, size):
+def test_changes_are_small_and_keep_the_image_size(change, size):
     coarse = torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False).clamp(0, 1)
     changed = change(smooth)
@@ -65,7 +74,7 @@ def test_changes_are_small_and_keep_the_size(change, size):
     assert torch.equal(change(smooth[1:])[0], changed[1])
 
 
-def test_jpeg_is_pillows():
+def test_jpeg_equals_pillow():
     pixels = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     file = io.BytesIO()
     to_image(pixels[0]).save(file, "JPEG", quality=75)
@@ -77,7 +86,7 @@ def test_shift_moves_by_one_pixel():
     assert torch.equal(shift(pixels)[..., 1:, 1:], pixels[..., :-1, :-1])
 
 
-def test_blur_is_a_gaussian_of_that_deviation():
+def test_blur_is_a_gaussian_of_sigma_0_7():
     dot = torch.zeros(1, 3, 9, 9)
     dot[..., 4, 4] = 1.0
     spread = blur(dot)[0, 0]
@@ -87,7 +96,7 @@ def test_blur_is_a_gaussian_of_that_deviation():
     assert torch.allclose(spread, spread.T, atol=1e-7)
 
 
-def test_the_round_trip_is_the_vaes_own(tiny_epsilon, tiny_v):
+def test_round_trip_equals_the_vae(tiny_epsilon, tiny_v):
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for folder, own in ((tiny_epsilon, tiny.vae_kl()), (tiny_v, tiny.vae_tiny())):
         family, _ = load_family(preflight(find_model(str(folder)), LAYOUTS), torch.device("cpu"), torch.float32)

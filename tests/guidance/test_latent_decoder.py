@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from clipgen.errors import SettingsError
 from clipgen.families import LAYOUTS, load_family
-from clipgen.guidance.latent_decoder import available_decoders, fit_colours, latent_decoder
+from clipgen.guidance.latent_decoder import available_decoders, fit_latent_rgb, latent_decoder
 from clipgen.models import find_model, preflight
 
 
@@ -25,7 +25,7 @@ def with_tiny(tiny_v):
 
 @pytest.fixture(scope="module")
 def with_matrix(tiny_epsilon):
-    """An SD 1 look-alike: a KL decoder of factor 2, and the matrix of SD's four channels."""
+    """A model like SD 1: a KL decoder with scale factor 2, and the colour matrix of SD 1's four channels."""
     return family_of(tiny_epsilon)
 
 
@@ -33,7 +33,7 @@ def latents(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_auto_takes_the_first_a_model_has(with_tiny, with_matrix):
+def test_auto_is_the_first_available_decoder(with_tiny, with_matrix):
     assert list(available_decoders(with_tiny)) == ["tiny", "pooled", "linear", "full"]
     assert list(available_decoders(with_matrix)) == ["linear", "pooled", "full"]
     x0 = latents(1, 8, 8, 8)
@@ -43,16 +43,16 @@ def test_auto_takes_the_first_a_model_has(with_tiny, with_matrix):
 
 
 @pytest.mark.parametrize("name", ["tiny", "latent", "wide"])
-def test_a_decoder_that_a_model_lacks_is_refused_in_one_line(with_matrix, name):
+def test_unavailable_decoder_raises_with_the_available_ones(with_matrix, name):
     with pytest.raises(SettingsError) as error:
         latent_decoder(with_matrix, name, 32)
-    line = f"guide_decoder '{name}' is none of this model's. Works: auto, linear, pooled, full."
+    line = f"guide_decoder '{name}' is not available for this model. Works: auto, linear, pooled, full."
     assert (str(error.value), error.value.field) == (line, "guide_decoder")
     assert error.value.allowed == ["auto", "linear", "pooled", "full"]
 
 
 @pytest.mark.parametrize("name", ["tiny", "pooled", "linear", "full"])
-def test_gradients_come_back_to_every_latent(with_tiny, name):
+def test_gradients_reach_every_latent(with_tiny, name):
     x0 = latents(2, 8, 8, 12).requires_grad_()
     pixels = latent_decoder(with_tiny, name, 32)(x0)
     (gradient,) = torch.autograd.grad(pixels.square().sum(), x0)
@@ -61,21 +61,21 @@ def test_gradients_come_back_to_every_latent(with_tiny, name):
 
 
 @pytest.mark.parametrize(("side", "shape"), [(8, (32, 64)), (16, (32, 64)), (12, (32, 64)), (64, (32, 64))])
-def test_pooled_decodes_about_the_size_that_clip_sees(with_matrix, side, shape):
+def test_pooled_decodes_to_about_clips_image_size(with_matrix, side, shape):
     pixels = latent_decoder(with_matrix, "pooled", side)(latents(1, 4, 16, 32))
     cells = max(1, 16 // (side // 2))
     assert pixels.shape[-2:] == tuple(2 * -(-(size // 2) // cells) for size in shape)
     assert min(pixels.shape[-2:]) >= min(side, 32)
 
 
-def test_latents_as_small_as_clips_input_are_not_pooled(with_matrix):
+def test_small_latents_are_not_pooled(with_matrix):
     x0 = latents(1, 4, 16, 16)
     assert torch.equal(latent_decoder(with_matrix, "pooled", 32)(x0), with_matrix.decode(x0))
     halved = F.interpolate(x0, scale_factor=0.5, mode="area")
     assert torch.equal(latent_decoder(with_matrix, "pooled", 16)(x0), with_matrix.decode(halved))
 
 
-def test_linear_is_the_models_own_matrix(with_matrix):
+def test_linear_uses_the_models_matrix(with_matrix):
     x0 = latents(1, 4, 16, 16)
     colours = torch.einsum("bchw,cr->brhw", x0, with_matrix.latent_rgb) / 2 + 0.5
     assert torch.allclose(latent_decoder(with_matrix, "linear", 32)(x0), colours, atol=1e-6)
@@ -83,7 +83,7 @@ def test_linear_is_the_models_own_matrix(with_matrix):
 
 @dataclass(eq=False)
 class Affine:
-    """A decoder of which every pixel is an affine map of its own latent."""
+    """A decoder whose pixels are an affine map of their latent."""
 
     matrix: torch.Tensor
     offset: torch.Tensor
@@ -98,9 +98,9 @@ class Affine:
         return F.interpolate(colours / 2 + 0.5, scale_factor=8.0, mode="nearest")
 
 
-def test_colours_that_nobody_gave_are_fitted(with_tiny):
+def test_fitted_matrix_recovers_an_affine_decoder(with_tiny):
     affine = Affine(0.05 * latents(16, 3), torch.tensor([0.1, 0.0, -0.2]), with_tiny.vae)
-    matrix, offset = fit_colours(affine)
+    matrix, offset = fit_latent_rgb(affine)
     assert torch.allclose(matrix, affine.matrix, atol=1e-5)
     assert torch.allclose(offset, affine.offset, atol=1e-5)
     x0 = latents(2, 16, 8, 8)
@@ -108,13 +108,13 @@ def test_colours_that_nobody_gave_are_fitted(with_tiny):
     assert torch.allclose(latent_decoder(affine, "linear", 32)(x0), small, atol=1e-5)
 
 
-def test_the_fit_repeats_itself_and_leaves_the_global_generator_alone(with_tiny):
+def test_fit_is_deterministic_and_leaves_the_global_generator(with_tiny):
     before = torch.random.get_rng_state()
-    assert all(torch.equal(*pair) for pair in zip(fit_colours(with_tiny), fit_colours(with_tiny), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(fit_latent_rgb(with_tiny), fit_latent_rgb(with_tiny), strict=True))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_float16_decoder_guides_in_float32_and_stays_itself(tiny_v, with_tiny):
+def test_float16_vae_is_decoded_by_a_float32_copy(tiny_v, with_tiny):
     half = family_of(tiny_v)
     half.vae.half()
     x0 = latents(1, 8, 8, 8)
@@ -122,7 +122,7 @@ def test_a_float16_decoder_guides_in_float32_and_stays_itself(tiny_v, with_tiny)
     assert half.vae.dtype == torch.float16
 
 
-def test_colours_are_fitted_once_for_each_model(with_tiny):
+def test_matrix_is_fitted_once_per_model(with_tiny):
     calls: list[int] = []
 
     class Counted(Affine):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clipgen.errors import SettingsError
-from clipgen.guidance.optimise import Ascent, ascend, check_few_steps, clipped, normalised
+from clipgen.guidance.optimise import Ascent, ascend, check_few_steps, clip_gradient_norm, normalise_channels
 from clipgen.sampling.loop import Prediction, StepInput, denoise_with_graph, initial_noise, make_generators
 from clipgen.sampling.make_scheduler import make_scheduler
 
@@ -39,69 +39,69 @@ def climb(noise: Tensor, iterations: int = 25, patience: int = 10) -> list[Ascen
     return list(ascend(noise, draw, likeness, iterations, patience))
 
 
-def test_the_reward_rises_and_the_noise_stays_noise() -> None:
+def test_reward_increases_and_noise_keeps_unit_variance() -> None:
     path = climb(start())
-    assert (path[-1].best > path[0].best + 0.1).all()
-    assert torch.allclose(likeness(draw(path[-1].noise)), path[-1].best, atol=1e-6)
-    assert path[-1].noise.mean(dim=(2, 3)).abs().max() < 1e-5
-    assert (path[-1].noise.square().mean(dim=(2, 3)) - 1).abs().max() < 1e-5
+    assert (path[-1].best_rewards > path[0].best_rewards + 0.1).all()
+    assert torch.allclose(likeness(draw(path[-1].best_noise)), path[-1].best_rewards, atol=1e-6)
+    assert path[-1].best_noise.mean(dim=(2, 3)).abs().max() < 1e-5
+    assert (path[-1].best_noise.square().mean(dim=(2, 3)) - 1).abs().max() < 1e-5
 
 
-def test_the_unguided_picture_is_the_first() -> None:
+def test_first_iteration_uses_the_initial_noise() -> None:
     (only,) = climb(start(), iterations=1)
-    assert torch.equal(only.noise, start())
-    assert torch.equal(only.best, only.rewards)
+    assert torch.equal(only.best_noise, start())
+    assert torch.equal(only.best_rewards, only.rewards)
     assert [each.iteration for each in climb(start(), iterations=3)] == [0, 1, 2]
 
 
-def test_the_best_noise_is_kept_when_the_ascent_falls() -> None:
+def test_best_noise_is_kept_when_rewards_fall() -> None:
     path = climb(start())
-    assert all((later.best >= earlier.best).all() for earlier, later in pairwise(path))
-    assert torch.equal(path[-1].best, torch.stack([each.rewards for each in path]).amax(dim=0))
+    assert all((later.best_rewards >= earlier.best_rewards).all() for earlier, later in pairwise(path))
+    assert torch.equal(path[-1].best_rewards, torch.stack([each.rewards for each in path]).amax(dim=0))
 
 
-def test_it_stops_after_ten_iterations_without_gain() -> None:
+def test_ascent_stops_after_ten_iterations_without_gain() -> None:
     assert len(list(ascend(start(), lambda z: z, lambda x0: 0 * x0.sum(dim=(1, 2, 3)), 200))) == 11
 
 
-def test_a_row_does_not_depend_on_its_batch() -> None:
+def test_rows_do_not_depend_on_the_batch() -> None:
     alone, together = climb(start()[1:2], patience=2)[-1], climb(start(), patience=2)[-1]
-    assert torch.allclose(alone.noise[0], together.noise[1], atol=1e-5)
-    assert torch.allclose(alone.best[0], together.best[1], atol=1e-6)
+    assert torch.allclose(alone.best_noise[0], together.best_noise[1], atol=1e-5)
+    assert torch.allclose(alone.best_rewards[0], together.best_rewards[1], atol=1e-6)
 
 
-def test_a_row_that_breaks_leaves_the_others_alone() -> None:
+def test_row_that_is_not_finite_does_not_affect_others() -> None:
     def breaking(x0: Tensor) -> Tensor:
         return likeness(x0) * torch.tensor([1.0, float("nan"), 1.0])
 
     *_, last = ascend(start(), draw, breaking, 5)
     sane = climb(start(), iterations=5)[-1]
-    assert torch.allclose(last.best[[0, 2]], sane.best[[0, 2]], atol=1e-6)
-    assert last.noise.isfinite().all()
-    assert torch.equal(last.noise[1], start()[1])
+    assert torch.allclose(last.best_rewards[[0, 2]], sane.best_rewards[[0, 2]], atol=1e-6)
+    assert last.best_noise.isfinite().all()
+    assert torch.equal(last.best_noise[1], start()[1])
 
 
-def test_it_runs_without_a_graph_around_it_and_leaves_none() -> None:
+def test_ascent_works_under_no_grad_and_returns_no_graph() -> None:
     before = torch.get_rng_state()
     with torch.no_grad():
         steps = ascend(start(), draw, likeness, 3)
         first = next(steps)
         assert not torch.is_grad_enabled()
         *_, last = steps
-    assert not first.noise.requires_grad
-    assert not last.best.requires_grad
+    assert not first.best_noise.requires_grad
+    assert not last.best_rewards.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(last.noise, climb(start(), 3)[-1].noise)
+    assert torch.equal(last.best_noise, climb(start(), 3)[-1].best_noise)
 
 
-def test_gradients_are_clipped_a_row_and_noise_is_projected_a_channel() -> None:
+def test_gradients_are_clipped_per_row_and_noise_is_normalised_per_channel() -> None:
     gradients = torch.stack([torch.full((4, 4, 4), 1.0), torch.full((4, 4, 4), 1e-4)])
-    assert clipped(gradients, 0.1).flatten(1).norm(dim=1).tolist() == pytest.approx([0.1, 8e-4], rel=1e-5)
-    bent = normalised(3 * start() + 2)
-    assert torch.allclose(bent, normalised(start()), atol=1e-5)
+    assert clip_gradient_norm(gradients, 0.1).flatten(1).norm(dim=1).tolist() == pytest.approx([0.1, 8e-4], rel=1e-5)
+    bent = normalise_channels(3 * start() + 2)
+    assert torch.allclose(bent, normalise_channels(start()), atol=1e-5)
 
 
-def test_many_steps_are_refused() -> None:
+def test_more_than_four_steps_raise() -> None:
     check_few_steps(4, "turbo")
     with pytest.raises(SettingsError) as refusal:
         check_few_steps(30, "storybook")

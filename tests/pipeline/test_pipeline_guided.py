@@ -150,7 +150,7 @@ def test_events_of_a_choice_are_one_picture_a_step(pipe):
 
 def test_a_model_without_clip_asks_for_one(tiny_epsilon, tiny_v):
     bare = Pipeline.from_pretrained(str(tiny_epsilon))
-    with pytest.raises(SettingsError, match="brings none: name one with clip_models"):
+    with pytest.raises(SettingsError, match="has none: name one with clip_models"):
         draw(bare)
     (guided,) = draw(bare, clip_models=[str(tiny_v / "clip")])
     assert not torch.equal(guided.pixels, draw(bare, guidance="off")[0].pixels)
@@ -165,7 +165,7 @@ def test_two_keys_need_two_clips(pipe, tiny_v):
 
 
 def test_a_decoder_that_is_not_there_is_named(pipe):
-    with pytest.raises(SettingsError, match="guide_decoder 'latent' is none of this model's"):
+    with pytest.raises(SettingsError, match="guide_decoder 'latent' is not available for this model"):
         draw(pipe, guide_decoder="latent")
 
 
@@ -310,7 +310,7 @@ def test_a_latent_head_guides_by_itself_wherever_it_can(with_head, tiny_v):
     assert [step for step, _, _ in head.clip.curve] == [1, 2, 3, 4]
     assert head.clip.self_graded
     for more in ({"through_unet": True}, {"guard": "two-key", "clip_models": [str(tiny_v / "clip")]}):
-        with pytest.raises(SettingsError, match="'latent' speaks for the model's own CLIP alone"):
+        with pytest.raises(SettingsError, match="'latent' works with the model's own CLIP only"):
             draw(with_head, guide_decoder="latent", **more)
     assert draw(with_head, through_unet=True)[0].clip.curve
     assert draw(with_head, guidance="pick", candidates=2, steps=3, guide_decoder="latent")

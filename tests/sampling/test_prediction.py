@@ -38,7 +38,7 @@ def drawn(seed, scale=1.0):
 
 
 def output_for(x0, noise, level, prediction):
-    """What a perfect network says: the definition of each prediction type at variance one."""
+    """Returns the exact model output: the definition of each prediction type at variance 1."""
     alpha, sigma = level.alpha / level.norm, level.sigma / level.norm
     return {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0, "flow": noise - x0}[prediction]
 
@@ -51,7 +51,7 @@ def stepped(scheduler, name, output, timestep, sample, draw):
 
 
 def own_x0(scheduler, step, timestep, sample):
-    """x0 as the scheduler itself computes it, where it lets us see it."""
+    """Returns the x0 that the scheduler computed itself, None if it does not expose it."""
     if hasattr(step, "pred_original_sample"):
         return step.pred_original_sample
     if hasattr(step, "denoised"):
@@ -63,30 +63,30 @@ def own_x0(scheduler, step, timestep, sample):
 
 
 @pytest.mark.parametrize(("name", "prediction"), CASES)
-def test_a_correction_moves_x0_by_itself_and_by_nothing_else(name, prediction):
-    """Our x0 and the scheduler's own are one, before and after, at every step and stage."""
+def test_inject_adds_exactly_the_correction_to_x0(name, prediction):
+    """recover_x0 equals the scheduler's own x0 before and after the injection, at every step and stage."""
     scheduler, draw = scheduler_of(name, prediction, 4), torch.Generator().manual_seed(1)
     sample = drawn(1) * (1.0 if prediction == "flow" else scheduler.init_noise_sigma)
-    seen = 0
+    compared = 0
     for index, timestep in enumerate(scheduler.timesteps):
         level, output, correction = noise_level(scheduler, timestep), drawn(10 + index), drawn(20 + index, 0.1)
         x0 = recover_x0(output, sample, level, prediction)
         output = inject(output, correction, level, prediction)
         moved = recover_x0(output, sample, level, prediction)
-        near = 1e-5 * max(1.0, float(x0.abs().max()) / 4)  # x0 of random outputs has tens of units
+        near = 1e-5 * max(1.0, float(x0.abs().max()) / 4)  # x0 of random outputs is up to tens
         assert (moved - x0 - correction).abs().max() < near
         step = stepped(scheduler, name, output, timestep, sample, draw)
         if (own := own_x0(scheduler, step, timestep, sample)) is not None:
             assert (own - moved).abs().max() < near
-            seen += 1
+            compared += 1
         sample = step.prev_sample
     hides = type(scheduler).__name__.startswith(("FlowMatch", "PNDM", "DEIS"))
-    assert seen == (0 if hides else len(scheduler.timesteps))
+    assert compared == (0 if hides else len(scheduler.timesteps))
 
 
 @pytest.mark.parametrize(("name", "prediction"), CASES)
-def test_a_perfect_network_gives_back_x0_at_every_step(name, prediction):
-    """Also where no x0 can be read (PNDM, DEIS, flows): the sample stays alpha x0 + sigma noise all the way down."""
+def test_exact_model_output_recovers_x0_at_every_step(name, prediction):
+    """Also for schedulers that do not expose x0 (PNDM, DEIS, flows): x_t stays alpha x0 + sigma noise."""
     scheduler, draw = scheduler_of(name, prediction, 6), torch.Generator().manual_seed(2)
     x0, sample = drawn(3), None
     for timestep in scheduler.timesteps:
@@ -97,12 +97,12 @@ def test_a_perfect_network_gives_back_x0_at_every_step(name, prediction):
         output = output_for(x0, noise, level, prediction)
         assert torch.allclose(recover_x0(output, sample, level, prediction), x0, atol=2e-3 if level.sigma > 9 else 1e-4)
         sample = stepped(scheduler, name, output, timestep, sample, draw).prev_sample
-    assert (sample - x0).abs().max() < 0.2  # some schedules end at the smallest level of training
+    assert (sample - x0).abs().max() < 0.2  # some schedules end at the smallest noise level of training
 
 
 @pytest.mark.parametrize("name", [name for name, spec in SCHEDULERS.items() if not spec.needs_flow])
-def test_zero_terminal_snr_begins_with_pure_noise(name):
-    """The v rows hold where alpha is 0; schedulers that work on sigmas take the largest finite one."""
+def test_recover_and_inject_at_zero_terminal_snr(name):
+    """v prediction works at alpha = 0; schedulers with sigmas start at the largest finite one."""
     scheduler = make_scheduler(name, {**tiny.ZERO_TERMINAL, "clip_sample": False}, 6, CPU)
     level = noise_level(scheduler, scheduler.timesteps[0])
     x0, noise = drawn(3), drawn(4)
@@ -114,7 +114,7 @@ def test_zero_terminal_snr_begins_with_pure_noise(name):
 
 
 @pytest.mark.parametrize("prediction", PREDICTION_TYPES)
-def test_half_precision_outputs_are_computed_in_float32_and_come_back_in_their_own(prediction):
+def test_half_precision_is_computed_in_float32(prediction):
     output, ones = torch.ones(1, dtype=torch.float16), torch.ones(1)
     level = NoiseLevel(0.5, 0.8)
     assert recover_x0(output, ones, level, prediction).dtype == torch.float32
@@ -123,12 +123,12 @@ def test_half_precision_outputs_are_computed_in_float32_and_come_back_in_their_o
 
 
 @pytest.mark.parametrize("steps", [4, 7])
-def test_after_the_step_pndm_is_where_an_injection_would_have_put_it(steps):
-    """One step of DDIM between the same two levels, injected, and the correction after it, agree."""
+def test_shift_after_step_equals_injection_for_pndm(steps):
+    """Injecting before a DDIM step between the same noise levels equals the shift after it."""
     pndm = make_scheduler("pndm", tiny.BETAS, steps, CPU)
     ddim = make_scheduler("ddim", {**tiny.BETAS, "set_alpha_to_one": False}, steps, CPU)
     sample, output, correction = drawn(5), drawn(6), drawn(7)
-    for index in (0, steps):  # the first and the last step; the one after the first repeats it
+    for index in (0, steps):  # the first and the last step; the second one repeats the first
         start, end = step_noise_levels(pndm, index)
         timestep = pndm.timesteps[index]
         plain = ddim.step(output, timestep, sample).prev_sample
@@ -138,8 +138,8 @@ def test_after_the_step_pndm_is_where_an_injection_would_have_put_it(steps):
     assert step_noise_levels(pndm, 2)[0] == step_noise_levels(pndm, 1)[1]
 
 
-def test_after_the_step_lms_is_where_an_injection_would_have_put_it():
-    """With one step of history LMS is Euler's method, for which both ways agree."""
+def test_shift_after_step_equals_injection_for_lms():
+    """LMS of order 1 is Euler's method, for which both are equal."""
     pytest.importorskip("scipy")
     scheduler = diffusers.LMSDiscreteScheduler(**tiny.BETAS)
     sample, output, correction = drawn(5), drawn(6), drawn(7)
@@ -148,14 +148,14 @@ def test_after_the_step_lms_is_where_an_injection_would_have_put_it():
         scheduler.set_timesteps(5)
         timestep = scheduler.timesteps[0]
         level = noise_level(scheduler, timestep)
-        told = inject(output, correction, level, "epsilon") if injected else output
-        ends.append(scheduler.step(told, timestep, sample, order=1).prev_sample)
+        model_output = inject(output, correction, level, "epsilon") if injected else output
+        ends.append(scheduler.step(model_output, timestep, sample, order=1).prev_sample)
     assert torch.allclose(ends[0] + shift_after_step(correction, *step_noise_levels(scheduler, 0)), ends[1], atol=1e-5)
     assert "LMSDiscreteScheduler" in CORRECTED_AFTER_STEP
 
 
 @pytest.mark.parametrize("made", [diffusers.EDMEulerScheduler, diffusers.IPNDMScheduler, diffusers.TCDScheduler])
-def test_a_scheduler_that_cannot_be_guided_is_named_with_those_that_can(made):
+def test_unsupported_scheduler_raises_with_the_supported_ones(made):
     scheduler = made()
     scheduler.set_timesteps(3)
     name = made.__name__.removesuffix("Scheduler")
@@ -163,7 +163,7 @@ def test_a_scheduler_that_cannot_be_guided_is_named_with_those_that_can(made):
         noise_level(scheduler, scheduler.timesteps[0])
 
 
-def test_predictions_that_cannot_work_are_refused():
+def test_read_prediction_type():
     assert read_prediction_type({}) == "epsilon"
     assert read_prediction_type(tiny.ZERO_TERMINAL) == "v_prediction"
     assert read_prediction_type({"prediction_type": "flow_prediction"}) == "flow"

@@ -14,7 +14,7 @@ EVERY_DIFFUSION = pytest.mark.parametrize("spec", DIFFUSION, ids=[spec.name for 
 
 
 @pytest.mark.parametrize(
-    "said, name",
+    "alias, name",
     [
         ("Euler a", "euler_ancestral"),
         ("euler_a", "euler_ancestral"),
@@ -48,8 +48,8 @@ EVERY_DIFFUSION = pytest.mark.parametrize("spec", DIFFUSION, ids=[spec.name for 
         ("flow_match_heun_discrete", "flow_heun"),
     ],
 )
-def test_every_apps_name_is_understood(said: str, name: str) -> None:
-    assert find_scheduler(said).name == name
+def test_find_scheduler_knows_the_names_of_other_apps(alias: str, name: str) -> None:
+    assert find_scheduler(alias).name == name
 
 
 @pytest.mark.parametrize(
@@ -66,20 +66,20 @@ def test_every_apps_name_is_understood(said: str, name: str) -> None:
         ("euler", "simple", "euler"),
     ],
 )
-def test_the_schedule_type_of_a_picture_counts(sampler: str, schedule_type: str, name: str) -> None:
+def test_schedule_type_selects_karras(sampler: str, schedule_type: str, name: str) -> None:
     assert find_scheduler(sampler, schedule_type).name == name
 
 
 @EVERY
-def test_the_two_values_written_into_a_picture_find_their_scheduler(spec: SchedulerSpec) -> None:
-    """Other apps have one name for Euler on both kinds of model; a flow model runs its own under it."""
-    found = find_scheduler(spec.a1111, spec.schedule_type)
-    assert scheduler_for(found.name, "flow") is spec if spec.needs_flow else found is spec
+def test_a1111_values_round_trip(spec: SchedulerSpec) -> None:
+    """Other apps use one name for Euler on both kinds of model; for flow models it means the FlowMatch class."""
+    result = find_scheduler(spec.a1111, spec.schedule_type)
+    assert scheduler_for(result.name, "flow") is spec if spec.needs_flow else result is spec
     assert find_scheduler(spec.name) is spec
     assert all(find_scheduler(alias) is spec for alias in spec.aliases)
 
 
-def test_an_unknown_name_is_one_line_that_names_the_nearest_or_all() -> None:
+def test_unknown_name_raises_with_the_nearest_or_all_names() -> None:
     with pytest.raises(SettingsError, match=r"^Unknown scheduler 'eulr'\. Did you mean euler\?$") as near:
         find_scheduler("eulr")
     assert near.value.allowed == list(SCHEDULERS)
@@ -90,12 +90,12 @@ def test_an_unknown_name_is_one_line_that_names_the_nearest_or_all() -> None:
 
 
 @EVERY
-def test_a_model_gets_a_scheduler_of_its_own_kind_or_an_error_that_names_them(spec: SchedulerSpec) -> None:
+def test_scheduler_for_each_prediction_type(spec: SchedulerSpec) -> None:
     for prediction in ("epsilon", "v_prediction", "sample", "flow"):
         if spec.runs(prediction):
-            found = scheduler_for(spec.name, prediction)
-            assert found.runs(prediction)
-            assert found is spec if prediction != "flow" else found.flow == found.name
+            result = scheduler_for(spec.name, prediction)
+            assert result.runs(prediction)
+            assert result is spec if prediction != "flow" else result.flow == result.name
             continue
         with pytest.raises(SettingsError, match=f"cannot run a model that predicts {prediction}") as refused:
             scheduler_for(spec.name, prediction)
@@ -103,7 +103,7 @@ def test_a_model_gets_a_scheduler_of_its_own_kind_or_an_error_that_names_them(sp
         assert all(SCHEDULERS[name].runs(prediction) for name in refused.value.allowed)
 
 
-def test_what_a_flow_model_runs_under_the_usual_names() -> None:
+def test_schedulers_of_flow_models() -> None:
     names = {"Euler": "flow_euler", "ddim": "flow_euler", "heun": "flow_heun", "lcm": "flow_lcm", "unipc": "unipc"}
     assert {name: scheduler_for(name, "flow").name for name in names} == names
     with pytest.raises(SettingsError, match=r"^Scheduler 'flow_euler' cannot run a model that predicts epsilon\. Wor"):
@@ -112,8 +112,8 @@ def test_what_a_flow_model_runs_under_the_usual_names() -> None:
         scheduler_for("euler_karras", "flow")
 
 
-def test_more_tokens_shift_a_flow_towards_noise() -> None:
-    """The two points of Flux, 256 x 256 and 1024 x 1024 pixels, and what the config says of its own."""
+def test_dynamic_mu_and_flow_shift() -> None:
+    """The two points of Flux at 256 x 256 and 1,024 x 1,024 pixels, and points of a config."""
     assert dynamic_mu({}, 256) == pytest.approx(0.5)
     assert dynamic_mu({}, 4096) == pytest.approx(1.15)
     assert dynamic_mu({"max_image_seq_len": 8192, "max_shift": 0.9}, 8192) == pytest.approx(0.9)
@@ -122,19 +122,19 @@ def test_more_tokens_shift_a_flow_towards_noise() -> None:
     dynamic = {"shift": 3.0, "use_dynamic_shifting": True}
     assert flow_shift(dynamic, 4096) == pytest.approx(3.158193)
     assert flow_shift({**dynamic, "time_shift_type": "linear"}, 4096) == pytest.approx(1.15)
-    with pytest.raises(ValueError, match="number of tokens"):
+    with pytest.raises(ValueError, match="number of image tokens"):
         flow_shift(dynamic, None)
 
 
 def denoised(spec: SchedulerSpec, config: dict[str, Any], steps: int, noise_seed: int = 0) -> Any:
-    """Runs a whole schedule on a made-up denoiser; only the noise drawn in the steps depends on `noise_seed`."""
+    """Runs all steps with a made-up denoiser; only the noise of the steps depends on `noise_seed`."""
     import diffusers
     import torch
 
     scheduler = getattr(diffusers, spec.class_name).from_config(config, **spec.options)
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)  # Karras levels of a zero-terminal-SNR model round to one timestep twice
+        scheduler.set_begin_index(0)  # Karras sigmas of a zero-terminal-SNR model can round to two equal timesteps
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * scheduler.init_noise_sigma
     drawn = {"generator": torch.Generator().manual_seed(noise_seed)} if spec.stochastic else {}
     for timestep in scheduler.timesteps:
@@ -145,7 +145,7 @@ def denoised(spec: SchedulerSpec, config: dict[str, Any], steps: int, noise_seed
 
 @EVERY_DIFFUSION
 @pytest.mark.parametrize("config", [tiny.BETAS, tiny.ZERO_TERMINAL], ids=["sd1", "zero-terminal-snr"])
-def test_it_runs_on_both_kinds_of_model_from_one_step_to_the_most(spec: SchedulerSpec, config: dict[str, Any]) -> None:
+def test_each_class_runs_one_to_max_steps(spec: SchedulerSpec, config: dict[str, Any]) -> None:
     import torch
 
     for steps in (1, 2, 5, spec.max_steps):
@@ -153,7 +153,7 @@ def test_it_runs_on_both_kinds_of_model_from_one_step_to_the_most(spec: Schedule
 
 
 @EVERY_DIFFUSION
-def test_it_draws_noise_in_its_steps_if_it_says_so(spec: SchedulerSpec) -> None:
+def test_stochastic_flag_is_correct(spec: SchedulerSpec) -> None:
     import torch
 
     one, other = (denoised(spec, tiny.BETAS, 4, noise_seed) for noise_seed in (1, 2))
@@ -162,7 +162,7 @@ def test_it_draws_noise_in_its_steps_if_it_says_so(spec: SchedulerSpec) -> None:
 
 @EVERY_DIFFUSION
 @pytest.mark.parametrize("solver_type", ["midpoint", "bh2", "logrho"])
-def test_the_options_win_over_the_models_own_config(spec: SchedulerSpec, solver_type: str) -> None:
+def test_options_override_the_model_config(spec: SchedulerSpec, solver_type: str) -> None:
     import diffusers
 
     foreign = {"algorithm_type": "sde-dpmsolver++", "solver_type": solver_type, "solver_order": 3, "clip_sample": True}

@@ -286,7 +286,7 @@ class TestEarly:
             (["--guidance", "pick", "--guard", "two-key"], 2, "which has no gradient to veto"),
             (["--guidance", "optimise", "--guard", "off"], 2, "guard must be survival with guidance optimise"),
             (["--guidance", "clip", "--budget", "2"], 2, "budget must be left out where guidance is chosen by name"),
-            ([], 2, "guidance 'clip' needs a CLIP, and model './light' brings none"),
+            ([], 2, "guidance 'clip' needs a CLIP, and model './light' has none"),
             (["--clip-model", "./nowhere"], 3, "Model './nowhere' is no CLIP folder"),
             (["--clip-model", "org/name"], 3, "Model 'org/name' is not on this machine"),
         ],
