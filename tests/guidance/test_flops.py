@@ -118,7 +118,7 @@ def test_meta_device_and_real_weights_give_equal_counts(family: Any) -> None:
 def test_counting_does_not_change_the_model(family: Any, encoder: ClipEncoder) -> None:
     before = {name: weight.clone() for name, weight in family.unet.state_dict().items()}
     state = torch.get_rng_state()
-    costs_of(family, encoder, size=(32, 32), guide_decoder="full")
+    costs_of(family, encoder, size=(64, 64), guide_decoder="full")
     assert all(torch.equal(weight, before[name]) for name, weight in family.unet.state_dict().items())
     assert all(weight.grad is None for weight in family.unet.parameters())
     assert torch.equal(torch.get_rng_state(), state)
