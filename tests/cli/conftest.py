@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clipgen.cli.app import main
+from clipgen.cli.layers import NO_FIELDS
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ Run = Callable[..., Ran]
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, without the CLIPGEN_ variables of the caller except CLIPGEN_HOME."""
+    """An empty working folder, without CLIPGEN_ variables that stand for settings."""
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("CLIPGEN_") and name != "CLIPGEN_HOME"]:
+    for name in [name for name in os.environ if name.startswith("CLIPGEN_") and name not in NO_FIELDS]:
         monkeypatch.delenv(name)
     return tmp_path
 

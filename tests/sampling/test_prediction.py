@@ -149,6 +149,7 @@ def test_shift_after_step_equals_injection_for_lms():
         timestep = scheduler.timesteps[0]
         level = noise_level(scheduler, timestep)
         model_output = inject(output, correction, level, "epsilon") if injected else output
+        scheduler.scale_model_input(sample, timestep)
         ends.append(scheduler.step(model_output, timestep, sample, order=1).prev_sample)
     assert torch.allclose(ends[0] + shift_after_step(correction, *step_noise_levels(scheduler, 0)), ends[1], atol=1e-5)
     assert "LMSDiscreteScheduler" in CORRECTED_AFTER_STEP
