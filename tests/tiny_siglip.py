@@ -1,4 +1,4 @@
-"""Tiny real SigLIPs: the first one's words by Unigram, the second one's by BPE, for squares and for patches."""
+"""Tiny SigLIP 1, SigLIP 2 and SigLIP 2 NaFlex models with random weights, and their tokenizers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 import torch
 
-TOWER = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
-LENGTH = 16
+SIZES = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+MAX_LENGTH = 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz!"
 WORDS = ["<pad>", "</s>", "<unk>", "▁", *LETTERS]
 
 
-def tokenizer(is_first: bool) -> Any:
-    """A tokenizer of single letters that ends a text with </s> and, as the published files do, keeps capitals."""
+def tokenizer(is_siglip1: bool) -> Any:
+    """A tokenizer of single letters that keeps case: Unigram for SigLIP 1, BPE for SigLIP 2."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     by_word = {word: index for index, word in enumerate(WORDS)}
     model = (
         models.Unigram([(word, -float(index)) for word, index in by_word.items()], unk_id=2)
-        if is_first
+        if is_siglip1
         else models.BPE(vocab=by_word, merges=[], unk_token="<unk>")
     )
     backend = Tokenizer(model)
@@ -30,32 +30,32 @@ def tokenizer(is_first: bool) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="</s>",
-        pad_token="</s>" if is_first else "<pad>",
+        pad_token="</s>" if is_siglip1 else "<pad>",
         unk_token="<unk>",
-        model_max_length=LENGTH,
+        model_max_length=MAX_LENGTH,
         model_input_names=["input_ids"],
     )
 
 
 def model(kind: str) -> Any:
-    """A SiglipModel of 32 x 32 pixels, or a Siglip2Model of as many in patches."""
+    """A SiglipModel of 32 x 32 pixels, or a Siglip2Model with as many pixels in its patches."""
     from transformers import Siglip2Config, Siglip2Model, SiglipConfig, SiglipModel
 
     torch.manual_seed(0)
-    text = {**TOWER, "vocab_size": len(WORDS), "max_position_embeddings": LENGTH}
+    text = {**SIZES, "vocab_size": len(WORDS), "max_position_embeddings": MAX_LENGTH}
     if kind == "siglip2":
-        vision = {**TOWER, "num_patches": 16, "patch_size": 8}
+        vision = {**SIZES, "num_patches": 16, "patch_size": 8}
         return Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)).eval().requires_grad_(False)
-    vision = {**TOWER, "image_size": 32, "patch_size": 8}
+    vision = {**SIZES, "image_size": 32, "patch_size": 8}
     return SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).eval().requires_grad_(False)
 
 
 def save(folder: Path, kind: str) -> Path:
-    """Saves one as the hub has them: weights, tokenizer, preprocessor."""
+    """Saves a model folder as on the hub: weights, tokenizer, preprocessor."""
     from transformers import Siglip2ImageProcessorPil, SiglipImageProcessorPil
 
     model(kind).save_pretrained(folder)
-    tokenizer(is_first=kind == "siglip").save_pretrained(folder)
+    tokenizer(is_siglip1=kind == "siglip").save_pretrained(folder)
     square = {"height": 32, "width": 32}
     processor = (
         Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)

@@ -1,1 +1,1 @@
-"""Captioners (ClipCap, CoCa, BLIP), and the difference between a caption and a prompt."""
+"""Captioners (ClipCap, CoCa, BLIP), and the comparison of a caption with a prompt."""

@@ -1,4 +1,4 @@
-"""Whatever writes captions of pictures: a head on a CLIP, or a model of its own."""
+"""The interface of captioners, and the captioner that consists of a CLIP encoder and a trained head."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from clipgen.clip.encoder import ClipEncoder
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LONGEST = 32  # tokens of a caption
-BEAMS = 4
+MAX_NEW_TOKENS = 32
+NUM_BEAMS = 4
 
 
 @strict
 class CaptionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
-    """Sizes of a head that writes: those of its decoder, a GPT-2, and by subclass those of what stands before it."""
+    """The config that all heads share: `decoder` is a GPT-2 config. Subclasses add sizes of the head."""
 
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"decoder": GPT2Config}
 
@@ -29,64 +29,69 @@ class CaptionHeadConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class Captioner(Protocol):
-    """Says what pictures show, always the same; `kind` is by which method: clipcap, coca or blip."""
+    """Captions images deterministically; `kind` is clipcap, coca or blip."""
 
     @property
     def kind(self) -> str:
-        """By which method."""
+        """The method: clipcap, coca or blip."""
         ...
 
-    def caption(self, pictures: Sequence[Image]) -> list[str]:
-        """Returns a caption of each RGB picture."""
+    def caption(self, images: Sequence[Image]) -> list[str]:
+        """Returns one caption per RGB image."""
         ...
 
 
 class CaptionHead(Protocol):
-    """What writes from what a CLIP sees: `look` says what that is, [B, ..., width], `write` goes on from there."""
+    """A network that writes captions from the outputs of a CLIP image encoder."""
 
     kind: ClassVar[str]
 
     @property
-    def width(self) -> int:
-        """How many numbers it takes at a time."""
+    def feature_size(self) -> int:
+        """The size of the last axis of the features that the head takes."""
         ...
 
     def encode_images(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
-        """Returns what it takes of pictures [B, 3, H, W] in [0, 1]."""
+        """Returns the features [B, ..., feature_size] of images [B, 3, H, W] in [0, 1]."""
         ...
 
-    def caption(self, seen: Tensor, tokenizer: Any) -> list[str]:
-        """Returns a caption for each picture seen."""
+    def caption(self, features: Tensor, tokenizer: Any) -> list[str]:
+        """Returns one caption per image, from the features that `encode_images` returns."""
         ...
 
 
 class ClipCaptioner:
-    """A CLIP and a head on it that writes with the CLIP's own tokens."""
+    """A CLIP encoder with a head that writes in the vocabulary of the CLIP's tokenizer."""
 
     def __init__(self, encoder: ClipEncoder, head: CaptionHead) -> None:
         self.encoder, self.head = encoder, head
 
     @property
     def kind(self) -> str:
-        """The head's."""
+        """The method of the head: clipcap or coca."""
         return self.head.kind
 
     @torch.no_grad()
-    def caption(self, pictures: Sequence[Image]) -> list[str]:
-        """Returns a caption of each RGB picture."""
-        pixels = torch.stack([self.encoder.to_pixels(picture) for picture in pictures])
+    def caption(self, images: Sequence[Image]) -> list[str]:
+        """Returns one caption per RGB image."""
+        pixels = torch.stack([self.encoder.to_pixels(image) for image in images])
         return self.head.caption(self.head.encode_images(self.encoder, pixels), self.encoder.tokenizer)
 
 
-def generate_captions(decoder: Any, tokenizer: Any, **start: Tensor) -> list[str]:
-    """Returns what a GPT2LMHeadModel goes on to say from where it is to start, always the same, by a beam of four."""
+def generate_captions(decoder: Any, tokenizer: Any, **inputs: Tensor) -> list[str]:
+    """Returns the texts that a GPT2LMHeadModel generates from `inputs` by beam search without sampling."""
     end = tokenizer.eos_token_id
     ids = decoder.generate(
-        **start, max_new_tokens=LONGEST, num_beams=BEAMS, do_sample=False, pad_token_id=end, eos_token_id=end
+        **inputs,
+        max_new_tokens=MAX_NEW_TOKENS,
+        num_beams=NUM_BEAMS,
+        do_sample=False,
+        pad_token_id=end,
+        eos_token_id=end,
     )
     return clean_captions(tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
 def clean_captions(texts: Sequence[str]) -> list[str]:
-    """Returns texts on one line each, single spaces between their words, none before a comma."""
+    """Returns each text on one line, with single spaces and no space before a comma."""
     return [" ".join(text.split()).replace(" ,", ",") for text in texts]

@@ -1,4 +1,7 @@
-"""Pictures into words: CLIP's vector of a picture becomes the first words of a small GPT-2, which goes on (ClipCap)."""
+"""ClipCap: maps CLIP image features to prefix embeddings, from which a small GPT-2 continues with the caption.
+
+Mokady et al. 2021 (arXiv 2111.09734).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 from clipgen.captioning.clip_captioner import CaptionHeadConfig, generate_captions
 from clipgen.clip.encoder import ClipEncoder
 
-LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has eight of each for a GPT-2 three times as wide
+LAYERS, HEADS = 4, 4  # of the transformer mapper; the paper has 8 of each for a GPT-2 three times as wide
 
 
 @strict
 class ClipCapConfig(CaptionHeadConfig):
-    """Sizes of a ClipCap: `features` numbers of CLIP's vector, `prefix` words made of them, by which mapper."""
+    """Config of ClipCap: the size of CLIP's `features`, the length of the `prefix`, the kind of `mapper`."""
 
     model_type = "clipgen_clipcap"
 
@@ -27,9 +30,9 @@ class ClipCapConfig(CaptionHeadConfig):
 
 
 class TransformerMapper(nn.Module):
-    """CLIP's vector as a few words, and as many learnt ones that look at them: what becomes of those is the prefix.
+    """Maps image features to prefix embeddings: a transformer over projected features and learnt constant tokens.
 
-    Mokady et al. 2021 (arXiv 2111.09734, section 3.2).
+    The outputs of the constant tokens are the prefix (Mokady et al. 2021, section 3.2).
     """
 
     def __init__(self, features: int, width: int, prefix: int) -> None:
@@ -41,15 +44,16 @@ class TransformerMapper(nn.Module):
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns [B, prefix * W] of unit vectors [B, D]; their numbers, far below one, are made as large as words."""
-        seen = self.project(features * features.shape[-1] ** 0.5).unflatten(1, (self.prefix, -1))
-        learnt = self.learnt.expand(len(seen), -1, -1)
-        found: Tensor = self.layers(torch.cat([seen, learnt], dim=1))[:, self.prefix :].flatten(1)
-        return found
+        """Returns the prefix, flattened to [B, prefix * W], of unit vectors [B, D]."""
+        scaled = features * features.shape[-1] ** 0.5  # a unit vector's components are small; this makes their rms 1
+        projected = self.project(scaled).unflatten(1, (self.prefix, -1))  # [B, prefix, W]
+        constants = self.learnt.expand(len(projected), -1, -1)
+        outputs: Tensor = self.layers(torch.cat([projected, constants], dim=1))  # [B, 2 * prefix, W]
+        return outputs[:, self.prefix :].flatten(1)
 
 
 def build_mapper(kind: str, features: int, width: int, prefix: int) -> nn.Module:
-    """Returns an untrained mapper from [B, D] to [B, prefix * W]; raises ValueError for a kind that is none."""
+    """Returns an untrained mapper from [B, D] to [B, prefix * W]; raises ValueError for an unknown kind."""
     if kind == "transformer":
         return TransformerMapper(features, width, prefix)
     if kind != "mlp":
@@ -59,14 +63,14 @@ def build_mapper(kind: str, features: int, width: int, prefix: int) -> nn.Module
 
 
 class ClipCap(PreTrainedModel):  # type: ignore[misc]
-    """A mapper from CLIP's vectors to `prefix` word embeddings, and the decoder that reads them, a GPT2LMHeadModel.
+    """A mapper from image features to prefix embeddings, and a GPT2LMHeadModel that continues from them.
 
-    ClipCap: Mokady et al. 2021 (arXiv 2111.09734); the mapper is the MLP of section 3.1 or the transformer of 3.2.
+    The mapper is the MLP of section 3.1 or the transformer of section 3.2 (Mokady et al. 2021).
     """
 
     config_class = ClipCapConfig
     kind: ClassVar[str] = "clipcap"
-    cache_features: ClassVar[bool] = True  # what it sees of a picture: worth keeping for every picture of a training
+    cache_features: ClassVar[bool] = True  # one vector per image: training can keep those of the whole data set
 
     def __init__(self, config: ClipCapConfig) -> None:
         super().__init__(config)
@@ -76,29 +80,30 @@ class ClipCap(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     @property
-    def width(self) -> int:
-        """How many numbers a picture is to it."""
+    def feature_size(self) -> int:
+        """The size of the image feature vector."""
         features: int = self.config.features
         return features
 
     def encode_images(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
-        """Returns CLIP's unit vectors [B, D] of pictures [B, 3, H, W] in [0, 1]."""
+        """Returns CLIP's unit vectors [B, D] of images [B, 3, H, W] in [0, 1]."""
         return encoder.image_features(pixels)
 
     def prefix_embeds(self, features: Tensor) -> Tensor:
-        """Returns the words that stand for pictures, [B, prefix, W], of unit vectors [B, D]."""
-        lead: Tensor = self.mapper(features).unflatten(1, (self.prefix, -1))
-        return lead
+        """Returns the prefix embeddings [B, prefix, W] of unit vectors [B, D]."""
+        embeds: Tensor = self.mapper(features).unflatten(1, (self.prefix, -1))
+        return embeds
 
     def forward(self, features: Tensor, ids: Tensor) -> Tensor:
-        """Returns the logits [B, T, V] of each token of captions [B, T], given the picture and the tokens before it."""
-        words = self.decoder.transformer.wte(ids[:, :-1])
-        logits: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix_embeds(features), words], dim=1)).logits
-        return logits[:, self.prefix - 1 :]
+        """Returns the logits [B, T, V] of caption tokens `ids` [B, T], each given the image and the tokens before."""
+        token_embeds = self.decoder.transformer.wte(ids[:, :-1])  # [B, T - 1, W]
+        inputs_embeds = torch.cat([self.prefix_embeds(features), token_embeds], dim=1)
+        logits: Tensor = self.decoder(inputs_embeds=inputs_embeds).logits
+        return logits[:, self.prefix - 1 :]  # the last prefix position predicts the first token
 
     @torch.no_grad()
     def caption(self, features: Tensor, tokenizer: Any) -> list[str]:
-        """Returns a caption for each of the unit vectors [B, D], always the same, by a beam of four."""
-        lead = self.prefix_embeds(features)
-        seen = torch.ones(lead.shape[:2], dtype=torch.long, device=lead.device)
-        return generate_captions(self.decoder, tokenizer, inputs_embeds=lead, attention_mask=seen)
+        """Returns one caption per unit vector in [B, D], by beam search without sampling."""
+        inputs_embeds = self.prefix_embeds(features)
+        mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+        return generate_captions(self.decoder, tokenizer, inputs_embeds=inputs_embeds, attention_mask=mask)

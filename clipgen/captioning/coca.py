@@ -1,4 +1,7 @@
-"""Pictures into words by CoCa: a GPT-2 that looks at CLIP's patches while it writes."""
+"""CoCa: a GPT-2 that writes the caption with cross-attention to pooled CLIP patch states.
+
+Yu et al. 2022 (arXiv 2205.01917).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ HEADS = 4
 
 @strict
 class CocaConfig(CaptionHeadConfig):
-    """Sizes of a Coca: `states` numbers a patch, `queries` that gather from the patches."""
+    """Config of CoCa: the size of a patch's hidden state (`states`), and how many `queries` pool the patches."""
 
     model_type = "clipgen_coca"
 
@@ -26,7 +29,7 @@ class CocaConfig(CaptionHeadConfig):
 
 
 class Pooler(nn.Module):
-    """Learnt queries that gather from CLIP's patches what a caption needs (Yu et al. 2022, section 3.2)."""
+    """Attentional pooling: learnt queries attend to CLIP's patch states (Yu et al. 2022, section 3.2)."""
 
     def __init__(self, states: int, width: int, queries: int) -> None:
         super().__init__()
@@ -35,22 +38,22 @@ class Pooler(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Returns [B, queries, W] of patch states [B, N, S]."""
+        """Returns pooled states [B, queries, W] of patch states [B, N, S]."""
         queries = self.queries.expand(len(states), -1, -1)
         pooled: Tensor = self.norm(self.attention(queries, states, states, need_weights=False)[0])
         return pooled
 
 
 class Coca(PreTrainedModel):  # type: ignore[misc]
-    """An attentional pooler over CLIP's patch states, and the decoder that looks at what it gathered.
+    """An attentional pooler over CLIP's patch states, and a GPT2LMHeadModel with cross-attention to its output.
 
-    CoCa: Yu et al. 2022 (arXiv 2205.01917). The decoder is a GPT2LMHeadModel with cross-attention, in every layer where
-    the paper has it in the upper half; the contrastive towers are a CLIP beside it.
+    Every decoder layer has cross-attention; in the paper only the upper half has. The paper's contrastive encoders are
+    a separate CLIP model here.
     """
 
     config_class = CocaConfig
     kind: ClassVar[str] = "coca"
-    cache_features: ClassVar[bool] = False  # what it sees of a picture
+    cache_features: ClassVar[bool] = False  # a state per patch: too large to keep for a whole data set
 
     def __init__(self, config: CocaConfig) -> None:
         super().__init__(config)
@@ -59,27 +62,30 @@ class Coca(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     @property
-    def width(self) -> int:
-        """How many numbers a patch of a picture is to it."""
+    def feature_size(self) -> int:
+        """The size of a patch's hidden state."""
         states: int = self.config.states
         return states
 
     def encode_images(self, encoder: ClipEncoder, pixels: Tensor) -> Tensor:
-        """Returns CLIP's patch states [B, N, S] of pictures [B, 3, H, W] in [0, 1]."""
+        """Returns CLIP's patch states [B, N, S] of images [B, 3, H, W] in [0, 1]."""
         return encoder.image_hidden_states(pixels)
 
     def forward(self, states: Tensor, ids: Tensor) -> Tensor:
-        """Returns the logits [B, T, V] of each token of captions [B, T], given the picture and the tokens before it."""
+        """Returns the logits [B, T, V] of caption tokens `ids` [B, T], each given the image and the tokens before."""
         start = torch.full_like(ids[:, :1], self.decoder.config.bos_token_id)
-        before = torch.cat([start, ids[:, :-1]], dim=1)
-        logits: Tensor = self.decoder(input_ids=before, encoder_hidden_states=self.pooler(states)).logits
+        input_ids = torch.cat([start, ids[:, :-1]], dim=1)  # shifted right by the start token
+        logits: Tensor = self.decoder(input_ids=input_ids, encoder_hidden_states=self.pooler(states)).logits
         return logits
 
     @torch.no_grad()
     def caption(self, states: Tensor, tokenizer: Any) -> list[str]:
-        """Returns a caption for each picture's patch states [B, N, S], always the same, by a beam of four."""
+        """Returns one caption per image from patch states [B, N, S], by beam search without sampling."""
         start = torch.full((len(states), 1), self.decoder.config.bos_token_id, device=states.device)
-        seen, looked_at = torch.ones_like(start), self.pooler(states)
         return generate_captions(
-            self.decoder, tokenizer, input_ids=start, attention_mask=seen, encoder_hidden_states=looked_at
+            self.decoder,
+            tokenizer,
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            encoder_hidden_states=self.pooler(states),
         )

@@ -1,58 +1,86 @@
-"""A caption of a picture against its prompt, both read by the grammar: synonyms, numbers and places are understood."""
+"""What a caption of an image lacks of the prompt, and what it adds.
+
+Both texts are parsed with the grammar of `clipgen.world`, so that synonyms, counts and places are compared by meaning.
+Texts that the grammar cannot read are compared word by word.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from clipgen.captioning.word_difference import Difference, by_words
+from clipgen.clip.prompt_check import NUMBERS as NUMBER_WORDS
+from clipgen.clip.prompt_check import SEPARATORS
 from clipgen.world.concepts import COLOURS, concepts
 from clipgen.world.grammar import NUMBERS, PLACE_PHRASES, TIME_PHRASES, indefinite
 from clipgen.world.parse import ParsedCaption, ParsedThing, parse
 
+# Words that name nothing in an image.
+STOP_WORDS = frozenset(word for separator in SEPARATORS for word in separator.split()) | {
+    "a", "an", "the", "of", "is", "are", "there", "it", "its", "this", "that", "these", "those", "some", "very", "one",
+    "picture", "image", "photo", "photograph", "illustration", "drawing", "painting", "scene", "close", "up", "view",
+    "show", "shows", "showing", "standing", "sitting",
+}  # fmt: skip
+WORD = re.compile(r"[^\W_][\w'-]*")
+DIGITS = {str(number): word for number, word in enumerate(NUMBER_WORDS, start=1)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The parts of a prompt that are `missing` from a caption, and the parts of the caption that contradict it."""
+
+    missing: tuple[str, ...]
+    hallucinated: tuple[str, ...]
+
 
 def difference(prompt: str, caption: str) -> Difference:
-    """Returns what a caption lacks of a prompt and what it adds: by the grammar where it reads both, else by words.
+    """Returns the difference of a prompt and a caption: by the grammar if it reads both, else by words.
 
-    A detail that one of the two leaves open contradicts nothing: a caption may name a colour, a place, a style unasked.
-    What it names otherwise than asked is both missing and hallucinated. Words of the prompt that the grammar does not
-    know are missing if the caption does not say them either.
+    A detail that only the caption names (colour, place, style) contradicts nothing. A detail that the two name
+    differently is both missing and hallucinated. Words of the prompt that the grammar does not know are compared as
+    words.
     """
-    asked, said = parse(prompt), parse(caption)
-    if said.unknown or not asked.things or not said.things:
+    asked, described = parse(prompt), parse(caption)
+    if described.unknown or not asked.things or not described.things:
         return by_words(prompt, caption)
-    strange = by_words(" ".join(asked.unknown), caption).missing
-    return Difference((*_lacking(asked, said), *strange), tuple(_lacking(said, asked, unasked=False)))
+    unknown = by_words(" ".join(asked.unknown), caption).missing
+    missing = (*_missing(asked, described), *unknown)
+    return Difference(missing, tuple(_missing(described, asked, only_contradictions=True)))
 
 
-def _lacking(one: ParsedCaption, other: ParsedCaption, *, unasked: bool = True) -> Iterator[str]:
-    """Yields what the first says and the second does not; without `unasked` only where the second says otherwise."""
-    there = {thing.concept: thing for thing in other.things}
-    for thing in one.things:
-        if thing.concept not in there:
+def _missing(text: ParsedCaption, other: ParsedCaption, *, only_contradictions: bool = False) -> Iterator[str]:
+    """Yields the parts of `text` that `other` lacks; optionally only details that `other` states differently.
+
+    A thing that `other` does not name at all is always yielded.
+    """
+    others = {thing.concept: thing for thing in other.things}
+    for thing in text.things:
+        if thing.concept not in others:
             yield _phrase(thing)
         else:
-            yield from _details(thing, there[thing.concept], unasked)
+            yield from _missing_details(thing, others[thing.concept], only_contradictions)
     for kind, phrase in (("place", _place), ("time", _time), ("style", str)):
-        mine, theirs = getattr(one, kind), getattr(other, kind)
-        if mine and mine != theirs and (theirs or unasked):
+        mine, theirs = getattr(text, kind), getattr(other, kind)
+        if mine and mine != theirs and (theirs or not only_contradictions):
             yield phrase(mine)
-    if one.relation and one.relation != other.relation and (other.relation or unasked):
-        a, relation, b = one.relation
-        if {a, b} <= there.keys():
+    if text.relation and text.relation != other.relation and (other.relation or not only_contradictions):
+        a, relation, b = text.relation
+        if {a, b} <= others.keys():
             yield f"{a} {relation} {b}"
 
 
-def _details(thing: ParsedThing, other: ParsedThing, unasked: bool) -> Iterator[str]:
-    """Yields what is told of one thing and not of the other of that name."""
+def _missing_details(thing: ParsedThing, other: ParsedThing, only_contradictions: bool) -> Iterator[str]:
+    """Yields the count, colour and size of one thing that the same thing in the other text lacks."""
     if thing.count != other.count:
         yield _phrase(ParsedThing(thing.concept, thing.count))
     for mine, theirs in ((thing.colour, other.colour), (thing.size, other.size)):
-        if mine and mine != theirs and (theirs or unasked):
+        if mine and mine != theirs and (theirs or not only_contradictions):
             yield f"{mine} {thing.concept}"
 
 
 def _phrase(thing: ParsedThing) -> str:
-    """Returns a thing in words: `two small red foxes`."""
+    """Returns a thing as words: `two small red foxes`."""
     concept = concepts()[thing.concept]
     name = concept.name if thing.count == 1 else concept.plural
     return " ".join(filter(None, (NUMBERS[thing.count][0] if thing.count > 1 else "", thing.size, thing.colour, name)))
@@ -64,3 +92,25 @@ def _place(place: str) -> str:
 
 def _time(time: str) -> str:
     return TIME_PHRASES[time][0]
+
+
+def by_words(prompt: str, caption: str) -> Difference:
+    """Returns the content words that only one of two texts has; singular and plural count as the same word."""
+    asked, described = _words(prompt), _words(caption)
+    return Difference(
+        tuple(word for stem, word in asked.items() if stem not in described),
+        tuple(word for stem, word in described.items() if stem not in asked),
+    )
+
+
+def _words(text: str) -> dict[str, str]:
+    """Returns the content words of a text by their stems."""
+    words = [DIGITS.get(word, word) for word in WORD.findall(text.lower())]
+    return {_stem(word): word for word in words if word not in STOP_WORDS}
+
+
+def _stem(word: str) -> str:
+    for ending, singular in (("ies", "y"), ("ves", "f"), ("ses", "s"), ("xes", "x"), ("ches", "ch"), ("shes", "sh")):
+        if word.endswith(ending):
+            return word.removesuffix(ending) + singular
+    return word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word

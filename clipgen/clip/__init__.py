@@ -1,1 +1,1 @@
-"""What CLIP sees: pictures and texts as unit vectors, and a calibrated score of the one by the other."""
+"""CLIP: image and text features of unit length, and what is computed from them (scores, labels, prompt checks)."""

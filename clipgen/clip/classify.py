@@ -1,4 +1,4 @@
-"""Zero-shot classification: which of some labels fits a picture, as CLIP was trained to tell (Radford et al. 2021)."""
+"""Zero-shot image classification with CLIP (Radford et al. 2021, arXiv 2103.00020, section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
 
 DEFAULT_TEMPLATES = ("{}",)
-PLACE = "{}"  # where a template takes the label
-FEWEST = 2
+SLOT = "{}"  # a template's placeholder for the label
+MIN_LABELS = 2
 
 
 @dataclass(frozen=True)
 class Classification:
-    """One label of a picture: its probability among all labels, and its cosine."""
+    """One label of an image, with its probability among all labels and its cosine similarity."""
 
     label: str
     probability: float
@@ -26,31 +26,34 @@ class Classification:
 
 
 def check_labels(labels: Sequence[str], templates: Sequence[str]) -> None:
-    """Raises SettingsError for fewer than two labels, for empty or equal ones, and for a template without a place."""
-    if len(labels) < FEWEST:
+    """Raises SettingsError for fewer than two labels, empty or equal labels, or a template without one slot."""
+    if len(labels) < MIN_LABELS:
         raise SettingsError(f"labels must be two or more, got '{', '.join(labels)}'", field="labels")
-    if twice := [label for label in labels if not label.strip() or labels.count(label) > 1]:
-        raise SettingsError(f"labels must differ and not be empty, got '{twice[0]}'", field="labels")
-    if wrong := [template for template in templates if template.count(PLACE) != 1]:
-        raise SettingsError(f"template must hold {PLACE} once, got '{wrong[0]}'", field="template")
+    if invalid := [label for label in labels if not label.strip() or labels.count(label) > 1]:
+        raise SettingsError(f"labels must differ and not be empty, got '{invalid[0]}'", field="labels")
+    if invalid := [template for template in templates if template.count(SLOT) != 1]:
+        raise SettingsError(f"template must contain {SLOT} once, got '{invalid[0]}'", field="template")
 
 
 def label_features(encoder: ClipEncoder, labels: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES) -> Tensor:
-    """Returns the unit vectors [L, D] of labels, each the mean over the templates that it is put into."""
-    texts = [template.replace(PLACE, label) for label in labels for template in templates]
-    features = encoder.text_features(texts).unflatten(0, (len(labels), len(templates)))
+    """Returns unit vectors [L, D], one per label: the mean of its text features over all templates."""
+    texts = [template.replace(SLOT, label) for label in labels for template in templates]
+    features = encoder.text_features(texts).unflatten(0, (len(labels), len(templates)))  # [L, templates, D]
     return F.normalize(features.mean(dim=1), dim=-1)
 
 
-def probabilities(encoder: ClipEncoder, images: Tensor, labels: Tensor) -> Tensor:
-    """Returns the softmax [I, L] of logits_per_image over labels, of unit vectors [I, D] and [L, D]."""
-    return encoder.logits(images, labels).softmax(dim=-1)
+def probabilities(encoder: ClipEncoder, image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Returns the softmax [I, L] of logits_per_image, from unit vectors [I, D] and [L, D]."""
+    return encoder.logits(image_features, text_features).softmax(dim=-1)
 
 
 def classify_features(
-    encoder: ClipEncoder, image: Tensor, labels: Sequence[str], features: Tensor
+    encoder: ClipEncoder, image: Tensor, labels: Sequence[str], text_features: Tensor
 ) -> list[Classification]:
-    """Returns the labels of one picture, the likeliest first; its unit vector is [D], those of the labels [L, D]."""
-    chances = probabilities(encoder, image[None], features)[0].tolist()
-    found = map(Classification, labels, chances, (features @ image).tolist())
-    return sorted(found, key=lambda guess: guess.probability, reverse=True)
+    """Returns one image's labels, the most probable first.
+
+    `image` is the image's unit vector [D], `text_features` the unit vectors [L, D] of `labels` in their order.
+    """
+    chances = probabilities(encoder, image[None], text_features)[0].tolist()
+    results = map(Classification, labels, chances, (text_features @ image).tolist())
+    return sorted(results, key=lambda result: result.probability, reverse=True)

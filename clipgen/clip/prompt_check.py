@@ -1,8 +1,9 @@
-"""A picture examined by its own prompt: is each thing there, in its colour, as many as asked?
+"""Checks with CLIP whether an image shows what its prompt names: each object, its colour, its count.
 
-The parts of the prompt become zero-shot questions. Whether a thing is there is a pair, the thing and anything else: its
-cosine against those of many other phrases to the same picture, which is what a thing that is not there looks like.
-Colours and numbers are told from the other colours and numbers. CLIP does not understand `no fox`, so nobody asks that.
+The prompt is split into phrases. To decide whether a phrase is in the image, its cosine similarity is compared with
+the similarities of many other phrases to the same image, which are the reference for an object that is absent. A
+colour or count is compared with the other colours or counts. Negations are not checked: CLIP does not understand
+`no fox`.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from clipgen.clip.classify import label_features, probabilities
 from clipgen.clip.score import Scorer
 
 Kind = Literal["thing", "colour", "count"]
-HOLDS = 0.5
-# How far phrases stand out that are there and that are not, and the deviation of both, with storybook's CLIP on scenes
-# it never saw: `python -m clipgen.train.phrase_scores`.
+THRESHOLD = 0.5
+# z-scores of phrases that are in the image and of phrases that are not (means), and the standard deviation of both,
+# measured with storybook's CLIP on scenes it was not trained on: `python -m clipgen.train.phrase_scores`.
 PRESENT, ABSENT, SPREAD = 2.77, 0.14, 1.17
-TOO_CLOSE = 0.8  # text cosine: such a phrase says what is asked
-FEWEST = 30  # other phrases, from which their spread can be told
+MAX_TEXT_COSINE = 0.8  # a phrase closer than this to the one that is checked means the same and is left out
+MIN_PHRASES = 30  # phrases from which a standard deviation can be estimated
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 NUMBERS = ("one", "two", "three", "four")
 KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (("colour", COLOURS), ("count", NUMBERS))
-JOINTS = (
+SEPARATORS = (
     "in front of", "to the left of", "to the right of", "on top of", "next to", "left of", "right of", "and", "or",
     "with", "without", "in", "on", "at", "by", "near", "under", "above", "below", "behind", "beside", "between", "over",
     "inside", "outside", "against", "among", "during", "from", "through", "into", "onto",
 )  # fmt: skip
-JOINT = re.compile(rf"[,.;:!?()]+|\b(?:{'|'.join(JOINTS)})\b", re.IGNORECASE)
+SEPARATOR = re.compile(rf"[,.;:!?()]+|\b(?:{'|'.join(SEPARATORS)})\b", re.IGNORECASE)
 ARTICLE = re.compile(r"^(?:a|an|the|some)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class PhraseCheck:
-    """One question to a picture: the part of the prompt it comes from, what it asks, how likely it is so."""
+    """The result of one check: a phrase of the prompt, the property that was checked, its probability."""
 
     phrase: str
     kind: Kind
@@ -50,82 +51,83 @@ class PhraseCheck:
 
     @property
     def holds(self) -> bool:
-        """Whether it is more likely so than not."""
-        return self.probability >= HOLDS
+        """Whether the image probably shows it."""
+        return self.probability >= THRESHOLD
 
     @property
     def subject(self) -> str:
-        """What is asked about: the phrase without its article, or its colour or number alone."""
+        """The phrase without its article, or its colour or number alone."""
         words = dict(KINDS).get(self.kind)
         return ARTICLE.sub("", self.phrase) if words is None else _pattern(words).findall(self.phrase)[0]
 
 
 def split_phrases(text: str) -> list[str]:
-    """Returns the parts of a prompt between its joints, each once: `a red fox and snow` -> `a red fox`, `snow`."""
-    parts = (" ".join(part.split()) for part in JOINT.split(text))
+    """Returns the distinct phrases of a prompt: `a red fox and snow` -> `a red fox`, `snow`."""
+    parts = (" ".join(part.split()) for part in SEPARATOR.split(text))
     return list(dict.fromkeys(part for part in parts if re.search(r"\w", part)))
 
 
 class PromptChecker:
-    """Asks pictures about phrases, by one CLIP."""
+    """Checks phrases against images with one CLIP model."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
 
     @cached_property
-    def others(self) -> Tensor:
-        """The unit vectors [N, D] of the phrases of the calibration captions: what may be there or not."""
-        found = dict.fromkeys(phrase for caption in self.scorer.captions for phrase in split_phrases(caption))
-        return self.scorer.encoder.text_features(list(found))
+    def reference_features(self) -> Tensor:
+        """Unit vectors [N, D] of the phrases of all calibration captions."""
+        phrases = dict.fromkeys(phrase for caption in self.scorer.captions for phrase in split_phrases(caption))
+        return self.scorer.encoder.text_features(list(phrases))
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor) -> Tensor:
-        """Returns the unit vector [D] of a picture [3, H, W] in [0, 1]."""
+        """Returns the unit vector [D] of an image [3, H, W] in [0, 1]."""
         return self.scorer.encoder.image_features(pixels[None])[0]
 
     @torch.no_grad()
     def check(self, image: Tensor, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
-        """Returns the questions that phrases hold and their answers for a picture's unit vector [D]."""
-        return tuple(check for phrase in phrases for check in self._about(image, phrase))
+        """Returns the checks of each phrase, for an image's unit vector [D]."""
+        return tuple(check for phrase in phrases for check in self._check_phrase(image, phrase))
 
-    def _about(self, image: Tensor, phrase: str) -> list[PhraseCheck]:
-        checks = [PhraseCheck(phrase, "thing", self._is_there(image, phrase))]
+    def _check_phrase(self, image: Tensor, phrase: str) -> list[PhraseCheck]:
+        checks = [PhraseCheck(phrase, "thing", self._presence(image, phrase))]
         for kind, words in KINDS:
-            if choices := _variants(phrase, words):
-                labels = label_features(self.scorer.encoder, choices)
-                checks += [
-                    PhraseCheck(phrase, kind, float(probabilities(self.scorer.encoder, image[None], labels)[0, 0]))
-                ]
+            if alternatives := _alternatives(phrase, words):
+                labels = label_features(self.scorer.encoder, alternatives)
+                probability = probabilities(self.scorer.encoder, image[None], labels)[0, 0]
+                checks.append(PhraseCheck(phrase, kind, float(probability)))
         return checks
 
-    def _is_there(self, image: Tensor, phrase: str) -> float:
-        """Returns the chance that a phrase is true, as likely as not beforehand; 1/2 where nothing can be compared.
+    def _presence(self, image: Tensor, phrase: str) -> float:
+        """Returns the probability that a phrase is in the image, 0.5 if there is nothing to compare it with.
 
-        How far it stands out is normal about PRESENT or ABSENT: by Bayes' rule that gives a sigmoid.
+        z-scores are assumed to be normal with mean PRESENT or ABSENT. With equal priors, Bayes' rule gives a sigmoid.
         """
-        far = self.z_score(image, phrase)
-        if far is None:
-            return HOLDS
-        return 1 / (1 + exp(-(PRESENT - ABSENT) / SPREAD**2 * (far - (PRESENT + ABSENT) / 2)))
+        z = self.z_score(image, phrase)
+        if z is None:
+            return THRESHOLD
+        return 1 / (1 + exp(-(PRESENT - ABSENT) / SPREAD**2 * (z - (PRESENT + ABSENT) / 2)))
 
     @torch.no_grad()
     def z_score(self, image: Tensor, phrase: str) -> float | None:
-        """Returns a phrase's cosine to a picture's vector [D], in the other phrases' deviations from their mean.
+        """Returns (phrase cosine - mean of the reference cosines) / their standard deviation, for a vector [D].
 
-        None where there are too few others.
+        None with fewer than MIN_PHRASES reference phrases.
         """
         text = self.scorer.encoder.text_features([phrase])[0]
-        others = self.others[self.others @ text <= TOO_CLOSE] @ image
-        return None if len(others) < FEWEST else float((text @ image - others.mean()) / others.std())
+        reference = self.reference_features[self.reference_features @ text <= MAX_TEXT_COSINE] @ image
+        if len(reference) < MIN_PHRASES:
+            return None
+        return float((text @ image - reference.mean()) / reference.std())
 
 
-def _variants(phrase: str, words: Sequence[str]) -> list[str]:
-    """Returns a phrase that holds one of the words, itself first, with each of the others in its place; else []."""
+def _alternatives(phrase: str, words: Sequence[str]) -> list[str]:
+    """Returns the phrase, then the phrase with each other word in place of its own; [] unless it has exactly one."""
     pattern = _pattern(words)
-    own = pattern.findall(phrase)
-    if len(own) != 1:
+    matches = pattern.findall(phrase)
+    if len(matches) != 1:
         return []
-    return [phrase, *(pattern.sub(word, phrase) for word in words if word != own[0].lower())]
+    return [phrase, *(pattern.sub(word, phrase) for word in words if word != matches[0].lower())]
 
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str]:

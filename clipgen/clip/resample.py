@@ -1,4 +1,4 @@
-"""Resampling by matrices: Pillow's kernels, differentiable, the same backwards on every device."""
+"""Image resampling as matrix products: Pillow's kernels, differentiable and deterministic on every device."""
 
 from __future__ import annotations
 
@@ -7,61 +7,63 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-CUBIC = -0.5  # Keys 1981's parameter, as Pillow and antialiased F.interpolate have it
-FINENESS = 2**22  # Pillow keeps its weights as whole numbers of this
-LEVELS = 255
+CUBIC_A = -0.5  # the kernel's free parameter, as in Pillow and in antialiased F.interpolate
+WEIGHT_SCALE = 2**22  # Pillow rounds its weights to multiples of 1 / WEIGHT_SCALE
+MAX_LEVEL = 255
 
 
-def cubic(x: Tensor) -> Tensor:
-    """Returns Keys' cubic kernel (1981, IEEE TASSP 29) at distances x >= 0."""
-    near = ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
-    far = ((x - 5) * x + 8) * x * CUBIC - 4 * CUBIC
+def cubic_kernel(x: Tensor) -> Tensor:
+    """Returns the cubic convolution kernel (Keys 1981, IEEE TASSP 29) at distances x >= 0."""
+    near = ((CUBIC_A + 2) * x - (CUBIC_A + 3)) * x * x + 1
+    far = ((x - 5) * x + 8) * x * CUBIC_A - 4 * CUBIC_A
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def linear(x: Tensor) -> Tensor:
+def linear_kernel(x: Tensor) -> Tensor:
     """Returns the triangle kernel at distances x >= 0."""
     return (1 - x).clamp(min=0)
 
 
-KERNELS: dict[int, Callable[[Tensor], Tensor]] = {2: linear, 3: cubic}  # by Pillow's numbers
+KERNELS: dict[int, Callable[[Tensor], Tensor]] = {2: linear_kernel, 3: cubic_kernel}  # by Pillow's Resampling numbers
 
 
-def resampling(
-    start: Tensor, length: Tensor, size: int, side: int, kernel: Callable[[Tensor], Tensor] = cubic
+def resampling_matrices(
+    start: Tensor, length: Tensor, size: int, output_size: int, kernel: Callable[[Tensor], Tensor] = cubic_kernel
 ) -> Tensor:
-    """Returns matrices [N, side, size] that resample the stretch from `start` [N] over `length` [N] of a line.
+    """Returns matrices [N, output_size, size] that resample intervals of a line of `size` pixels.
 
-    The kernel is widened where the line shrinks, so that nothing aliases.
+    Interval n begins at `start[n]` and is `length[n]` pixels long. The kernel is widened when the interval shrinks
+    (antialiasing).
     """
-    scale = (length / side)[:, None, None]
-    centres = start[:, None, None] + (torch.arange(side, dtype=start.dtype)[:, None] + 0.5) * scale  # [N, side, 1]
+    scale = (length / output_size)[:, None, None]
+    # Centres [N, output_size, 1] of the output pixels, in input pixels.
+    centres = start[:, None, None] + (torch.arange(output_size, dtype=start.dtype)[:, None] + 0.5) * scale
     distance = (torch.arange(size, dtype=start.dtype) + 0.5 - centres).abs() / scale.clamp(min=1.0)
     weights = kernel(distance)
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def resize(pixels: Tensor, size: tuple[int, int], kernel: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns pictures [..., H, W] in [0, 1] as Pillow resizes them: in 8 bits, across, then down, rounded after each.
+    """Returns images [..., H, W] in [0, 1] resized to `size` (height, width) as Pillow does it, in 8 bits.
 
-    `size` is height and width. Gradients pass the rounding as if it were not there. It needs float64 where there is
-    some: float32 rounds one in some ten thousand numbers the other way.
+    Like Pillow it resizes horizontally, then vertically, and rounds to 8 bits after each. Gradients skip the rounding
+    (straight-through). It computes in float64 if the device has it; float32 rounds about one value in 10,000 otherwise.
     """
-    levels = _rounded(pixels.to(torch.float32 if pixels.device.type == "mps" else torch.float64) * LEVELS)
-    down, across = (
-        _matrix(before, after, kernel).to(levels) for before, after in zip(pixels.shape[-2:], size, strict=True)
+    levels = _round_levels(pixels.to(torch.float32 if pixels.device.type == "mps" else torch.float64) * MAX_LEVEL)
+    vertical, horizontal = (
+        _line_matrix(before, after, kernel).to(levels) for before, after in zip(pixels.shape[-2:], size, strict=True)
     )
-    return (_rounded(down @ _rounded(levels @ across.T)) / LEVELS).to(pixels.dtype)
+    return (_round_levels(vertical @ _round_levels(levels @ horizontal.T)) / MAX_LEVEL).to(pixels.dtype)
 
 
-def _matrix(before: int, after: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns the matrix [after, before] of a whole line, its weights as coarse as Pillow's."""
-    line = torch.tensor([0.0, before], dtype=torch.float64)
-    matrix = resampling(line[:1], line[1:], before, after, kernel)[0]
-    return (matrix * FINENESS).round() / FINENESS
+def _line_matrix(size: int, output_size: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """Returns the matrix [output_size, size] that resizes a whole line, with weights rounded as Pillow rounds them."""
+    line = torch.tensor([0.0, size], dtype=torch.float64)
+    matrix = resampling_matrices(line[:1], line[1:], size, output_size, kernel)[0]
+    return (matrix * WEIGHT_SCALE).round() / WEIGHT_SCALE
 
 
-def _rounded(levels: Tensor) -> Tensor:
-    """Rounds to whole levels, half of one up, within 0 and 255; the gradient is that of the clamp alone."""
-    held = levels.clamp(0, LEVELS)
-    return held + ((held + 0.5).floor() - held).detach()
+def _round_levels(levels: Tensor) -> Tensor:
+    """Clamps to 0 to 255 and rounds half up; the gradient is that of the clamp alone."""
+    clamped = levels.clamp(0, MAX_LEVEL)
+    return clamped + ((clamped + 0.5).floor() - clamped).detach()

@@ -1,4 +1,4 @@
-"""A calibrated CLIP score: how many of 1,000 fixed captions fit a picture worse than its own prompt does."""
+"""A calibrated CLIP score: the percentage of 1,000 fixed captions that fit an image worse than its own prompt."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ from clipgen.errors import ModelError
 from clipgen.image_file import digest_of
 
 CAPTIONS = "captions/storybook.txt"
-STORED = "caption_features.safetensors"  # in a model's clip folder: what text_features(captions) gives there
-TOO_CLOSE = 0.9  # text cosine: such a caption says what the prompt says
-FEWEST = 500  # captions that calibrate
-WEIGHT = 2.5  # clip_score = WEIGHT * max(similarity, 0): Hessel et al. 2021 (arXiv 2104.08718)
+FEATURES_FILE = "caption_features.safetensors"  # in a model's clip folder: the text features of the captions
+MAX_TEXT_COSINE = 0.9  # a caption closer than this to the prompt means the same and is left out
+MIN_CAPTIONS = 500  # fewer give no percentile
+CLIP_SCORE_WEIGHT = 2.5  # clip_score = 2.5 * max(similarity, 0): Hessel et al. 2021 (arXiv 2104.08718)
 
 
 @dataclass(frozen=True)
 class Score:
-    """CLIP's opinion of one picture: the cosine to its prompt, and the percentile among captions (None: uncalibrated).
+    """The CLIP score of one image and its prompt.
 
-    `captions` is how many were compared; `self_graded` = the scoring CLIP also steered; `curve` holds
-    (step, similarity, unguided similarity).
+    Attributes:
+        model: the name of the CLIP model.
+        similarity: the cosine similarity of image and prompt.
+        score: CLIPScore, 2.5 * max(similarity, 0).
+        percentile: the percentage of captions that fit the image worse, None if there are too few captions.
+        captions: how many captions were compared.
+        self_graded: whether the same CLIP model guided the image.
+        curve: (step, similarity, unguided similarity) of the steps.
     """
 
     model: str
@@ -42,21 +48,24 @@ class Score:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What pictures are sorted by: the percentile, and where that is equal or unknown the similarity."""
+        """The sort key of images: the percentile, then the similarity."""
         return -1.0 if self.percentile is None else self.percentile, self.similarity
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field, JSON-safe, as the record carries it."""
+        """Returns all fields as JSON values, as the record stores them."""
         return {**asdict(self), "curve": [list(point) for point in self.curve]}
 
 
 def read_captions() -> list[str]:
-    """Returns the fixed captions that the package brings, one a line."""
+    """Returns the calibration captions that are installed with the package."""
     return (files("clipgen.clip") / CAPTIONS).read_text("utf-8").splitlines()
 
 
 class Scorer:
-    """Scores pictures by one CLIP. `folder` is where its files lie, for caption features stored beside them."""
+    """Scores images with one CLIP model.
+
+    `folder` holds the model's files, and possibly caption features that were computed before.
+    """
 
     def __init__(self, encoder: ClipEncoder, captions: Sequence[str], folder: Path | None = None) -> None:
         self.encoder = encoder
@@ -65,39 +74,39 @@ class Scorer:
 
     @cached_property
     def caption_features(self) -> Tensor:
-        """The captions' unit vectors [N, D]: those stored with the model if they are of this list, else computed."""
-        stored = None if self.folder is None else stored_features(self.folder, self.captions)
+        """The unit vectors [N, D] of the captions, read from `folder` if it has them, else computed."""
+        stored = None if self.folder is None else load_features(self.folder, self.captions)
         features = self.encoder.text_features(self.captions) if stored is None else stored
         return features.to(self.encoder.model.device)
 
     def store(self, folder: Path) -> Path:
-        """Writes the captions' vectors beside this CLIP's weights, so that nobody computes them again."""
+        """Saves the caption features next to this model's weights in `folder`; returns the file."""
         return store_features(folder, self.caption_features, self.captions)
 
     @torch.no_grad()
     def score(self, pixels: Tensor, texts: Sequence[str]) -> list[Score]:
-        """Scores pictures [I, 3, H, W] in [0, 1], each by its own text."""
+        """Returns the scores of images [I, 3, H, W] in [0, 1], each with its own text."""
         return self.score_features(self.encoder.image_features(pixels), texts)
 
-    def score_features(self, images: Tensor, texts: Sequence[str]) -> list[Score]:
-        """Scores pictures by their unit vectors [I, D], each by its own text."""
-        words = self.encoder.text_features(texts)
-        return [self._score(image, text) for image, text in zip(images, words, strict=True)]
+    def score_features(self, image_features: Tensor, texts: Sequence[str]) -> list[Score]:
+        """Returns the scores of images with unit vectors [I, D], each with its own text."""
+        text_features = self.encoder.text_features(texts)
+        return [self._score(image, text) for image, text in zip(image_features, text_features, strict=True)]
 
     def _score(self, image: Tensor, text: Tensor) -> Score:
         similarity = float(image @ text)
-        rank, used = percentile(image, text, self.caption_features)
-        return Score(self.encoder.name, similarity, WEIGHT * max(similarity, 0.0), rank, used)
+        rank, compared = percentile(image, text, self.caption_features)
+        return Score(self.encoder.name, similarity, CLIP_SCORE_WEIGHT * max(similarity, 0.0), rank, compared)
 
 
 def percentile(image: Tensor, text: Tensor, captions: Tensor) -> tuple[float | None, int]:
-    """Returns which percentage of captions fits a picture worse than its text does, and how many were compared.
+    """Returns the percentage of captions that fit an image worse than its text, and how many were compared.
 
-    image [D], text [D], captions [N, D], all unit vectors. Captions that say the same as the text are left out; half
-    of the ties count as worse. None where fewer than 500 are left.
+    Captions that mean the same as the text are left out; a tie counts half. The percentage is None if fewer than 500
+    captions remain. All arguments are unit vectors: `image` [D], `text` [D], `captions` [N, D].
     """
-    others = captions[captions @ text <= TOO_CLOSE]
-    if len(others) < FEWEST:
+    others = captions[captions @ text <= MAX_TEXT_COSINE]
+    if len(others) < MIN_CAPTIONS:
         return None, len(others)
     own, theirs = image @ text, others @ image
     worse = int((theirs < own).sum()) + int((theirs == own).sum()) / 2
@@ -105,36 +114,36 @@ def percentile(image: Tensor, text: Tensor, captions: Tensor) -> tuple[float | N
 
 
 def store_features(folder: Path, features: Tensor, captions: Sequence[str]) -> Path:
-    """Writes the captions' unit vectors [N, D], halved as weights are, into a CLIP's folder, bound to both.
+    """Writes caption features [N, D] into a CLIP folder in float16, with the digests of weights and captions.
 
-    A cosine is off by 1e-4 at most, so ranks stay.
+    float16 changes a cosine by at most 1e-4, which leaves percentiles as they are.
     """
     from safetensors.torch import save_file
 
-    path = folder / STORED
-    save_file({"text_features": features.half().contiguous()}, path, metadata=_binding(folder, captions))
+    path = folder / FEATURES_FILE
+    save_file({"text_features": features.half().contiguous()}, path, metadata=_metadata(folder, captions))
     path.chmod(0o644)
     return path
 
 
-def stored_features(folder: Path, captions: Sequence[str]) -> Tensor | None:
-    """Returns the vectors that `store_features` wrote, None if there are none for these weights and captions.
+def load_features(folder: Path, captions: Sequence[str]) -> Tensor | None:
+    """Returns the caption features that `store_features` wrote, None if there are none for these weights and captions.
 
-    Raises ModelError for a file that cannot be read.
+    Raises ModelError if the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not (folder / STORED).is_file():
+    if not (folder / FEATURES_FILE).is_file():
         return None
     try:
-        with safe_open(folder / STORED, framework="pt") as file:
-            fits = file.metadata() == _binding(folder, captions)
+        with safe_open(folder / FEATURES_FILE, framework="pt") as file:
+            is_current = file.metadata() == _metadata(folder, captions)
             features: Tensor = file.get_tensor("text_features")
     except SafetensorError as error:
-        raise ModelError(f"{folder.name}/{STORED} cannot be read: {error}") from None
-    return features.float() if fits else None
+        raise ModelError(f"{folder.name}/{FEATURES_FILE} cannot be read: {error}") from None
+    return features.float() if is_current else None
 
 
-def _binding(folder: Path, captions: Sequence[str]) -> dict[str, str]:
-    listed = hashlib.sha256("\n".join(captions).encode()).hexdigest()
-    return {"captions": listed, "weights": digest_of(folder / "model.safetensors")}
+def _metadata(folder: Path, captions: Sequence[str]) -> dict[str, str]:
+    captions_digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+    return {"captions": captions_digest, "weights": digest_of(folder / "model.safetensors")}

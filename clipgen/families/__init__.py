@@ -1,4 +1,4 @@
-"""Model families: one file each, knowing one architecture and nothing else. This is the table of them."""
+"""Model families: one adapter per architecture, and the table of all adapters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clipgen.models import (
     check_scheduler,
     encoder_of,
     ignore_progress,
-    load,
+    load_components,
     read_json,
 )
 
@@ -35,18 +35,21 @@ if TYPE_CHECKING:
     from clipgen.clip.latent_head import LatentHead
     from clipgen.clip.score import Scorer
 
-Conditioning = Mapping[str, "Tensor"]  # what a denoiser is told, tensors [B, ...] by the name it takes them under
+Conditioning = Mapping[str, "Tensor"]  # the denoiser's conditioning inputs, tensors [B, ...] by parameter name
 
 
 class Family(Protocol):
-    """What the flow asks of a loaded model, whatever its architecture.
+    """The interface of a loaded model, the same for every architecture.
 
-    `text_encoders`, `denoiser` and `vae` are its networks, `defaults` Settings fields, `size_limits` the sizes that its
-    pictures may measure. `latent_rgb` [C, 3] turns latents into rough colours, -1 to 1; None where no such matrix is.
-    `latent_head` predicts from noisy latents what the model's own CLIP would see; None where a model brings none.
-    `see` turns pixels [1, 3, H, W] in [0, 1] into what the denoiser is told of them; None where it can't be told any.
-    `distilled` = one pass a step, never an unconditional one: guidance_scale is an input of the denoiser or nothing,
-    and negative prompts say nothing.
+    Attributes:
+        prediction_type: what the denoiser predicts: epsilon, v_prediction, sample or flow.
+        defaults: Settings fields that the model recommends.
+        latent_rgb: a matrix [C, 3] from latents to approximate RGB, -1 to 1; None if there is none for the model.
+        latent_head: predicts CLIP image features from noisy latents; None if the model has none.
+        encode_image: turns pixels [1, 3, H, W] in [0, 1] into conditioning; None if the model takes no image.
+        distilled: guidance was distilled into the denoiser: one pass per step, no negative prompt, and guidance_scale
+            is an input of the denoiser or ignored.
+        size_limits: the image sizes that the model can generate.
     """
 
     name: str
@@ -63,43 +66,45 @@ class Family(Protocol):
     vae: Any
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Returns [C, h, w] of the latents of one picture of that size in pixels."""
+        """Returns the shape [C, h, w] of the latents of one image; `width` and `height` are in pixels."""
 
     def image_seq_len(self, width: int, height: int) -> int:
-        """Returns how many places of one picture the denoiser sees: what a schedule shifts by."""
+        """Returns the number of positions that the denoiser processes for one image; flow schedules shift by it."""
 
     def sigmas(self, steps: int) -> Sequence[float] | None:
-        """Returns the noise levels of so many steps, before any shift, if it wants others than its scheduler's own."""
+        """Returns the noise levels of `steps` steps before any shift, or None to use the scheduler's own."""
 
-    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> Conditioning:
-        """Returns what the denoiser is told of one prompt, tensors [1, ...]; one `embedded` a tower.
+    def encode(self, embeds: Sequence[PromptEmbeds], is_empty: bool) -> Conditioning:
+        """Returns the conditioning of one prompt, tensors [1, ...], from one PromptEmbeds per text encoder.
 
-        `blank` = the prompt has no text at all, as a negative prompt that nobody gave.
+        `is_empty`: the prompt is the empty string, as a negative prompt is by default.
         """
 
     def with_guidance_scale(self, conditioning: Conditioning, guidance_scale: float) -> Conditioning:
-        """Returns the conditioning with the guidance scale in it where the denoiser takes one, else as it is."""
+        """Returns the conditioning with the guidance scale added if the denoiser takes it as an input."""
 
-    def with_image(self, conditioning: Conditioning, seen: Tensor | None, weight: float, seed: int) -> Conditioning:
-        """Returns the conditioning of a prompt with a picture in it, by what `see` told; None is no picture.
+    def with_image(
+        self, conditioning: Conditioning, image_embeds: Tensor | None, weight: float, seed: int
+    ) -> Conditioning:
+        """Returns a prompt's conditioning with an image added, from the embeds of `encode_image`; None is no image.
 
-        `weight` 1 is the picture alone as far as the family can, 0 none of it; `seed` draws noise where it needs some.
+        `weight` 0 to 1 is the strength of the image. `seed` is for families that add noise to the embeds.
         """
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """Returns the denoiser's output [B, C, h, w] in float32, for latents as the scheduler scales them."""
+        """Returns the model output [B, C, h, w] in float32, for latents [B, C, h, w] scaled by the scheduler."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Returns pixels [B, 3, H, W] in float32, 0 to 1 where the decoder keeps to its range."""
+        """Returns pixels [B, 3, H, W] in float32, about 0 to 1, of latents [B, C, h, w]."""
 
     def decodes_fast(self, width: int, height: int) -> bool:
-        """Tells whether decoding a picture of that size costs little beside a step."""
+        """Tells whether decoding an image of this size takes little time compared with a step."""
 
     def decoder_to_float32(self) -> bool:
-        """Puts the decoder into float32 for good; returns False if it was."""
+        """Converts the decoder to float32 permanently; returns False if it was float32 already."""
 
     def denoiser_to_float32(self) -> bool:
-        """Puts denoiser and text encoders into float32 for good; returns False if they were."""
+        """Converts denoiser and text encoders to float32 permanently; returns False if they were float32 already."""
 
 
 FAMILIES: dict[str, tuple[Layout, Callable[..., Family]]] = {
@@ -113,7 +118,7 @@ FAMILIES: dict[str, tuple[Layout, Callable[..., Family]]] = {
 LAYOUTS: dict[str, Layout] = {name: layout for layout, _ in FAMILIES.values() for name in layout.pipeline_classes}
 
 
-COLOURS = {  # by how the names of its pipelines begin, the longest first
+LATENT_RGB = {  # by prefix of the pipeline's class name, the longest prefix first
     "StableDiffusionXL": stable_diffusion_xl.LATENT_RGB,
     "StableDiffusion3": (),
     "StableDiffusion": stable_diffusion.LATENT_RGB,
@@ -121,78 +126,82 @@ COLOURS = {  # by how the names of its pipelines begin, the longest first
 
 
 def latent_rgb_matrix(pipeline_class: str, channels: int) -> Tensor | None:
-    """Returns the matrix [C, 3] from latents to colours of any pipeline of a family, None where none is known."""
+    """Returns the matrix [C, 3] from latents to approximate RGB for a diffusers pipeline class, None if unknown."""
     import torch
 
-    found = next((matrix for start, matrix in COLOURS.items() if pipeline_class.startswith(start)), ())
-    return torch.tensor(found) if found and len(found) == channels else None
+    matrix = next((rows for prefix, rows in LATENT_RGB.items() if pipeline_class.startswith(prefix)), ())
+    return torch.tensor(matrix) if matrix and len(matrix) == channels else None
 
 
 def make_family(
-    layout: Layout, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]
+    layout: Layout, components: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]
 ) -> Family:
     """Returns the adapter of loaded networks and tokenizers; `index` is model_index.json or a pipeline's config."""
     _, adapter = FAMILIES[layout.family]
-    return adapter(parts, scheduler_config, index)
+    return adapter(components, scheduler_config, index)
 
 
 def load_family(
     checked: CheckedModel, device: torch.device, dtype: torch.dtype, progress: LoadProgress = ignore_progress
 ) -> tuple[Family, Scorer | None]:
-    """Loads a model that has passed the preflight: its family adapter, and the scorer of its CLIP if it brings one."""
+    """Loads a model that has passed the preflight; returns its adapter and, if it includes a CLIP, a scorer."""
     from clipgen.clip.encoder import ClipEncoder
     from clipgen.clip.score import Scorer, read_captions
 
-    parts, scorer = {**load(checked, device, dtype, progress), **checked.config_components}, None
-    if "clip" in parts:
+    components = {**load_components(checked, device, dtype, progress), **checked.config_components}
+    scorer = None
+    if "clip" in components:
         folder = checked.found.path / "clip"
-        preprocessor = folder / "preprocessor_config.json"
-        known = read_json(preprocessor) if preprocessor.is_file() else {}
-        encoder = ClipEncoder(f"{Path(checked.found.name).name}/clip", parts["clip"], parts["tokenizer"], known)
-        parts["encoder"], scorer = encoder, Scorer(encoder, read_captions(), folder)
-    return make_family(checked.layout, parts, checked.scheduler, checked.index), scorer
+        path = folder / "preprocessor_config.json"
+        preprocessor = read_json(path) if path.is_file() else {}
+        name = f"{Path(checked.found.name).name}/clip"
+        encoder = ClipEncoder(name, components["clip"], components["tokenizer"], preprocessor)
+        components["clip_encoder"], scorer = encoder, Scorer(encoder, read_captions(), folder)
+    return make_family(checked.layout, components, checked.scheduler, checked.index), scorer
 
 
 def family_from_pipeline(pipeline: Any) -> Family:
-    """Returns the adapter of a diffusers pipeline that somebody else has loaded; raises ModelError if none fits it."""
+    """Returns the adapter of a loaded diffusers pipeline; raises ModelError if its class is not supported."""
     name = type(pipeline).__name__
     if name not in LAYOUTS:
         raise ModelError(f"Pipeline class '{name}' is not supported. Works: {', '.join(LAYOUTS)}.")
     layout, config = LAYOUTS[name], dict(pipeline.scheduler.config)
     scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__}
-    parts = _parts(pipeline, layout)
-    lengths = {name: parts[name].model_max_length for name in layout.tokenizers if name in parts}
+    components = _components(pipeline, layout)
+    lengths = {name: components[name].model_max_length for name in layout.tokenizers if name in components}
     check_scheduler(scheduler, layout)
-    layout.check(parts, {name: {"model_max_length": length} for name, length in lengths.items()})
-    return make_family(layout, parts, scheduler, pipeline.config)
+    layout.check(components, {name: {"model_max_length": length} for name, length in lengths.items()})
+    return make_family(layout, components, scheduler, pipeline.config)
 
 
-def _parts(pipeline: Any, layout: Layout) -> dict[str, Any]:
-    """Returns a pipeline's networks and the tokenizers of its text encoders; raises ModelError if one is missing."""
-    known = pipeline.components
-    parts = {name: known[name] for name in layout.networks if known.get(name) is not None}
-    tokenizers = [name for name in layout.tokenizers if encoder_of(name) in parts]
-    required = [name for name, part in layout.networks.items() if part.required]
-    if missing := [name for name in (*required, *tokenizers, *layout.config_components) if known.get(name) is None]:
+def _components(pipeline: Any, layout: Layout) -> dict[str, Any]:
+    """Returns a pipeline's networks, tokenizers and component configs; raises ModelError if one is missing."""
+    components = pipeline.components
+    networks = {name: components[name] for name in layout.networks if components.get(name) is not None}
+    tokenizers = [name for name in layout.tokenizers if encoder_of(name) in networks]
+    required = [name for name, spec in layout.networks.items() if spec.required]
+    expected = (*required, *tokenizers, *layout.config_components)
+    if missing := [name for name in expected if components.get(name) is None]:
         raise ModelError(f"{type(pipeline).__name__} has no {missing[0]}.")
-    return {**parts, **{name: known[name] for name in tokenizers}, **_config_components(known, layout)}
-
-
-def _config_components(components: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
-    """Returns the configs of a pipeline's components that are nothing else."""
     return {
-        name: dict(part.config) if isinstance(getattr(part, "config", None), Mapping) else part.to_dict()
-        for name, part in ((name, components[name]) for name in layout.config_components)
+        **networks,
+        **{name: components[name] for name in tokenizers},
+        **{name: _config(components[name]) for name in layout.config_components},
     }
 
 
-def stack_conditionings(told: Sequence[Conditioning]) -> Conditioning:
-    """Joins the conditionings of several pictures, [1, ...] each, to one of [B, ...]."""
+def _config(component: Any) -> dict[str, Any]:
+    """Returns the config of a diffusers or transformers component."""
+    return dict(component.config) if isinstance(getattr(component, "config", None), Mapping) else component.to_dict()
+
+
+def stack_conditionings(conditionings: Sequence[Conditioning]) -> Conditioning:
+    """Joins the conditionings of several images, [1, ...] each, into one of [B, ...]."""
     import torch
 
-    return {name: torch.cat([each[name] for each in told]) for name in told[0]}
+    return {name: torch.cat([each[name] for each in conditionings]) for name in conditionings[0]}
 
 
-def repeat_conditioning(told: Conditioning, rows: int) -> Conditioning:
-    """Returns a conditioning of fewer rows, each repeated for its picture's candidates, who follow each other."""
-    return {name: tensor.repeat_interleave(rows // len(tensor), dim=0) for name, tensor in told.items()}
+def repeat_conditioning(conditioning: Conditioning, rows: int) -> Conditioning:
+    """Returns a conditioning of `rows` rows; each row is repeated for the consecutive candidates of its image."""
+    return {name: tensor.repeat_interleave(rows // len(tensor), dim=0) for name, tensor in conditioning.items()}

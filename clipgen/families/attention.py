@@ -1,11 +1,11 @@
-"""Where a denoiser looks for each word: its cross-attention, written down while it draws.
+"""Cross-attention maps: which positions of the image attend to each token of the prompt while it is generated.
 
-Tang et al. 2022 (arXiv 2210.04885): the attention that places pay to a token, summed over heads, layers and steps.
+DAAM: Tang et al. 2022 (arXiv 2210.04885). Attention is averaged over heads and summed over layers and steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -15,72 +15,76 @@ if TYPE_CHECKING:
 
     from clipgen.families import Family
 
-READERS = ("UNet2DConditionModel",)  # their cross-attention reads the tokens of the first text encoder, in order
-CROSS = ".attn2."
-SCALES = (1, 2, 4, 8, 16)  # of the latents' sides, at which a denoiser attends
+# Denoisers whose cross-attention reads the tokens of the first text encoder, in order.
+TEXT_CROSS_ATTENTION = ("UNet2DConditionModel",)
+CROSS_ATTENTION = ".attn2."  # in the names of the attention processors
+SCALES = (1, 2, 4, 8, 16)  # the latents are downscaled by one of these where the UNet attends
 
 
-def reads_words(family: Family) -> bool:
-    """Tells whether a family's denoiser has cross-attention to the words of the prompt."""
-    return type(family.denoiser).__name__ in READERS
+def has_text_cross_attention(family: Family) -> bool:
+    """Tells whether a family's denoiser has cross-attention to the tokens of the prompt."""
+    return type(family.denoiser).__name__ in TEXT_CROSS_ATTENTION
 
 
-class WordAttention:
-    """The sum of what the places of one picture paid to each token; `size` is the latents' height and width.
+class AttentionMaps:
+    """Sums the attention that the positions of one image pay to each token, into `total` [T, h, w].
 
-    `states` [1, T, D] are the prompt's: what other texts are read for, the empty one above all, is passed over.
+    `encoder_hidden_states` [1, T, D] are those of the prompt; rows with other states (the negative prompt) are
+    skipped. `size` is the height and width of the latents.
     """
 
-    def __init__(self, states: Tensor, size: tuple[int, int]) -> None:
-        self.states = states
+    def __init__(self, encoder_hidden_states: Tensor, size: tuple[int, int]) -> None:
+        self.encoder_hidden_states = encoder_hidden_states
         self.size = size
-        self.total = states.new_zeros(states.shape[1], *size).float()
+        self.total = encoder_hidden_states.new_zeros(encoder_hidden_states.shape[1], *size).float()
 
-    def hear(self, attention: Any, places: Tensor, states: Tensor) -> None:
-        """Takes part in one cross-attention of places [B, N, C] to token states [B, T, D]."""
+    def add(self, attention: Any, hidden_states: Tensor, encoder_hidden_states: Tensor) -> None:
+        """Adds one cross-attention of hidden_states [B, N, C] to encoder_hidden_states [B, T, D]."""
         import torch
         import torch.nn.functional as F
 
         with torch.no_grad():
-            own = (states == self.states.to(states)).flatten(1).all(dim=1)
-            if not own.any():
+            is_prompt = (encoder_hidden_states == self.encoder_hidden_states.to(encoder_hidden_states)).flatten(1)
+            rows = is_prompt.all(dim=1)
+            if not rows.any():
                 return
-            query = attention.head_to_batch_dim(attention.to_q(places[own][:1]))
-            key = attention.head_to_batch_dim(attention.to_k(states[own][:1]))
-            paid = attention.get_attention_scores(query, key).float().mean(dim=0).T  # [T, N]
-            maps = paid.unflatten(1, _grid(paid.shape[1], self.size))
+            query = attention.head_to_batch_dim(attention.to_q(hidden_states[rows][:1]))
+            key = attention.head_to_batch_dim(attention.to_k(encoder_hidden_states[rows][:1]))
+            probabilities = attention.get_attention_scores(query, key).float().mean(dim=0).T  # [heads, N, T] -> [T, N]
+            maps = probabilities.unflatten(1, _grid(probabilities.shape[1], self.size))
             self.total += F.interpolate(maps[None], self.size, mode="bicubic", align_corners=False)[0].clamp(min=0)
 
 
-class _Listening:
-    """An attention processor that lets somebody listen and then does what it did before."""
+class _RecordingProcessor:
+    """An attention processor that adds the attention to `maps` and then calls the original processor."""
 
-    def __init__(self, processor: Any, hear: Callable[[Any, Tensor, Tensor], None]) -> None:
-        self.processor, self.hear = processor, hear
+    def __init__(self, processor: Any, maps: AttentionMaps) -> None:
+        self.processor, self.maps = processor, maps
 
     def __call__(
-        self, attention: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, *rest: Any, **more: Any
+        self, attention: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
-        self.hear(attention, hidden_states, encoder_hidden_states)
-        output: Tensor = self.processor(attention, hidden_states, encoder_hidden_states, *rest, **more)
+        self.maps.add(attention, hidden_states, encoder_hidden_states)
+        output: Tensor = self.processor(attention, hidden_states, encoder_hidden_states, *args, **kwargs)
         return output
 
 
 @contextmanager
-def listening(family: Family, heard: WordAttention) -> Iterator[None]:
-    """Writes down into `heard` every cross-attention of a family's denoiser inside the block."""
-    before = dict(family.denoiser.attn_processors)
-    with_ears = {
-        name: _Listening(processor, heard.hear) if CROSS in name else processor for name, processor in before.items()
+def recording_attention(family: Family, maps: AttentionMaps) -> Iterator[None]:
+    """Adds every cross-attention of a family's denoiser inside the block to `maps`."""
+    processors = dict(family.denoiser.attn_processors)
+    recording = {
+        name: _RecordingProcessor(processor, maps) if CROSS_ATTENTION in name else processor
+        for name, processor in processors.items()
     }
-    family.denoiser.set_attn_processor(with_ears)
+    family.denoiser.set_attn_processor(recording)
     try:
         yield
     finally:
-        family.denoiser.set_attn_processor(before)
+        family.denoiser.set_attn_processor(processors)
 
 
-def _grid(places: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Returns height and width of so many places, a halved size of the latents'."""
+def _grid(positions: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns height and width of the latents at the scale that has this many positions."""
     grids = [(ceil(size[0] / scale), ceil(size[1] / scale)) for scale in SCALES]
-    return next(grid for grid in grids if grid[0] * grid[1] == places)
+    return next(grid for grid in grids if grid[0] * grid[1] == positions)

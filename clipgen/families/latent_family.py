@@ -1,11 +1,11 @@
-"""The half of an adapter that all families share: VAE latents of one shape, and float32 where half precision fails."""
+"""The base class of the adapters: a denoiser on VAE latents, decoding, and float32 fallbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipgen.families.components import own_scheduler
+from clipgen.families.shared import scheduler_name
 from clipgen.families.text_encoders import ImageEmbeds, TextEncoder
 from clipgen.models import SizeLimits
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from clipgen.clip.latent_head import LatentHead
 
-FAST_PIXELS = 256 * 256  # up to here a KL decoder is fast enough to look at single steps
+FAST_PIXELS = 256 * 256  # up to this size an AutoencoderKL decodes fast enough to preview single steps
 
 
 def vae_scale_factor(vae: Any) -> int:
-    """Returns how many pixels a side one latent covers."""
+    """Returns how many pixels one latent covers along each side."""
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 class LatentFamily:
-    """A denoiser on the latents of a VAE, told by text encoders; see the Family protocol."""
+    """A denoiser on the latents of a VAE, conditioned on text encoders; see the Family protocol."""
 
     distilled = False
     latent_rgb: Tensor | None = None
@@ -51,29 +51,29 @@ class LatentFamily:
         self.vae_scale_factor = vae_scale_factor(vae)
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Returns [C, h, w] of one picture's latents."""
+        """Returns the shape [C, h, w] of one image's latents."""
         return self.vae.config.latent_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
     def image_seq_len(self, width: int, height: int) -> int:
-        """Returns how many places of one picture the denoiser sees: what a schedule shifts by."""
+        """Returns the number of positions that the denoiser processes for one image; flow schedules shift by it."""
         return (width // self.size_limits.multiple_of) * (height // self.size_limits.multiple_of)
 
     def sigmas(self, steps: int) -> Sequence[float] | None:
-        """Returns None: the scheduler's own noise levels."""
+        """Returns None: the scheduler chooses the noise levels."""
         return None
 
     def with_guidance_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
-        """Returns the conditioning as it is: this denoiser takes no guidance scale."""
+        """Returns the conditioning unchanged: this denoiser has no guidance scale input."""
         return conditioning
 
     def with_image(
-        self, conditioning: Mapping[str, Tensor], seen: Tensor | None, weight: float, seed: int
+        self, conditioning: Mapping[str, Tensor], image_embeds: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
-        """Returns the conditioning as it is: this denoiser is told of prompts alone."""
+        """Returns the conditioning unchanged: this denoiser takes no image."""
         return conditioning
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Returns pixels [B, 3, H, W] in float32, 0 to 1 where the decoder keeps to its range."""
+        """Returns pixels [B, 3, H, W] in float32, about 0 to 1, of latents [B, C, h, w]."""
         import torch
 
         config = self.vae.config
@@ -82,29 +82,28 @@ class LatentFamily:
         return image.float() / 2 + 0.5
 
     def decodes_fast(self, width: int, height: int) -> bool:
-        """Tells whether decoding a picture of that size costs little beside a step."""
+        """Tells whether decoding an image of this size takes little time compared with a step."""
         return type(self.vae).__name__ == "AutoencoderTiny" or width * height <= FAST_PIXELS
 
     def decoder_to_float32(self) -> bool:
-        """Puts the decoder into float32 for good; returns False if it was."""
+        """Converts the decoder to float32 permanently; returns False if it was float32 already."""
         return _to_float32(self.vae)
 
     def denoiser_to_float32(self) -> bool:
-        """Puts denoiser and text encoders into float32 for good; returns False if they were."""
-        changes = [
-            _to_float32(network)
-            for network in (self.denoiser, *(text_encoder.model for text_encoder in self.text_encoders))
-        ]
-        return any(changes)
+        """Converts denoiser and text encoders to float32 permanently; returns False if they were float32 already."""
+        networks = [self.denoiser, *(text_encoder.model for text_encoder in self.text_encoders)]
+        return any([_to_float32(network) for network in networks])
 
-    def _own_defaults(self, sample_size: int | Sequence[int], steps: int, guidance_scale: float) -> dict[str, Any]:
-        """Returns the Settings fields for a network that was trained on that many latents a side, or (high, wide)."""
+    def _default_settings(
+        self, sample_size: int | Sequence[int], steps: int, guidance_scale: float
+    ) -> dict[str, Any]:
+        """Returns default Settings fields of a denoiser trained on `sample_size` latents: a side, or (height, width)."""
         height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
         return {
             "steps": steps,
             "width": width * self.vae_scale_factor,
             "height": height * self.vae_scale_factor,
-            "scheduler": own_scheduler(self.scheduler_config),
+            "scheduler": scheduler_name(self.scheduler_config),
             "guidance_scale": guidance_scale,
             "eta": 0.0,
         }
@@ -113,6 +112,6 @@ class LatentFamily:
 def _to_float32(network: Any) -> bool:
     import torch
 
-    changes = bool(network.dtype != torch.float32)
+    changed = bool(network.dtype != torch.float32)
     network.float()
-    return changes
+    return changed

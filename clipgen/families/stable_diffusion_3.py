@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching, told by two CLIP text encoders and T5."""
+"""Stable Diffusion 3 and 3.5: a flow-matching transformer conditioned on two CLIP text encoders and T5."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.families import components
+from clipgen.families import shared
 from clipgen.families.latent_family import LatentFamily, vae_scale_factor
 from clipgen.families.text_encoders import (
     PromptEmbeds,
     clip_text_encoder,
-    layer_before_last_and_projection,
+    penultimate_layer_and_projection,
     t5_text_encoder,
 )
 from clipgen.models import Layout, NetworkSpec, SizeLimits
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STEPS = 28
-GUIDANCE_SCALE, GUIDANCE_SCALE_35 = 7.0, 4.5  # as the model cards of 3 and of 3.5 have them
+GUIDANCE_SCALE, GUIDANCE_SCALE_35 = 7.0, 4.5  # from the model cards of 3 and of 3.5
 T5_TOKENS = 256
 
 
 def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]) -> None:
-    """Raises ModelError for networks that do not fit one another, and for transformers that want more than a prompt."""
+    """Raises ModelError for networks that do not fit together."""
     config = networks["transformer"].config
-    one, two = networks["text_encoder"].config, networks["text_encoder_2"].config
-    components.check_latents("transformer", config.in_channels, networks["transformer"].out_channels, networks["vae"])
-    summary = one.projection_dim + two.projection_dim
-    components.check_width("transformer reads a summary", config.pooled_projection_dim, summary)
-    components.check_lengths(tokenizers, networks, "tokenizer", "tokenizer_2")
+    text, text_2 = networks["text_encoder"].config, networks["text_encoder_2"].config
+    shared.check_latents("transformer", config.in_channels, networks["transformer"].out_channels, networks["vae"])
+    pooled_size = text.projection_dim + text_2.projection_dim
+    shared.check_embed_size("transformer", "pooled_prompt_embeds", config.pooled_projection_dim, pooled_size)
+    shared.check_lengths(tokenizers, networks, "tokenizer", "tokenizer_2")
     if "text_encoder_3" in networks:
-        width = networks["text_encoder_3"].config.d_model
-        components.check_width("transformer reads embeddings", config.joint_attention_dim, width)
-    if one.hidden_size + two.hidden_size > config.joint_attention_dim:
-        raise ModelError("transformer/config.json: joint_attention_dim has no room for both CLIP text encoders.")
+        t5_size = networks["text_encoder_3"].config.d_model
+        shared.check_embed_size("transformer", "prompt_embeds", config.joint_attention_dim, t5_size)
+    if text.hidden_size + text_2.hidden_size > config.joint_attention_dim:
+        raise ModelError("transformer/config.json: joint_attention_dim is too small for both CLIP text encoders.")
     if config.caption_projection_dim != config.num_attention_heads * config.attention_head_dim:
         raise ModelError("transformer/config.json: caption_projection_dim is not the width of its layers.")
 
 
 def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
     config = networks["transformer"].config
-    unit = vae_scale_factor(networks["vae"]) * config.patch_size
-    return SizeLimits(unit, max_size=unit * config.pos_embed_max_size)
+    patch_pixels = vae_scale_factor(networks["vae"]) * config.patch_size
+    return SizeLimits(patch_pixels, max_size=patch_pixels * config.pos_embed_max_size)
 
 
 LAYOUT = Layout(
@@ -53,19 +53,19 @@ LAYOUT = Layout(
     pipeline_classes=("StableDiffusion3Pipeline",),
     networks={
         "transformer": NetworkSpec((("diffusers", "SD3Transformer2DModel"),)),
-        "vae": components.VAE,
-        "text_encoder": components.CLIP_TEXT_PROJECTED,
-        "text_encoder_2": components.CLIP_TEXT_PROJECTED,
-        "text_encoder_3": replace(components.T5_TEXT, required=False),
-        "clip": components.CLIP,
+        "vae": shared.VAE,
+        "text_encoder": shared.CLIP_TEXT_PROJECTED,
+        "text_encoder_2": shared.CLIP_TEXT_PROJECTED,
+        "text_encoder_3": replace(shared.T5_TEXT, required=False),
+        "clip": shared.CLIP,
     },
     tokenizers={
-        "tokenizer": components.CLIP_TOKENIZER,
-        "tokenizer_2": components.CLIP_TOKENIZER,
-        "tokenizer_3": components.T5_TOKENIZER,
+        "tokenizer": shared.CLIP_TOKENIZER,
+        "tokenizer_2": shared.CLIP_TOKENIZER,
+        "tokenizer_3": shared.T5_TOKENIZER,
     },
-    schedulers=components.FLOWS,
-    unused=components.UNUSED,
+    schedulers=shared.FLOW_SCHEDULERS,
+    unused=shared.UNUSED,
     predictions=("flow",),
     guidance="classifier-free",
     check=_check,
@@ -74,43 +74,48 @@ LAYOUT = Layout(
 
 
 class StableDiffusion3(LatentFamily):
-    """Adapter of one loaded model; see the Family protocol. Esser et al. 2024 (arXiv 2403.03206).
+    """The adapter of one loaded model; see the Family protocol. Esser et al. 2024 (arXiv 2403.03206).
 
-    Without T5 (text_encoder_3) its tokens are zeros, as the model was trained to bear. Prompt weights act on the token
-    embeddings of all three encoders, T5's like CLIP's: scaled, then shifted back to their mean; never on the summary.
+    Without T5 (text_encoder_3) its embeddings are zeros; the model was trained with T5 dropped out. Prompt weights
+    change the prompt_embeds of all text encoders, but not the pooled embeddings.
     """
 
     name = "stable_diffusion_3"
 
-    def __init__(self, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]) -> None:
-        self.transformer = parts["transformer"]
-        text_encoders = [clip_text_encoder(parts, number, layer_before_last_and_projection) for number in ("", "_2")]
-        if "text_encoder_3" in parts:
-            text_encoders.append(t5_text_encoder(parts, "_3", T5_TOKENS))
-        super().__init__(self.transformer, parts["vae"], text_encoders, _size_limits(parts), scheduler_config)
+    def __init__(
+        self, components: Mapping[str, Any], scheduler_config: Mapping[str, Any], index: Mapping[str, Any]
+    ) -> None:
+        self.transformer = components["transformer"]
+        text_encoders = [
+            clip_text_encoder(components, suffix, penultimate_layer_and_projection) for suffix in ("", "_2")
+        ]
+        if "text_encoder_3" in components:
+            text_encoders.append(t5_text_encoder(components, "_3", T5_TOKENS))
+        super().__init__(self.transformer, components["vae"], text_encoders, _size_limits(components), scheduler_config)
         config = self.transformer.config
         guidance_scale = GUIDANCE_SCALE if config.qk_norm is None else GUIDANCE_SCALE_35
-        self.defaults: Mapping[str, Any] = self._own_defaults(config.sample_size, STEPS, guidance_scale)
+        self.defaults: Mapping[str, Any] = self._default_settings(config.sample_size, STEPS, guidance_scale)
 
-    def encode(self, embedded: Sequence[PromptEmbeds], blank: bool) -> dict[str, Tensor]:
-        """Returns {encoder_hidden_states [1, T + T5, D], pooled_projections [1, P]}, CLIP's tokens padded to T5's D."""
+    def encode(self, embeds: Sequence[PromptEmbeds], is_empty: bool) -> dict[str, Tensor]:
+        """Returns {encoder_hidden_states [1, T + T5, D], pooled_projections [1, P1 + P2]}."""
         import torch
         import torch.nn.functional as F
 
-        clips, t5 = embedded[:2], embedded[2:]
-        both = torch.cat([each.prompt_embeds for each in clips], dim=-1)  # [1, T, D1 + D2]
-        width = self.transformer.config.joint_attention_dim
-        rest = t5[0].prompt_embeds if t5 else both.new_zeros(1, T5_TOKENS, width)
-        told = torch.cat([F.pad(both, (0, width - both.shape[-1])), rest], dim=1)
-        pooled = torch.cat(
-            [each.pooled_prompt_embeds for each in clips if each.pooled_prompt_embeds is not None], dim=-1
-        )
-        return {"encoder_hidden_states": told, "pooled_projections": pooled}
+        clip_embeds, t5_embeds = embeds[:2], embeds[2:]
+        joint_dim = self.transformer.config.joint_attention_dim
+        # CLIP: [1, T, D1] and [1, T, D2] -> [1, T, D1 + D2], padded with zeros to [1, T, D]
+        clip_states = torch.cat([each.prompt_embeds for each in clip_embeds], dim=-1)
+        clip_states_padded = F.pad(clip_states, (0, joint_dim - clip_states.shape[-1]))
+        # T5: [1, T5, D]
+        t5_states = t5_embeds[0].prompt_embeds if t5_embeds else clip_states.new_zeros(1, T5_TOKENS, joint_dim)
+        states = torch.cat([clip_states_padded, t5_states], dim=1)
+        pooled = [each.pooled_prompt_embeds for each in clip_embeds if each.pooled_prompt_embeds is not None]
+        return {"encoder_hidden_states": states, "pooled_projections": torch.cat(pooled, dim=-1)}
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Returns the transformer's output, noise - x0, [B, C, h, w] in float32 for latents [B, C, h, w]."""
-        dtype = self.transformer.proj_out.weight.dtype  # the property `transformer.dtype` walks through every tensor
-        told = {name: tensor.to(dtype) for name, tensor in conditioning.items()}
-        times = timestep.expand(len(latents))
-        output: Tensor = self.transformer(latents.to(dtype), timestep=times, **told, return_dict=False)[0]
+        dtype = self.transformer.proj_out.weight.dtype  # `transformer.dtype` is slow: it iterates over all parameters
+        inputs = {name: tensor.to(dtype) for name, tensor in conditioning.items()}
+        timestep = timestep.expand(len(latents))
+        output: Tensor = self.transformer(latents.to(dtype), timestep=timestep, **inputs, return_dict=False)[0]
         return output.float()

@@ -1,4 +1,4 @@
-"""Text encoders as a family reads them: which layer, which summary, how many tokens."""
+"""Text encoders as the families use them: which hidden layer, which pooled output, how many tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """A prompt out of one text encoder: `tokens` [1, T, D], and its summary `pooled` [1, P], None if there is none."""
+    """One text encoder's output for a prompt: `prompt_embeds` [1, T, D] and, if it has one, the pooled output [1, P]."""
 
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None = None
@@ -20,7 +20,7 @@ class PromptEmbeds:
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeds:
-    """A picture as a denoiser is told it: `told` [1, ...], and in `words` where it is told words, else ""."""
+    """An image as conditioning: `embeds` [1, ...], and the caption they were made from, "" if there is none."""
 
     embeds: Tensor
     caption: str = ""
@@ -28,7 +28,11 @@ class ImageEmbeds:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """One text encoder of a model with its tokenizer, the tokens it is given, padding included, and how it is read."""
+    """A text encoder of a model with its tokenizer.
+
+    `max_length` is the number of tokens including start, end and padding; `embed` maps (model, input_ids [1, T]) to
+    PromptEmbeds.
+    """
 
     tokenizer: Any
     model: Any
@@ -36,37 +40,38 @@ class TextEncoder:
     embed: Callable[[Any, Tensor], PromptEmbeds]
 
 
-def last_layer(encoder: Any, ids: Tensor) -> PromptEmbeds:
-    """Reads a CLIPTextModel as Stable Diffusion 1 and 2 and Flux do: normed last layer, and the end token of it."""
-    output = encoder(ids)
+def last_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
+    """Embeds with a CLIPTextModel as Stable Diffusion 1 and 2 and Flux do: the last layer after its layer norm."""
+    output = model(input_ids)
     return PromptEmbeds(output.last_hidden_state, output.pooler_output)
 
 
-def layer_before_last(encoder: Any, ids: Tensor) -> PromptEmbeds:
-    """Reads a CLIPTextModel as SDXL does its first one."""
-    return PromptEmbeds(encoder(ids, output_hidden_states=True).hidden_states[-2])
+def penultimate_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
+    """Embeds with a CLIPTextModel as SDXL does with its first text encoder: the layer before the last."""
+    return PromptEmbeds(model(input_ids, output_hidden_states=True).hidden_states[-2])
 
 
-def layer_before_last_and_projection(encoder: Any, ids: Tensor) -> PromptEmbeds:
-    """Reads a CLIPTextModelWithProjection as SDXL and SD3 do: the summary is CLIP's own text feature, not normed."""
-    output = encoder(ids, output_hidden_states=True)
+def penultimate_layer_and_projection(model: Any, input_ids: Tensor) -> PromptEmbeds:
+    """Embeds with a CLIPTextModelWithProjection as SDXL and SD3 do; pooled are the projected text_embeds."""
+    output = model(input_ids, output_hidden_states=True)
     return PromptEmbeds(output.hidden_states[-2], output.text_embeds)
 
 
-def t5_layer(encoder: Any, ids: Tensor) -> PromptEmbeds:
-    """Reads a T5EncoderModel as SD3 and Flux do: its last layer, the padding unmasked."""
-    return PromptEmbeds(encoder(ids).last_hidden_state)
+def t5_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
+    """Embeds with a T5EncoderModel as SD3 and Flux do: the last layer, without an attention mask for the padding."""
+    return PromptEmbeds(model(input_ids).last_hidden_state)
 
 
 def clip_text_encoder(
-    parts: Mapping[str, Any], number: str, read: Callable[[Any, Tensor], PromptEmbeds]
+    components: Mapping[str, Any], suffix: str, embed: Callable[[Any, Tensor], PromptEmbeds]
 ) -> TextEncoder:
-    """Returns the CLIP tower of that number ("", "_2"), given all the tokens that its tokenizer allows."""
-    tokenizer = parts[f"tokenizer{number}"]
-    return TextEncoder(tokenizer, parts[f"text_encoder{number}"], tokenizer.model_max_length, read)
+    """Returns the CLIP text encoder with that suffix ("", "_2"); it reads as many tokens as its tokenizer allows."""
+    tokenizer = components[f"tokenizer{suffix}"]
+    return TextEncoder(tokenizer, components[f"text_encoder{suffix}"], tokenizer.model_max_length, embed)
 
 
-def t5_text_encoder(parts: Mapping[str, Any], number: str, length: int) -> TextEncoder:
-    """Returns the T5 tower of that number, given at most `length` tokens."""
-    tokenizer = parts[f"tokenizer{number}"]
-    return TextEncoder(tokenizer, parts[f"text_encoder{number}"], min(length, tokenizer.model_max_length), t5_layer)
+def t5_text_encoder(components: Mapping[str, Any], suffix: str, max_length: int) -> TextEncoder:
+    """Returns the T5 text encoder with that suffix; it reads at most `max_length` tokens."""
+    tokenizer = components[f"tokenizer{suffix}"]
+    max_length = min(max_length, tokenizer.model_max_length)
+    return TextEncoder(tokenizer, components[f"text_encoder{suffix}"], max_length, t5_layer)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgen.clip.views import views
+from clipgen.clip.cutouts import make_cutouts
 from clipgen.guidance.targets import ClipTarget, Decode
 from clipgen.sampling.loop import Correction, Prediction, PredictNoise, StepInput, StepState, step_state
 from clipgen.settings.settings import Note
@@ -121,7 +121,7 @@ class ClipGradient:
 
         The loss is summed over images: a mean would divide the guidance of each image by the size of its batch.
         """
-        crops = views(pixels, state.image_seeds, state.index, cutouts, target.encoder.image_size)  # [B, V, 3, S, S]
+        crops = make_cutouts(pixels, state.image_seeds, state.index, cutouts, target.encoder.image_size)  # [B, V, 3, S, S]
         features = target.encoder.image_features(crops.flatten(0, 1))  # [B * V, D]
         features = features.unflatten(0, crops.shape[:2])  # [B, V, D]
         similarities = (features[:, 0] * target.embeddings[:, 0]).sum(dim=-1).detach()  # [B]

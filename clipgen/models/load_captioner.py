@@ -100,8 +100,8 @@ def _head(model: str, folder: Path, kind: Kind, encoder: ClipEncoder) -> Caption
     head: CaptionHead = load_networks(model, {kind: network}, encoder.model.device, torch.float32)[kind]
     with torch.no_grad():
         seen = head.encode_images(encoder, torch.zeros(1, 3, encoder.image_size, encoder.image_size))
-    if seen.shape[-1] != head.width:
-        raise ModelError(f"{folder.name} takes vectors of {head.width} numbers, its CLIP gives {seen.shape[-1]}.")
+    if seen.shape[-1] != head.feature_size:
+        raise ModelError(f"{folder.name} takes vectors of {head.feature_size} numbers, its CLIP gives {seen.shape[-1]}.")
     return head
 
 

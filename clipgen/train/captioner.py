@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, GPT2Config
 
-from clipgen.captioning.clip_captioner import LONGEST
+from clipgen.captioning.clip_captioner import MAX_NEW_TOKENS
 from clipgen.captioning.clipcap import ClipCap, ClipCapConfig
 from clipgen.captioning.coca import Coca, CocaConfig
 from clipgen.clip.encoder import ClipEncoder
@@ -30,13 +30,13 @@ IGNORED = -100
 
 def build_captioner(tokenizer: CLIPTokenizer, features: int, mapper: str = "mlp") -> ClipCap:
     """Builds an untrained ClipCap for image features [B, features]; it writes tokens of CLIP's tokenizer."""
-    decoder = _decoder(tokenizer, PREFIX + LONGEST + 1)
+    decoder = _decoder(tokenizer, PREFIX + MAX_NEW_TOKENS + 1)
     return ClipCap(ClipCapConfig(features=features, prefix=PREFIX, mapper=mapper, decoder=decoder))
 
 
 def build_coca(tokenizer: CLIPTokenizer, states: int) -> Coca:
     """Builds an untrained CoCa for patch states [B, N, states]; it writes tokens of CLIP's tokenizer."""
-    decoder = _decoder(tokenizer, LONGEST + 2, add_cross_attention=True)
+    decoder = _decoder(tokenizer, MAX_NEW_TOKENS + 2, add_cross_attention=True)
     return Coca(CocaConfig(states=states, queries=QUERIES, decoder=decoder))
 
 
@@ -116,7 +116,7 @@ class CaptionerPart:
 
 def caption_loss(head: ClipCap | Coca, features: Tensor, captions: Sequence[str], tokenizer: CLIPTokenizer) -> Tensor:
     """Returns the mean cross entropy of captions' tokens, end token included, given the features of their images."""
-    encoding = tokenizer(list(captions), padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+    encoding = tokenizer(list(captions), padding=True, truncation=True, max_length=MAX_NEW_TOKENS, return_tensors="pt")
     ids: Tensor = encoding.input_ids[:, 1:].to(features.device)  # the image takes the place of the start token
     logits = head(features, ids)
     return F.cross_entropy(logits.flatten(0, 1).float(), _without_padding(ids, tokenizer.eos_token_id))

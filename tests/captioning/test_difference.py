@@ -1,4 +1,4 @@
-"""What a caption lacks of a prompt, and what it adds."""
+"""The difference of a prompt and a caption: what is missing, what is hallucinated."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from clipgen.captioning.difference import difference
         ("a misty harbour, boats", "a boat on a river", ("misty", "harbour"), ("river",)),
     ],
 )
-def test_a_caption_against_a_prompt(
+def test_difference_of_prompt_and_caption(
     prompt: str, text: str, missing: tuple[str, ...], hallucinated: tuple[str, ...]
 ) -> None:
-    found = difference(prompt, text)
-    assert (found.missing, found.hallucinated) == (missing, hallucinated)
+    result = difference(prompt, text)
+    assert (result.missing, result.hallucinated) == (missing, hallucinated)

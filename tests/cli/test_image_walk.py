@@ -167,7 +167,7 @@ class TestClassify:
     def test_invalid_options(self, run: Run, album: Path) -> None:
         for words, message in (
             (["--labels", "fox"], "labels must be two or more, got 'fox'"),
-            (["--labels", "fox,car", "--template", "a"], "template must hold {} once, got 'a'"),
+            (["--labels", "fox,car", "--template", "a"], "template must contain {} once, got 'a'"),
             (["--labels", "fox,car", "--top", "0"], "top must be 1 or more, got '0'"),
             (["--labels", "fox,car", "-m", "nobody"], "Unknown model 'nobody'"),
         ):

@@ -26,24 +26,24 @@ def images(encoder):
 
 def test_probabilities_are_the_softmax_of_the_logits(encoder, images):
     words = label_features(encoder, LABELS)
-    found = probabilities(encoder, images, words)
-    assert torch.allclose(found.sum(dim=1), torch.ones(2))
-    assert torch.allclose(found, (images @ words.T * encoder.model.logit_scale.exp()).softmax(dim=1), atol=1e-6)
+    results = probabilities(encoder, images, words)
+    assert torch.allclose(results.sum(dim=1), torch.ones(2))
+    assert torch.allclose(results, (images @ words.T * encoder.model.logit_scale.exp()).softmax(dim=1), atol=1e-6)
 
 
-def test_templates_are_averaged_as_vectors(encoder):
+def test_label_features_are_the_normalised_mean_over_templates(encoder):
     both = label_features(encoder, LABELS, ["{}", "a drawing of {}"])
     plain, drawn = encoder.text_features(LABELS), encoder.text_features([f"a drawing of {name}" for name in LABELS])
     assert torch.allclose(both, F.normalize(plain + drawn, dim=-1), atol=1e-6)
 
 
-def test_guesses_come_likeliest_first(encoder, images):
+def test_labels_are_sorted_by_probability(encoder, images):
     words = label_features(encoder, LABELS)
-    found = classify_features(encoder, images[0], LABELS, words)
+    results = classify_features(encoder, images[0], LABELS, words)
     chances = probabilities(encoder, images[:1], words)[0]
-    assert [guess.probability for guess in found] == sorted(chances.tolist(), reverse=True)
-    assert found[0].label == LABELS[int(chances.argmax())]
-    assert {guess.similarity for guess in found} == set((words @ images[0]).tolist())
+    assert [result.probability for result in results] == sorted(chances.tolist(), reverse=True)
+    assert results[0].label == LABELS[int(chances.argmax())]
+    assert {result.similarity for result in results} == set((words @ images[0]).tolist())
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_guesses_come_likeliest_first(encoder, images):
         (["a fox"], ["{}"], "labels must be two or more, got 'a fox'"),
         (["a fox", "a fox"], ["{}"], "labels must differ and not be empty, got 'a fox'"),
         (["a fox", " "], ["{}"], "labels must differ and not be empty, got ' '"),
-        (LABELS, ["a photo"], r"template must hold \{\} once, got 'a photo'"),
+        (LABELS, ["a photo"], r"template must contain \{\} once, got 'a photo'"),
     ],
 )
-def test_what_makes_no_choice_is_refused(labels, templates, message):
+def test_invalid_labels_and_templates_are_rejected(labels, templates, message):
     with pytest.raises(SettingsError, match=f"^{message}$"):
         check_labels(labels, templates)

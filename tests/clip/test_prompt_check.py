@@ -9,7 +9,7 @@ from clipgen.clip.prompt_check import COLOURS, PhraseCheck, PromptChecker, split
 from clipgen.clip.score import Scorer, read_captions
 
 
-class TestPhrases:
+class TestSplitPhrases:
     @pytest.mark.parametrize(
         "text, phrases",
         [
@@ -21,7 +21,7 @@ class TestPhrases:
             ("...", []),
         ],
     )
-    def test_a_prompt_falls_into_its_parts(self, text, phrases):
+    def test_a_prompt_is_split_at_separators(self, text, phrases):
         assert split_phrases(text) == phrases
 
 
@@ -31,39 +31,38 @@ def prompt_checker():
     return PromptChecker(Scorer(ClipEncoder("tiny", tiny.clip(words), words, {}), read_captions()))
 
 
-def vector_of(prompt_checker, *texts):
-    """A picture that is exactly what the texts say."""
+def features_of(prompt_checker, *texts):
+    """Returns image features that equal the mean of the texts' features."""
     return F.normalize(prompt_checker.scorer.encoder.text_features(texts).sum(dim=0), dim=0)
 
 
-def test_what_a_picture_is_holds_and_its_opposite_does_not(prompt_checker):
-    fox = vector_of(prompt_checker, "a fox")
-    [there] = prompt_checker.check(fox, ["a fox"])
-    [away] = prompt_checker.check(-fox, ["a fox"])
-    assert (there.kind, there.subject, there.holds, away.holds) == ("thing", "fox", True, False)
-    assert 0 <= away.probability < there.probability <= 1
+def test_a_matching_image_passes_and_the_opposite_vector_fails(prompt_checker):
+    fox = features_of(prompt_checker, "a fox")
+    [present] = prompt_checker.check(fox, ["a fox"])
+    [absent] = prompt_checker.check(-fox, ["a fox"])
+    assert (present.kind, present.subject, present.holds, absent.holds) == ("thing", "fox", True, False)
+    assert 0 <= absent.probability < present.probability <= 1
 
 
-def test_a_colour_and_a_number_are_told_from_the_others(prompt_checker):
+def test_colours_and_counts_are_compared_with_their_alternatives(prompt_checker):
     phrase = "two red foxes"
-    checks = prompt_checker.check(vector_of(prompt_checker, phrase), [phrase])
+    checks = prompt_checker.check(features_of(prompt_checker, phrase), [phrase])
     assert [(check.kind, check.subject) for check in checks] == [
         ("thing", phrase),
         ("colour", "red"),
         ("count", "two"),
     ]
-    encoder, image = prompt_checker.scorer.encoder, vector_of(prompt_checker, phrase)
+    encoder, image = prompt_checker.scorer.encoder, features_of(prompt_checker, phrase)
     texts = [phrase, *(f"two {colour} foxes" for colour in COLOURS if colour != "red")]
     chances = encoder.logits(image[None], encoder.text_features(texts)).softmax(dim=1).detach()
     assert checks[1].probability == pytest.approx(float(chances[0, 0]), abs=1e-6)
 
 
-def test_two_colours_are_no_question_of_colour(prompt_checker):
-    assert [check.kind for check in prompt_checker.check(vector_of(prompt_checker, "x"), ["a red and blue fox"])] == [
-        "thing"
-    ]
+def test_a_phrase_with_two_colours_has_no_colour_check(prompt_checker):
+    checks = prompt_checker.check(features_of(prompt_checker, "x"), ["a red and blue fox"])
+    assert [check.kind for check in checks] == ["thing"]
 
 
-def test_without_others_nothing_is_known(prompt_checker):
+def test_without_reference_phrases_the_probability_is_one_half(prompt_checker):
     alone = PromptChecker(Scorer(prompt_checker.scorer.encoder, ["a fox in snow"]))
-    assert alone.check(vector_of(prompt_checker, "x"), ["a fox"]) == (PhraseCheck("a fox", "thing", 0.5),)
+    assert alone.check(features_of(prompt_checker, "x"), ["a fox"]) == (PhraseCheck("a fox", "thing", 0.5),)

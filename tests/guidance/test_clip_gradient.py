@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.views import views
+from clipgen.clip.cutouts import make_cutouts
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.clip_gradient import (
     ClipGradient,
@@ -180,7 +180,7 @@ def test_correction_decreases_the_loss(clip, decode):
     correction = ClipGradient([target], decode, scale=1.0)(state)
 
     def loss(x0):
-        crops = views(soft_clamp(decode(x0)), SEEDS, 3, 4, 32)
+        crops = make_cutouts(soft_clamp(decode(x0)), SEEDS, 3, 4, 32)
         features = clip.image_features(crops.flatten(0, 1)).unflatten(0, (4, 4))
         return spherical_dist_loss(features, target.embeddings, target.weights)
 
@@ -344,7 +344,7 @@ def test_through_unet_direction_equals_full_autograd(clip, decode, network):
             leaf = state.latents.detach().requires_grad_()
             output = network(leaf, torch.tensor(timesteps[state.index]), conditioning_for(2, 3))
             x0 = (leaf - state.sigma * output) / state.alpha
-            crops = views(soft_clamp(decode(x0)), state.image_seeds, state.index, 4, 32)
+            crops = make_cutouts(soft_clamp(decode(x0)), state.image_seeds, state.index, 4, 32)
             features = clip.image_features(crops.flatten(0, 1)).unflatten(0, (2, 4))
             (naive,) = torch.autograd.grad(spherical_dist_loss(features, target.embeddings, target.weights).sum(), leaf)
         pairs.append((correction, remove_growth(scale_to_trust_region(-naive, state, 0.3), state.x0.detach())))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from clipgen.clip.score import read_captions, stored_features
+from clipgen.clip.score import read_captions, load_features
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.families import LAYOUTS
 from clipgen.models import find_model, load_encoder, preflight
@@ -130,7 +130,7 @@ class TestTraining:
         assert json.loads(log.read_text().splitlines()[-1])["step"] > first["step"]
         encoder = load_encoder(str(model), torch.device("cpu"))
         assert encoder.name == "model/clip"
-        stored = stored_features(model / "clip", read_captions())
+        stored = load_features(model / "clip", read_captions())
         assert torch.allclose(stored[:2], encoder.text_features(read_captions()[:2]), atol=1e-4)
 
     @pytest.mark.parametrize("stage", ["vae", "unet"])
