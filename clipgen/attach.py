@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clipgen.errors import ModelError, SettingsError
 from clipgen.families import latent_rgb_matrix
-from clipgen.families.flux import PATCH, pack, unpack
+from clipgen.families.flux import PATCH, pack_latents, unpack_latents
 from clipgen.families.latent_family import LatentFamily, vae_scale_factor
 from clipgen.guidance.build import build_clip_gradient
 from clipgen.guidance.clip_gradient import ClipGradient
@@ -118,7 +118,7 @@ class ClipGuidance:
             correction = self._correction(model_output, sample, outputs, level, index)
             if correction is None:
                 return step(model_output, timestep, sample, *args, **options)
-            correction = pack(correction) if sample.ndim == 3 else correction  # as the sample: [B, L, 4 C]
+            correction = pack_latents(correction) if sample.ndim == 3 else correction  # as the sample: [B, L, 4 C]
             if not corrects_after_step(scheduler):
                 model_output = inject(model_output, correction, level, self.model.prediction_type)
                 return step(model_output, timestep, sample, *args, **options)
@@ -184,7 +184,7 @@ class ClipGuidance:
         if latents.ndim == 4:
             return latents.float()
         assert self._unpacked_size is not None, "denoisers of packed latents get img_ids"
-        return unpack(latents, *self._unpacked_size).float()
+        return unpack_latents(latents, *self._unpacked_size).float()
 
 
 class VaeCopy(LatentFamily):

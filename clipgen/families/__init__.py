@@ -151,10 +151,10 @@ def load_family(
     components = {**load_components(checked, device, dtype, progress), **checked.config_components}
     scorer = None
     if "clip" in components:
-        folder = checked.found.path / "clip"
+        folder = checked.source.path / "clip"
         path = folder / "preprocessor_config.json"
         preprocessor = read_json(path) if path.is_file() else {}
-        name = f"{Path(checked.found.name).name}/clip"
+        name = f"{Path(checked.source.name).name}/clip"
         encoder = ClipEncoder(name, components["clip"], components["tokenizer"], preprocessor)
         components["clip_encoder"], scorer = encoder, Scorer(encoder, read_captions(), folder)
     return make_family(checked.layout, components, checked.scheduler, checked.index), scorer

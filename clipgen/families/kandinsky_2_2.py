@@ -98,7 +98,7 @@ class Kandinsky22(LatentFamily):
     def with_image(
         self, conditioning: Mapping[str, Tensor], image_embeds: Tensor | None, weight: float, seed: int
     ) -> Mapping[str, Tensor]:
-        """Returns {image_embeds [1, D]}, interpolated from the embedding of a zero image (weight 0) to the image's (1)."""
+        """Returns {image_embeds [1, D]}: weight 1 is the image, weight 0 the embedding of a zero image."""
         zero = self.image_encoder.zero_image_embeds()
         return {"image_embeds": zero if image_embeds is None else zero.lerp(image_embeds, weight)}
 

@@ -92,12 +92,11 @@ class LatentFamily:
     def denoiser_to_float32(self) -> bool:
         """Converts denoiser and text encoders to float32 permanently; returns False if they were float32 already."""
         networks = [self.denoiser, *(text_encoder.model for text_encoder in self.text_encoders)]
-        return any([_to_float32(network) for network in networks])
+        changes = [_to_float32(network) for network in networks]  # a list, so that all are converted
+        return any(changes)
 
-    def _default_settings(
-        self, sample_size: int | Sequence[int], steps: int, guidance_scale: float
-    ) -> dict[str, Any]:
-        """Returns default Settings fields of a denoiser trained on `sample_size` latents: a side, or (height, width)."""
+    def _default_settings(self, sample_size: int | Sequence[int], steps: int, guidance_scale: float) -> dict[str, Any]:
+        """Returns default Settings fields; `sample_size` is a side of the trained latents, or (height, width)."""
         height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
         return {
             "steps": steps,

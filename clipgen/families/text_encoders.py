@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """One text encoder's output for a prompt: `prompt_embeds` [1, T, D] and, if it has one, the pooled output [1, P]."""
+    """One text encoder's output for a prompt: `prompt_embeds` [1, T, D] and, if it has one, a pooled output [1, P]."""
 
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Pictures through CLIP's eye, a few at a time: however many there are, memory holds one batch of small squares."""
+"""CLIP features and captions of many images, computed in batches so that memory use does not grow with their number."""
 
 from __future__ import annotations
 
@@ -16,49 +16,47 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import ImageFileError
 from clipgen.image_file import open_image
 
-AT_ONCE = 32
-CAPTIONED_AT_ONCE = 8
+BATCH = 32
+CAPTION_BATCH = 8
 Key = TypeVar("Key")
-Fault = Callable[[Path, ImageFileError], None]
+OnError = Callable[[Path, ImageFileError], None]
 
 
-def open_images(paths: Iterable[Path], fault: Fault) -> Iterator[tuple[Path, Image]]:
-    """Yields the pictures that can be opened, one by one as they are asked for; `fault` hears of the others."""
+def open_images(paths: Iterable[Path], on_error: OnError) -> Iterator[tuple[Path, Image]]:
+    """Yields each path with its opened image, one at a time; calls `on_error` for files that cannot be opened."""
     for path in paths:
         try:
             image = open_image(path)
         except ImageFileError as error:
-            fault(path, error)
+            on_error(path, error)
         else:
             yield path, image
 
 
 def image_to_pixels(image: Image) -> Tensor:
-    """Returns an RGB picture as [3, H, W] in [0, 1]."""
+    """Returns an RGB image as pixels [3, H, W] in [0, 1]."""
     levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return levels.view(image.height, image.width, 3).permute(2, 0, 1) / 255
 
 
 @torch.no_grad()
 def iter_image_features(
-    encoder: ClipEncoder, pictures: Iterable[tuple[Key, Image | Tensor]]
+    encoder: ClipEncoder, images: Iterable[tuple[Key, Image | Tensor]]
 ) -> Iterator[tuple[Key, Tensor]]:
-    """Yields what names each picture with the picture's unit vector [D], in order.
+    """Yields each key with the unit vector [D] of its image, in order.
 
-    A picture is RGB of PIL, or a tensor [3, H, W] in [0, 1].
+    An image is an RGB PIL image or a tensor [3, H, W] in [0, 1].
     """
-    squares = (
-        (key, picture if isinstance(picture, Tensor) else encoder.to_pixels(picture)) for key, picture in pictures
-    )
-    while batch := list(islice(squares, AT_ONCE)):
-        for _, alike in groupby(batch, key=lambda pair: pair[1].shape):
-            keys, pixels = zip(*alike, strict=True)
+    resized = ((key, image if isinstance(image, Tensor) else encoder.to_pixels(image)) for key, image in images)
+    while batch := list(islice(resized, BATCH)):
+        for _, same_shape in groupby(batch, key=lambda pair: pair[1].shape):
+            keys, pixels = zip(*same_shape, strict=True)
             yield from zip(keys, encoder.image_features(torch.stack(pixels)), strict=True)
 
 
-def iter_captions(writer: Captioner, pictures: Iterable[tuple[Key, Image]]) -> Iterator[tuple[Key, str]]:
-    """Yields what names each RGB picture with the caption that a writer gives it, in order."""
-    left = iter(pictures)
-    while batch := list(islice(left, CAPTIONED_AT_ONCE)):
-        keys, images = zip(*batch, strict=True)
-        yield from zip(keys, writer.caption(images), strict=True)
+def iter_captions(captioner: Captioner, images: Iterable[tuple[Key, Image]]) -> Iterator[tuple[Key, str]]:
+    """Yields each key with the caption of its RGB image, in order."""
+    remaining = iter(images)
+    while batch := list(islice(remaining, CAPTION_BATCH)):
+        keys, batch_images = zip(*batch, strict=True)
+        yield from zip(keys, captioner.caption(batch_images), strict=True)

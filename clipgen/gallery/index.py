@@ -1,11 +1,11 @@
-"""What CLIP saw of many pictures, kept: a file a CLIP, where only new and changed pictures are looked at again."""
+"""A cache of CLIP image features on disk, one file per CLIP, so that only new and changed images are encoded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import torch
@@ -14,38 +14,38 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.errors import ImageFileError, OutputError
-from clipgen.gallery.features import iter_image_features, open_images
+from clipgen.errors import OutputError
+from clipgen.gallery.features import OnError, iter_image_features, open_images
 from clipgen.home import index_dir
 
-SAVE_EVERY = 500  # new pictures, so that what was seen is not lost
-Mark = tuple[int, int]  # a file's size and time of change
-GONE: Mark = (-1, -1)
+SAVE_EVERY = 500  # new images, so that an interruption loses little
+FileState = tuple[int, int]  # size and modification time in nanoseconds
+MISSING: FileState = (-1, -1)
 
 
-class Index:
-    """The unit vectors of pictures by the path they lie at, bound to one CLIP's files; `file` holds them.
+class ImageIndex:
+    """The unit vectors of images by absolute path, for the CLIP with the identity `clip`, stored in `file`.
 
-    A file that cannot be read is a new one.
+    A damaged file counts as an empty index.
     """
 
     def __init__(self, file: Path, clip: str) -> None:
         self.file = file
         self.clip = clip
-        self._marks, self._features = self._read()
+        self._states, self._features = self._read()
 
-    def update(
-        self, paths: Iterable[Path], encoder: ClipEncoder, fault: Callable[[Path, ImageFileError], None]
-    ) -> Generator[Path, None, None]:
-        """Looks at the pictures that are new or have changed, and yields each; what is gone is forgotten.
+    def update(self, encoder: ClipEncoder, paths: Iterable[Path], on_error: OnError) -> Generator[Path, None, None]:
+        """Encodes new and changed images and yields the path of each; drops images that no longer exist.
 
-        It is saved now and then and at the end, also when nobody asks for more. Raises OutputError.
+        The index is saved every SAVE_EVERY images and at the end, also if the generator is closed early. Raises
+        OutputError.
         """
-        self._forget_the_gone()
-        new = [path for path in dict.fromkeys(map(Path.absolute, paths)) if self._marks.get(str(path)) != _mark(path)]
+        self._drop_missing()
+        unique = dict.fromkeys(map(Path.absolute, paths))
+        outdated = [path for path in unique if self._states.get(str(path)) != _file_state(path)]
         try:
-            for count, (path, features) in enumerate(iter_image_features(encoder, open_images(new, fault)), 1):
-                self._marks[str(path)], self._features[str(path)] = _mark(path), features.half().cpu()
+            for count, (path, features) in enumerate(iter_image_features(encoder, open_images(outdated, on_error)), 1):
+                self._states[str(path)], self._features[str(path)] = _file_state(path), features.half().cpu()
                 if count % SAVE_EVERY == 0:
                     self.save()
                 yield path
@@ -53,54 +53,54 @@ class Index:
             self.save()
 
     def features(self, paths: Iterable[Path]) -> tuple[list[Path], Tensor]:
-        """Returns those of the pictures that were seen, each once, and their unit vectors [N, D]."""
-        known = [path for path in dict.fromkeys(paths) if str(path.absolute()) in self._features]
-        vectors = [self._features[str(path.absolute())] for path in known]
-        return known, torch.stack(vectors).float() if vectors else torch.empty(0, 0)
+        """Returns those of the paths that are in the index, each once, and their unit vectors [N, D]."""
+        indexed = [path for path in dict.fromkeys(paths) if str(path.absolute()) in self._features]
+        vectors = [self._features[str(path.absolute())] for path in indexed]
+        return indexed, torch.stack(vectors).float() if vectors else torch.empty(0, 0)
 
     def save(self) -> None:
-        """Writes the index, whole or not at all; raises OutputError."""
+        """Writes the index atomically; raises OutputError."""
         names = list(self._features)
-        listed = json.dumps([[name, *self._marks[name]] for name in names])
+        states = json.dumps([[name, *self._states[name]] for name in names])
         vectors = torch.stack([self._features[name] for name in names]) if names else torch.empty(0, 0)
         partial = self.file.with_suffix(f".{os.getpid()}.part")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"image_features": vectors}, partial, {"clip": self.clip, "pictures": listed})
+            save_file({"image_features": vectors}, partial, {"clip": self.clip, "pictures": states})
             partial.replace(self.file)
         except OSError as error:
             raise OutputError(f"'{self.file}' cannot be written: {error.strerror}") from error
 
-    def _read(self) -> tuple[dict[str, Mark], dict[str, Tensor]]:
+    def _read(self) -> tuple[dict[str, FileState], dict[str, Tensor]]:
         if not self.file.is_file():
             return {}, {}
         try:
             with safe_open(self.file, framework="pt") as file:
-                facts, vectors = file.metadata(), file.get_tensor("image_features")
-            listed = json.loads(facts["pictures"])
+                metadata, vectors = file.metadata(), file.get_tensor("image_features")
+            entries = json.loads(metadata["pictures"])
         except (SafetensorError, KeyError, ValueError):
             return {}, {}
-        if facts["clip"] != self.clip:
+        if metadata["clip"] != self.clip:
             return {}, {}
-        marks: dict[str, Mark] = {name: (size, changed) for name, size, changed in listed}
-        return marks, dict(zip(marks, vectors, strict=True))
+        states: dict[str, FileState] = {name: (size, modified) for name, size, modified in entries}
+        return states, dict(zip(states, vectors, strict=True))
 
-    def _forget_the_gone(self) -> None:
+    def _drop_missing(self) -> None:
         for name in [name for name in self._features if not os.path.isfile(name)]:
-            del self._features[name], self._marks[name]
+            del self._features[name], self._states[name]
 
 
-def _mark(path: Path) -> Mark:
-    """Returns what changes with a file, GONE where there is none."""
+def _file_state(path: Path) -> FileState:
+    """Returns what changes when a file changes, MISSING if there is no file."""
     try:
         stat = path.stat()
     except OSError:
-        return GONE
+        return MISSING
     return stat.st_size, stat.st_mtime_ns
 
 
-def open_index(clip: Path) -> Index:
-    """Returns the index of the CLIP in a folder; another CLIP, or the same one with other files, has another."""
-    files = [(path.name, _mark(path)) for path in sorted(clip.resolve().iterdir()) if path.is_file()]
+def open_index(clip_folder: Path) -> ImageIndex:
+    """Returns the index of the CLIP in a folder; if a file of the CLIP changes, its index is another one."""
+    files = [(path.name, _file_state(path)) for path in sorted(clip_folder.resolve().iterdir()) if path.is_file()]
     identity = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    return Index(index_dir() / f"{identity[:16]}.safetensors", identity)
+    return ImageIndex(index_dir() / f"{identity[:16]}.safetensors", identity)

@@ -1,4 +1,4 @@
-"""Pictures found by meaning: a text, a picture, or a sum such as `a fox + snow - forest`."""
+"""Image search with CLIP: by a text, by an image, or by a sum such as `a fox + snow - forest`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import SettingsError
-from clipgen.gallery.index import Index
+from clipgen.gallery.index import ImageIndex
 
-TERM = re.compile(r"(?:^|\s)([+-])\s+")
+OPERATOR = re.compile(r"(?:^|\s)([+-])\s+")
 SIGNS = {"+": 1.0, "-": -1.0}
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A picture that was found, and the cosine between it and what was query_features."""
+    """An image that a search returned, with its cosine similarity to the query."""
 
     path: Path
     similarity: float
 
 
 def parse_query(query: str) -> list[tuple[str, float]]:
-    """Returns the texts of a query with their signs; signs stand between blanks, so that `sci-fi` is one word.
+    """Returns the (text, sign) terms of a query; an operator has spaces around it, so that `sci-fi` is one word.
 
-    Raises SettingsError for a sign without a text.
+    Raises SettingsError for an operator without a text.
     """
-    first, *rest = TERM.split(query)
+    first, *rest = OPERATOR.split(query)
     terms = [(first.strip(), 1.0)] if first.strip() else []
     terms += [(text.strip(), SIGNS[sign]) for sign, text in zip(rest[::2], rest[1::2], strict=True)]
     if not terms or not all(text for text, _ in terms):
@@ -41,18 +41,21 @@ def parse_query(query: str) -> list[tuple[str, float]]:
     return terms
 
 
-def query_features(encoder: ClipEncoder, terms: Sequence[tuple[str, float]], pictures: Sequence[Tensor] = ()) -> Tensor:
-    """Returns the unit vector [D] of a sum of texts and of pictures' own unit vectors."""
-    total = sum(pictures, start=encoder.model.logit_scale.new_zeros(()))
+def query_features(encoder: ClipEncoder, images: Sequence[Tensor], terms: Sequence[tuple[str, float]]) -> Tensor:
+    """Returns the unit vector [D] of the sum of image unit vectors [D] and signed text features."""
+    total = sum(images, start=encoder.model.logit_scale.new_zeros(()))
     for text, sign in terms:
         total = total + sign * encoder.text_features([text])[0]
     return F.normalize(total, dim=0)
 
 
-def nearest_images(index: Index, paths: Sequence[Path], vector: Tensor, top: int) -> list[SearchHit]:
-    """Returns the pictures that are closest to a unit vector [D], the closest first."""
-    known, features = index.features(paths)
-    if not known:
+def nearest_images(index: ImageIndex, paths: Sequence[Path], query: Tensor, top: int) -> list[SearchHit]:
+    """Returns the `top` images of `paths` that are closest to a unit vector [D], the closest first."""
+    indexed, features = index.features(paths)
+    if not indexed:
         return []
-    best = (features @ vector.detach().float().cpu()).topk(min(top, len(known)))
-    return [SearchHit(known[place], value) for value, place in zip(*(each.tolist() for each in best), strict=True)]
+    best = (features @ query.detach().float().cpu()).topk(min(top, len(indexed)))
+    return [
+        SearchHit(indexed[row], similarity)
+        for similarity, row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Picture files: writing them whole with the settings inside, naming them, and reading the settings of six apps."""
+"""Image files: writes them atomically with the settings inside, names them, and reads the settings of six apps."""
 
 from clipgen.image_file.a1111_block import parameters_block
 from clipgen.image_file.chunks import read_chunks

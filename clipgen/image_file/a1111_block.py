@@ -1,4 +1,4 @@
-"""The text block that A1111 introduced and every other program reads: prompt, negative prompt, one line of values."""
+"""Writes the text block of A1111, which most programs read: prompt, negative prompt, one line of values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ HASH_DIGITS = 10
 
 
 def parameters_block(record: Mapping[str, Any]) -> str:
-    """Returns the A1111 block of a record; its last line is always written.
+    """Returns the A1111 block of a record; it always ends with the line of values.
 
-    Without it A1111 would read the last line of a prompt such as `poster: big, text: red, size: small` as values.
+    Without that line A1111 would read the last line of a prompt such as `poster: big, text: red, size: small` as
+    values.
     """
     settings = record["settings"]
     lines = [settings["prompt"]]
@@ -25,7 +26,7 @@ def parameters_block(record: Mapping[str, Any]) -> str:
 
 
 def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields the keys of the last line in A1111's order; a value of None means the key is left out."""
+    """Yields keys and values of the last line in A1111's order; keys with the value None are left out."""
     settings, model = record["settings"], record["model"]
     scheduler = SCHEDULERS[settings["scheduler"]] if settings["scheduler"] else None
     yield "Steps", settings["steps"]

@@ -1,4 +1,4 @@
-"""Takes every text out of a PNG, JPEG or WebP without decoding a pixel: one dictionary, the same for all three."""
+"""Reads all texts in a PNG, JPEG or WebP file into one dictionary, without decoding pixels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _XMP_HEADER, _EXIF_HEADER = b"http://ns.adobe.com/xap/1.0/\0", b"Exif\0\0"
 
 
 def read_chunks(path: str | Path) -> dict[str, str]:
-    """Reads the texts of a picture: PNG keywords, `XML:com.adobe.xmp`, `comment`, `exif:UserComment`, `exif:Model` ...
+    """Returns the texts of an image: PNG keywords, `XML:com.adobe.xmp`, `comment`, `exif:UserComment`, `exif:Model` ...
 
-    Of two texts with one name the first counts; texts over 1 MiB and chunks with a wrong checksum are left out.
-    Raises ImageFileError for anything but a PNG, JPEG or WebP of at most 50 MB.
+    The first of two texts with the same name counts; texts over 1 MiB and chunks with a wrong checksum are skipped.
+    Raises ImageFileError unless it is a PNG, JPEG or WebP of at most 50 MB.
     """
     try:
         with Path(path).open("rb") as file:
@@ -37,15 +37,15 @@ def read_chunks(path: str | Path) -> dict[str, str]:
 
 
 def _collect(texts: Iterator[tuple[str, str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    collected: dict[str, str] = {}
     total = 0
     for name, text in texts:
         total += len(text)
         if total > MAX_ALL_TEXT:
-            raise ImageFileError(f"The picture carries more than {MAX_ALL_TEXT:,} characters of text.")
+            raise ImageFileError(f"The image contains more than {MAX_ALL_TEXT:,} characters of text.")
         if len(text) <= MAX_TEXT:
-            found.setdefault(name, text)
-    return found
+            collected.setdefault(name, text)
+    return collected
 
 
 def _texts(file: BinaryIO, path: str | Path) -> Iterator[tuple[str, str]]:
@@ -80,19 +80,19 @@ def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:
 
 def _png_text(kind: bytes, data: bytes) -> Iterator[tuple[str, str]]:
     """Yields keyword and text of a tEXt, zTXt or iTXt chunk (PNG specification, 11.3.3)."""
-    keyword, found, rest = data.partition(b"\0")
-    packed = kind == b"zTXt"
+    keyword, separator, rest = data.partition(b"\0")
+    is_compressed = kind == b"zTXt"
     if kind == b"iTXt":
-        packed = rest[:1] == b"\1"
+        is_compressed = rest[:1] == b"\1"
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
-    elif packed:
+    elif is_compressed:
         rest = rest[1:]
-    if found:
-        yield keyword.decode("latin-1"), _decode(_unpack(rest) if packed else rest)
+    if separator:
+        yield keyword.decode("latin-1"), _decode(_inflate(rest) if is_compressed else rest)
 
 
-def _unpack(data: bytes) -> bytes:
-    """Inflates at most one byte more than is ever read, so that a bomb stays small."""
+def _inflate(data: bytes) -> bytes:
+    """Decompresses at most MAX_TEXT + 1 bytes, so that a zip bomb cannot fill the memory."""
     try:
         return zlib.decompressobj().decompress(data, MAX_TEXT + 1)
     except zlib.error:
@@ -100,7 +100,7 @@ def _unpack(data: bytes) -> bytes:
 
 
 def _decode(data: bytes) -> str:
-    """Decodes UTF-8, which some programs write into tEXt against the standard, else the standard's latin-1."""
+    """Decodes UTF-8, which some programs write into tEXt against the standard, else latin-1."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -111,7 +111,7 @@ def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(2)
     for _ in range(MAX_CHUNKS):
         header = file.read(4)
-        if len(header) < 4 or header[0] != 0xFF or header[1] in (0xD9, 0xDA):  # end, or the scan begins
+        if len(header) < 4 or header[0] != 0xFF or header[1] in (0xD9, 0xDA):  # end of image, or start of scan
             return
         if header[1] == 0xFF:  # fill byte
             file.seek(-3, 1)

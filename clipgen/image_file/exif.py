@@ -1,6 +1,6 @@
-"""EXIF by hand: a TIFF with the program's name and a UserComment of type 7, and the reading of other programs' EXIF.
+"""Writes EXIF with the program's name and a UserComment of type 7, and reads the texts in any EXIF.
 
-Pillow writes UserComment as type 1 (BYTE), which piexif, and with it A1111 and Forge, cannot read.
+Pillow writes UserComment as type 1 (BYTE), which piexif, and therefore A1111 and Forge, cannot read.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _NAMES = {
     SOFTWARE: "Software",
     USER_COMMENT: "UserComment",
 }
-_TEXT_TYPES = {1, ASCII, UNDEFINED}  # one byte a unit
+_TEXT_TYPES = {1, ASCII, UNDEFINED}  # one byte per unit
 
 
 def build_exif(software: str, comment: str | None) -> bytes:
-    """Builds a big-endian TIFF: Software in IFD0 and, unless `comment` is None, UserComment in the Exif IFD.
+    """Returns a big-endian TIFF: Software in IFD0 and, unless `comment` is None, UserComment in the Exif IFD.
 
-    The comment is UTF-16-BE behind `UNICODE` and a NUL, type 7, counted in bytes (EXIF 2.32, section 4.6.5).
+    The comment is `UNICODE`, a NUL and UTF-16-BE text, of type 7, counted in bytes (EXIF 2.32, section 4.6.5).
     """
     name = software.encode("ascii") + b"\0"
     if comment is None:
@@ -41,24 +41,24 @@ def _header() -> bytes:
 
 
 def _ifd(entries: list[tuple[int, int, bytes]], start: int) -> bytes:
-    """Packs one directory that begins at byte `start`, values longer than four bytes behind it, even in length."""
-    rows, behind = b"", b""
+    """Packs one directory that begins at byte `start`; values longer than 4 bytes follow it, padded to even length."""
+    rows, long_values = b"", b""
     after = start + 2 + 12 * len(entries) + 4
     for tag, kind, value in entries:
         count = len(value) // 4 if kind == LONG else len(value)
         if len(value) <= 4:
             field = value.ljust(4, b"\0")
         else:
-            field = struct.pack(">I", after + len(behind))
-            behind += value + b"\0" * (len(value) % 2)
+            field = struct.pack(">I", after + len(long_values))
+            long_values += value + b"\0" * (len(value) % 2)
         rows += struct.pack(">HHI", tag, kind, count) + field
-    return struct.pack(">H", len(entries)) + rows + b"\0\0\0\0" + behind
+    return struct.pack(">H", len(entries)) + rows + b"\0\0\0\0" + long_values
 
 
 def read_exif(data: bytes) -> dict[str, str]:
-    """Reads the texts of a TIFF: `exif:` and a tag name, `exif:IFD0:UserComment` for one outside the Exif IFD.
+    """Returns the texts of a TIFF by `exif:` and tag name; `exif:IFD0:UserComment` is one outside the Exif IFD.
 
-    Entries that point outside the data are left out; broken data give fewer texts, never an error.
+    Entries that point outside the data are skipped; damaged data give fewer texts, never an error.
     """
     data = data.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
@@ -78,7 +78,7 @@ def read_exif(data: bytes) -> dict[str, str]:
 
 
 def _entries(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]]:
-    """Yields tag and value bytes of one directory's texts and LONGs that lie inside the data."""
+    """Yields tag and value bytes of the texts and LONGs of one directory that are inside the data."""
     if start + 2 > len(data):
         return
     count = min(struct.unpack_from(f"{order}H", data, start)[0], MAX_ENTRIES, (len(data) - start - 2) // 12)
@@ -87,13 +87,13 @@ def _entries(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]]
         size = 4 * units if kind == LONG else units
         if kind != LONG and kind not in _TEXT_TYPES:
             continue
-        at = row + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, row + 8)[0]
-        if at + size <= len(data):
-            yield tag, data[at : at + size]
+        position = row + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, row + 8)[0]
+        if position + size <= len(data):
+            yield tag, data[position : position + size]
 
 
 def decode_comment(value: bytes) -> str:
-    """Decodes a UserComment: `UNICODE` (either byte order), `ASCII`, eight NULs or nothing before the text."""
+    """Decodes a UserComment that begins with `UNICODE` (either byte order), `ASCII`, eight NULs or the text itself."""
     code, text = value[:8], value[8:]
     if code == b"UNICODE\0":
         return _decode_utf16(text)

@@ -1,4 +1,4 @@
-"""Pictures that people give: opened within limits, upright, in RGB."""
+"""Opens images of users: within limits, with the EXIF orientation applied, as RGB."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from clipgen.image_file.paths import printable_path
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-KINDS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 16_777_216
 
 
 def open_image(path: str | Path) -> Image:
-    """Returns a PNG, JPEG or WebP file as an RGB picture, turned as its camera was held, its first frame if it moves.
+    """Returns a PNG, JPEG or WebP file as an RGB image, upright, the first frame of an animation.
 
-    What is transparent becomes white. Raises ImageFileError for what is missing, of another kind, broken or larger
-    than 50 MiB or 16,777,216 pixels, before its pixels are unpacked.
+    Transparent pixels become white. Raises ImageFileError for missing and damaged files, other formats, and, before
+    decoding pixels, files of more than 50 MiB or 16,777,216 pixels.
     """
     from PIL import Image, ImageOps
 
-    shown, file = printable_path(path), Path(path)
+    name, file = printable_path(path), Path(path)
     try:
         if (size := file.stat().st_size) > MAX_BYTES:
-            raise ImageFileError(f"Picture '{shown}' must be at most {MAX_BYTES:,} bytes, got '{size:,}'.")
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=KINDS) as opened:
+            raise ImageFileError(f"Picture '{name}' must be at most {MAX_BYTES:,} bytes, got '{size:,}'.")
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as opened:
             if (pixels := opened.width * opened.height) > MAX_PIXELS:
-                raise ImageFileError(f"Picture '{shown}' must have at most {MAX_PIXELS:,} pixels, got '{pixels:,}'.")
+                raise ImageFileError(f"Picture '{name}' must have at most {MAX_PIXELS:,} pixels, got '{pixels:,}'.")
             upright = ImageOps.exif_transpose(opened)
             if "A" not in upright.getbands() and "transparency" not in upright.info:
                 return upright.convert("RGB")
@@ -39,9 +39,9 @@ def open_image(path: str | Path) -> Image:
     except ImageFileError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageFileError(f"Picture '{shown}' must have at most {MAX_PIXELS:,} pixels; it has far more.") from error
+        raise ImageFileError(f"Picture '{name}' must have at most {MAX_PIXELS:,} pixels; it has far more.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "no readable PNG, JPEG or WebP"
-        raise ImageFileError(f"Picture '{shown}' cannot be opened: {why}.") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a readable PNG, JPEG or WebP"
+        raise ImageFileError(f"Picture '{name}' cannot be opened: {reason}.") from error
     white = Image.new("RGBA", rgba.size, "white")
     return Image.alpha_composite(white, rgba).convert("RGB")

@@ -1,4 +1,4 @@
-"""What is said about paths: in full to the person at the machine, without folders to everyone who gets the picture."""
+"""Paths in messages and records: printable in error messages, without folders inside image files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _LOCAL = re.compile(r"[./~\\]|[A-Za-z]:")
 
 
 def printable_path(path: str | Path) -> str:
-    """Returns a path as one printable line for an error message."""
+    """Returns a path as one printable line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
 def strip_folders(model: str) -> str:
-    """Returns a local path's base name, spelled `./name` so that it stays a path; other model ids come back unchanged.
+    """Returns the base name of a local path as `./name`, so that it is still a path; other model ids are unchanged.
 
-    The record never tells where things lie on somebody's disk; the SHA-256 beside the name finds the model again.
+    Records contain no folders of the user's machine; the SHA-256 in the record identifies the model.
     """
     if not _LOCAL.match(model):
         return model

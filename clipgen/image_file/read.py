@@ -1,4 +1,4 @@
-"""Settings out of a picture, whichever app drew it: the texts in a fixed order, the first with a prompt wins."""
+"""Reads settings from an image of any supported app: texts are tried in a fixed order until one has a prompt."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _COMFYUI_MARK = "prompt:"
 
 
 def read_settings(path: str | Path) -> RestoredSettings:
-    """Reads the settings inside a picture, or of the `.json` or `.txt` beside it; a `.json` or `.txt` is read itself.
+    """Returns the settings in an image, or in a `.json` or `.txt` file of the same name; these can be given directly.
 
-    Raises ImageFileError for a file that cannot be read, is no picture, or carries no prompt of a known app.
+    Raises ImageFileError for a file that cannot be read, is not an image, or contains no prompt of a known app.
     """
     path = Path(path)
     if path.suffix.lower() in SIDECARS:
@@ -36,16 +36,16 @@ def read_settings(path: str | Path) -> RestoredSettings:
 
 
 def settings_from_text(text: str, *, name: str = "the text") -> RestoredSettings:
-    """Reads the settings of a pasted text: an A1111 block, a clipgen record, InvokeAI's, Fooocus' or ComfyUI's JSON.
+    """Returns the settings in a text: an A1111 block, a clipgen record, or JSON of InvokeAI, Fooocus or ComfyUI.
 
     Raises ImageFileError.
     """
-    text = text.encode(errors="replace").decode()  # bytes of a terminal that were no UTF-8 arrive as lone surrogates
+    text = text.encode(errors="replace").decode()  # bytes that are not UTF-8 arrive from a terminal as lone surrogates
     return _first(iter([("text", partial(_from_text, text))]), {"text": text}, name)
 
 
 def _readers(chunks: Mapping[str, str], path: Path) -> Iterator[tuple[str, Reader]]:
-    """Yields where to look and how, the surest first; a reader runs only if those before it found nothing."""
+    """Yields the name of each text and its reader, the most reliable first."""
     yield "clipgen", partial(read_clipgen.read_png, chunks)
     yield "XMP", partial(read_clipgen.read_xmp, chunks)
     if read_invokeai.KEYWORD in chunks:
@@ -61,36 +61,36 @@ def _readers(chunks: Mapping[str, str], path: Path) -> Iterator[tuple[str, Reade
         if chunks.get(name, "").startswith(_COMFYUI_MARK):
             yield name, partial(_comfyui, chunks[name].removeprefix(_COMFYUI_MARK))
     for suffix in SIDECARS:
-        if os.path.isfile(beside := path.with_suffix(suffix)):
-            yield beside.name, partial(_from_file, beside)
+        if os.path.isfile(sidecar := path.with_suffix(suffix)):
+            yield sidecar.name, partial(_from_file, sidecar)
 
 
 def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: str) -> RestoredSettings:
-    """Runs the readers until one finds a prompt; what was broken on the way is told. Raises ImageFileError."""
-    broken: list[Note] = []
-    for place, reader in readers:
+    """Runs the readers until one finds a prompt; unreadable texts become warnings. Raises ImageFileError."""
+    unreadable: list[Note] = []
+    for location, reader in readers:
         try:
-            found = reader()
+            metadata = reader()
         except ImageFileError as error:
-            broken.append(Note("text-unreadable", None, f"The text '{printable(place)}' is not readable: {error}."))
+            unreadable.append(Note("text-unreadable", None, f"The text '{printable(location)}' is not readable: {error}."))
             continue
-        if found is not None and has_prompt(found):
-            found.notes[:0] = broken
-            return restore(found, raw)
-    raise ImageFileError(_nothing(name, raw, broken))
+        if metadata is not None and has_prompt(metadata):
+            metadata.notes[:0] = unreadable
+            return restore(metadata, raw)
+    raise ImageFileError(_no_settings(name, raw, unreadable))
 
 
-def _nothing(name: str, raw: Mapping[str, str], broken: list[Note]) -> str:
-    """Says why a file gave no settings: what was broken, else which texts it holds, else that it has none."""
-    if broken:
-        return f"No settings in '{printable_path(name)}': {broken[0].message}"
+def _no_settings(name: str, raw: Mapping[str, str], unreadable: list[Note]) -> str:
+    """Returns the error message for a file without settings: its first unreadable text, or the texts it contains."""
+    if unreadable:
+        return f"No settings in '{printable_path(name)}': {unreadable[0].message}"
     texts = ", ".join(f"'{printable(key)}'" for key in list(raw)[:5])
-    held = f"its texts: {texts}" if texts else "it holds no text"
-    return f"No settings of a known app in '{printable_path(name)}'; {held}."
+    contents = f"its texts: {texts}" if texts else "it contains no text"
+    return f"No settings of a known app in '{printable_path(name)}'; {contents}."
 
 
 def _from_text(text: str) -> ParsedMetadata | None:
-    """Reads a text by what it looks like: JSON by its keys, anything else as an A1111 block."""
+    """Reads JSON by its keys, and any other text as an A1111 block."""
     if not text.lstrip().startswith("{"):
         return read_a1111.read(text)
     document = parse_object(text, nan_is_none=True)

@@ -1,4 +1,4 @@
-"""Reads the text block of A1111, Forge, SD.Next, stable-diffusion.cpp and everyone who writes it like them."""
+"""Reads the text block of A1111, Forge, SD.Next, stable-diffusion.cpp and other apps that write the same format."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from clipgen.image_file.restored import ParsedMetadata
 from clipgen.image_file.strict_json import parse_json
 
 MAX_LINE = 65_536
-LEAST_KEYS = 3
+MIN_KEYS = 3
 NEGATIVE = "Negative prompt:"
-# A1111's own pattern, bounded: unbounded it takes time in the square of the text.
+# A1111's pattern with bounded repetitions; without bounds it takes quadratic time.
 _VALUES = re.compile(r'\s{0,8}(\w[\w \-/]{1,63}):\s{0,8}("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d{1,6})\s?x\s?(\d{1,6})")
 _FIELDS = {"Steps": "steps", "CFG scale": "guidance_scale", "Seed": "seed"}
 _SCHEDULES = ("Schedule type", "Scheduler")
-_TAKEN = {*_FIELDS, *_SCHEDULES, "Sampler", "Size", "Model"}
+_KNOWN_KEYS = {*_FIELDS, *_SCHEDULES, "Sampler", "Size", "Model"}
 _SDCPP = ", SDCPP: {"
 _WRITERS = ("stable-diffusion.cpp", "clipgen", "Fooocus", "ComfyUI")
 
 
 def read(text: str) -> ParsedMetadata | None:
-    """Reads a block; None for a text whose last line does not hold at least three `key: value`.
+    """Reads a block; returns None if the last line has fewer than three `key: value` pairs.
 
-    Lines from `Negative prompt:` on are negative. Raises nothing.
+    The negative prompt begins at the line `Negative prompt:`. Never raises an error.
     """
     *lines, last = text.strip().split("\n")
     last, marker, tail = last.partition(_SDCPP)
     if len(last) > MAX_LINE:
         return None
     values = {key: _unquoted(value) for key, value in _VALUES.findall(last)}
-    if len(values) < LEAST_KEYS:
+    if len(values) < MIN_KEYS:
         return None
     prompt, negative = _prompts(lines)
-    unknown = {key: value for key, value in values.items() if key not in _TAKEN}
+    unknown = {key: value for key, value in values.items() if key not in _KNOWN_KEYS}
     if "Model" in values:
         unknown["model"] = values["Model"]
     if marker:
@@ -62,7 +62,7 @@ def _numbers(values: dict[str, str]) -> dict[str, str]:
 
 
 def _unquoted(value: str) -> str:
-    """Undoes the JSON quotes around a value that holds a comma, a colon or a newline."""
+    """Removes the JSON quotes around a value with a comma, colon or newline."""
     if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
         return value.strip()
     try:
@@ -72,7 +72,7 @@ def _unquoted(value: str) -> str:
 
 
 def _source(values: dict[str, str]) -> str:
-    """Names the writer by its Version or App; the block itself is A1111's."""
+    """Returns the app that wrote the block, from the keys Version and App."""
     version = values.get("Version", "")
     for name in _WRITERS:
         if version.startswith(name):

@@ -1,4 +1,4 @@
-"""Reads clipgen's own record: `clipgen` in a PNG, clipgen:record of the XMP in a JPEG or WebP."""
+"""Reads clipgen's record: the text `clipgen` of a PNG, clipgen:record in the XMP of a JPEG or WebP."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _MAY_BE_EMPTY: dict[str, type] = {"model": dict, "runtime": dict, "inputs": dict
 
 
 def read_png(chunks: Mapping[str, str]) -> ParsedMetadata | None:
-    """Reads the record of a PNG. Raises ImageFileError if it is broken."""
+    """Reads the record of a PNG. Raises ImageFileError if it is damaged."""
     return from_record(parse_object(chunks["clipgen"])) if "clipgen" in chunks else None
 
 
 def read_xmp(chunks: Mapping[str, str]) -> ParsedMetadata | None:
-    """Reads the record out of the XMP. Raises ImageFileError if it is broken."""
+    """Reads the record in the XMP. Raises ImageFileError if it is damaged."""
     text = read_record(chunks[XMP]) if XMP in chunks else None
     return from_record(parse_object(text)) if text is not None else None
 
 
 def from_record(record: dict[str, Any]) -> ParsedMetadata:
-    """Takes the settings out of a record; what a later clipgen added is kept as unknown. Raises ImageFileError."""
+    """Returns the settings in a record; fields of later versions are kept as unknown. Raises ImageFileError."""
     schema, settings = record.get("schema"), record.get("settings")
     if not isinstance(schema, str) or not schema.startswith(SCHEMAS) or not isinstance(settings, dict):
         raise ImageFileError("a clipgen record without schema and settings")
@@ -44,14 +44,14 @@ def from_record(record: dict[str, Any]) -> ParsedMetadata:
         notes.append(Note("newer-record", None, message))
     if record.get("seed") is not None:
         fields["seed"] = record["seed"]
-    return ParsedMetadata("clipgen", fields, unknown=unknown, notes=notes, record=_shaped(record))
+    return ParsedMetadata("clipgen", fields, unknown=unknown, notes=notes, record=_complete(record))
 
 
-def _shaped(record: dict[str, Any]) -> dict[str, Any]:
-    """Returns a record with every section there and of its own type, so that nobody trips over a stranger's."""
-    shaped = dict(record)
+def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record that has every section with the right type, whatever the file contained."""
+    complete = dict(record)
     for name, kind in {**_MAY_BE_NONE, **_MAY_BE_EMPTY}.items():
         if not isinstance(record.get(name), kind):
-            shaped[name] = kind() if name in _MAY_BE_EMPTY else None
-    model = shaped["model"]
-    return {**shaped, "model": {**model, **{name: text_of(model.get(name)) or None for name in _MODEL}}}
+            complete[name] = kind() if name in _MAY_BE_EMPTY else None
+    model = complete["model"]
+    return {**complete, "model": {**model, **{name: text_of(model.get(name)) or None for name in _MODEL}}}

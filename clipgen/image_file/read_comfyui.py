@@ -1,4 +1,4 @@
-"""Reads ComfyUI: the graph of nodes in `prompt`, followed from the sampler that a saved picture came from."""
+"""Reads ComfyUI: the node graph in `prompt`, followed backwards from the sampler of the saved image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Graph = dict[str, dict[str, Any]]  # node id -> class_type, inputs
 
 _SAMPLERS = ("KSampler", "SamplerCustom")
 _OUTPUTS = ("Save", "Preview")
-_SIDE_ROADS = {"model", "clip", "vae", "image", "images", "pixels", "latent_image", "samples", "control_net", "mask"}
+_OTHER_INPUTS = {"model", "clip", "vae", "image", "images", "pixels", "latent_image", "samples", "control_net", "mask"}
 _TEXTS = ("text", "text_g", "t5xxl", "prompt", "string", "value")
-# What to look for, under which input names, over which links from the sampler.
+# name -> (input names that hold the value, input names of the links to follow from the sampler)
 _VALUES = {
     "seed": (("seed", "noise_seed", "value"), ("noise", "seed", "noise_seed")),
     "steps": (("steps", "value"), ("sigmas", "steps")),
@@ -32,12 +32,12 @@ _TEXT_VALUES = {"sampler", "schedule", "model"}
 
 
 def read(document: dict[str, Any]) -> ParsedMetadata | None:
-    """Takes the settings out of a graph; None for JSON that is no graph or has no sampler. Raises ImageFileError."""
+    """Returns the settings in a graph; None for other JSON and for graphs without a sampler. Raises ImageFileError."""
     graph = _graph(document)
     sampler = _sampler(graph)
     if sampler is None:
         return None
-    values = {name: _look(graph, sampler, name) for name in _VALUES}
+    values = {name: _find_value(graph, sampler, name) for name in _VALUES}
     fields = {name: values[name] for name in ("seed", "steps", "guidance_scale", "width", "height")}
     fields["prompt"] = _prompt(graph, sampler, "positive") or _prompt(graph, sampler, "conditioning")
     fields["negative_prompt"] = _prompt(graph, sampler, "negative")
@@ -58,7 +58,7 @@ def _kind(node: dict[str, Any]) -> str:
 
 
 def _sampler(graph: Graph) -> str | None:
-    """Finds the sampler that a saved picture reaches, else any; of several the one with the lowest id."""
+    """Returns the sampler that a save node depends on, else any; of several the one with the lowest id."""
     samplers = {id for id, node in graph.items() if _is_sampler(node)}
     outputs = [id for id, node in graph.items() if any(mark in _kind(node) for mark in _OUTPUTS)]
     reached = samplers & set(_upstream(graph, outputs))
@@ -66,7 +66,7 @@ def _sampler(graph: Graph) -> str | None:
 
 
 def _is_sampler(node: dict[str, Any]) -> bool:
-    """KSamplerSelect only names a sampler; those that sample have steps or sigmas."""
+    """Tells whether a node samples: it has steps or sigmas. KSamplerSelect only names a sampler."""
     return _kind(node).startswith(_SAMPLERS) and bool({"steps", "sigmas"} & node["inputs"].keys())
 
 
@@ -76,54 +76,54 @@ def _order(id: str) -> tuple[int, int, str]:
 
 def _upstream(graph: Graph, start: list[str]) -> Iterator[str]:
     """Yields every node that the given ones depend on, each once."""
-    queue, seen = list(start), set(start)
+    queue, visited = list(start), set(start)
     for id in queue:
         yield id
         for link in _links(graph, id, graph[id]["inputs"]):
-            if link not in seen:
-                seen.add(link)
+            if link not in visited:
+                visited.add(link)
                 queue.append(link)
 
 
 def _links(graph: Graph, id: str, names: Iterable[str]) -> list[str]:
-    """Returns the nodes that some inputs of a node lead to; a link is a pair of node id and output number."""
+    """Returns the nodes that the named inputs link to; a link is a pair of node id and output number."""
     values = [graph[id]["inputs"].get(name) for name in names]
     links = [str(value[0]) for value in values if isinstance(value, list) and len(value) == 2]
     return [link for link in links if link in graph]
 
 
-def _look(graph: Graph, sampler: str, what: str) -> Any:
-    """Looks for a value at the sampler, then along the links that lead to it, at most MAX_HOPS nodes far."""
-    names, roads = _VALUES[what]
-    wanted = str if what in _TEXT_VALUES else (int, float)
+def _find_value(graph: Graph, sampler: str, what: str) -> Any:
+    """Searches a value at the sampler and then along its links, breadth first, in at most MAX_HOPS nodes."""
+    names, link_names = _VALUES[what]
+    value_type = str if what in _TEXT_VALUES else (int, float)
     queue = [sampler]
     for id in queue:
         for value in map(graph[id]["inputs"].get, names):
-            if isinstance(value, wanted) and not isinstance(value, bool):
+            if isinstance(value, value_type) and not isinstance(value, bool):
                 return value
-        queue += [link for link in _links(graph, id, roads) if link not in queue][: MAX_HOPS - len(queue)]
+        queue += [link for link in _links(graph, id, link_names) if link not in queue][: MAX_HOPS - len(queue)]
     return None
 
 
 def _prompt(graph: Graph, sampler: str, side: str) -> str:
-    """Follows one side, positive or negative, from the sampler or its guider through any node to text."""
-    seen: set[str] = set()
+    """Returns the text that the positive or negative input of the sampler or its guider leads to."""
+    visited: set[str] = set()
     for id in [sampler, *_links(graph, sampler, ["guider"])]:
         for link in _links(graph, id, [side]):
-            return _text(graph, link, side, seen)
+            return _text(graph, link, side, visited)
     return ""
 
 
-def _text(graph: Graph, id: str, side: str, seen: set[str]) -> str:
-    """Returns the first text at a node or behind it; a conditioning that was zeroed out has none."""
-    if id in seen or len(seen) >= MAX_HOPS or _kind(graph[id]) == "ConditioningZeroOut":
+def _text(graph: Graph, id: str, side: str, visited: set[str]) -> str:
+    """Returns the first text at a node or the nodes it depends on; ConditioningZeroOut has none."""
+    if id in visited or len(visited) >= MAX_HOPS or _kind(graph[id]) == "ConditioningZeroOut":
         return ""
-    seen.add(id)
+    visited.add(id)
     inputs = graph[id]["inputs"]
     for name in _TEXTS:
         if isinstance(inputs.get(name), str) and inputs[name].strip():
             return str(inputs[name])
     other = "positive" if side == "negative" else "negative"
-    rest = [name for name in inputs if name not in {*_SIDE_ROADS, *_TEXTS, side, other}]
-    texts = (_text(graph, link, side, seen) for link in _links(graph, id, [*_TEXTS, side, *rest]))
+    rest = [name for name in inputs if name not in {*_OTHER_INPUTS, *_TEXTS, side, other}]
+    texts = (_text(graph, link, side, visited) for link in _links(graph, id, [*_TEXTS, side, *rest]))
     return next(filter(None, texts), "")

@@ -14,15 +14,15 @@ _FIELDS = {
     "steps": "steps",
     "guidance_scale": "guidance_scale",
 }
-_TAKEN = {*_FIELDS, "sampler", "scheduler", "resolution", "base_model"}
-# The repr of a pair, `(1152, 896)` or `('1152', '896')`: taken apart, never evaluated.
+_KNOWN_KEYS = {*_FIELDS, "sampler", "scheduler", "resolution", "base_model"}
+# The repr of a pair, `(1152, 896)` or `('1152', '896')`.
 _PAIR = re.compile(r"\(?'?(\d{1,6})'?, ?'?(\d{1,6})'?\)?")
 
 
 def read(metadata: dict[str, Any]) -> ParsedMetadata | None:
-    """Takes the settings out of the metadata; None for JSON of another app.
+    """Returns the settings in the metadata; None for JSON of another app.
 
-    Early versions wrote labels, `Guidance Scale`, in place of keys.
+    Early versions wrote labels such as `Guidance Scale` instead of keys.
     """
     values = {key.lower().replace(" ", "_"): value for key, value in metadata.items()}
     if "prompt" not in values or not {"resolution", "base_model", "performance"} & values.keys():
@@ -30,7 +30,7 @@ def read(metadata: dict[str, Any]) -> ParsedMetadata | None:
     fields = {field: values[key] for key, field in _FIELDS.items() if key in values}
     if size := _PAIR.fullmatch(text_of(values.get("resolution"))):
         fields |= {"width": size[1], "height": size[2]}
-    unknown = {key: value for key, value in values.items() if key not in _TAKEN}
+    unknown = {key: value for key, value in values.items() if key not in _KNOWN_KEYS}
     if "base_model" in values:
         unknown["model"] = values["base_model"]
     sampler, schedule = text_of(values.get("sampler")), text_of(values.get("scheduler"))

@@ -20,7 +20,7 @@ _FIELDS = {
 
 
 def read(metadata: dict[str, Any]) -> ParsedMetadata:
-    """Takes the settings out of the metadata; prompt weights are rewritten, since InvokeAI has its own."""
+    """Returns the settings in the metadata, with prompt weights converted to clipgen's syntax."""
     fields = {field: metadata[key] for key, field in _FIELDS.items() if key in metadata}
     for name in ("prompt", "negative_prompt"):
         fields[name] = from_compel(text_of(fields.get(name)))

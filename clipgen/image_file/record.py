@@ -1,4 +1,4 @@
-"""The clipgen record: everything that decided one picture, as JSON that goes into the picture and comes back out."""
+"""The clipgen record: everything that determines one image, as JSON that is stored in the image file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipgen.settings.checks import split_target
 from clipgen.settings.settings import Note, Settings
 
 SCHEMA = "clipgen/1"
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_INPUTS: Mapping[str, str] = MappingProxyType({})
 
 
 def make_record(
@@ -26,25 +26,31 @@ def make_record(
     clip: dict[str, Any] | None,
     model: dict[str, Any],
     runtime: dict[str, Any],
-    inputs: Mapping[str, str] = _NOTHING,
+    inputs: Mapping[str, str] = _NO_INPUTS,
     warnings: Sequence[Note] = (),
     likeness: float | None = None,
     job: str | None = None,
 ) -> dict[str, Any]:
-    """Makes the record of one picture: schema, settings (every field), seed, job, clip, model, runtime and so on.
+    """Returns the record of one image; local paths are reduced to their base names.
 
-    `seed` is the picture's own. `clip`: model, similarity, score, percentile, captions, self_graded, curve; None =
-    not scored. `model`: name, hash (SHA-256 of the denoiser's file), family. `runtime`: clipgen, torch, diffusers,
-    device, dtype, rng. `inputs`: input name -> SHA-256. `likeness`, of variations: the cosine to what they vary. Local
-    paths shrink to their base name.
+    Args:
+        settings: all fields are stored.
+        seed: the seed of this image.
+        clip: model, similarity, score, percentile, captions, self_graded and curve; None if the image has no score.
+        model: name, hash (SHA-256 of the denoiser's file) and family.
+        runtime: clipgen, torch, diffusers, device, dtype and rng.
+        inputs: input name -> SHA-256.
+        warnings: notes about this image.
+        likeness: for variations, the cosine similarity to the source image.
+        job: the id of the batch job.
     """
     return {
         "schema": SCHEMA,
         "settings": {
             **settings.to_dict(),
             "model": strip_folders(settings.model),
-            "like": [_without_folders(target) for target in settings.like],
-            "vary": None if settings.vary is None else _without_folders(settings.vary),
+            "like": [_strip_target(target) for target in settings.like],
+            "vary": None if settings.vary is None else _strip_target(settings.vary),
             "clip_models": [strip_folders(model) for model in settings.clip_models],
         },
         "seed": seed,
@@ -58,14 +64,14 @@ def make_record(
     }
 
 
-def _without_folders(target: str) -> str:
-    """Returns a target of `like`, `folder/picture.png:0.5`, as its base name and weight."""
-    picture, weight = split_target(target)
-    return "./" + re.split(r"[/\\]", picture)[-1] + f":{weight:g}"
+def _strip_target(target: str) -> str:
+    """Returns a target such as `folder/image.png:0.5` as `./image.png:0.5`."""
+    path, weight = split_target(target)
+    return "./" + re.split(r"[/\\]", path)[-1] + f":{weight:g}"
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """Writes a record as one line of JSON with sorted keys; equal records give equal text."""
+    """Returns a record as one line of JSON with sorted keys; equal records give equal texts."""
     return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 

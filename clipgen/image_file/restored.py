@@ -1,4 +1,4 @@
-"""From what a reader found to valid Settings: one rule for every app on what is taken, dropped and told."""
+"""Converts the metadata of any app to valid Settings, with notes about values that are dropped or changed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from clipgen.settings.checks import printable
 from clipgen.settings.settings import TEXT_FIELDS, Note, Settings, check_field, coerce
 
 OTHER_NOISE = Note("other-noise", None, "Another app's noise differs; expect another picture.")
-_TOGETHER = {
+_COMBINATIONS = {
     "width x height": {"width", "height"},
     "cfg_start": {"cfg_start", "cfg_stop"},
     "guidance_start": {"guidance_start", "guidance_stop"},
-}  # an error's field -> fields
+}  # the field of an error -> the fields it is about
 LONGEST_NAME = 100
 _USUAL_SCHEDULES = {"", "automatic", "normal", "simple", "discrete", "default"}
 
 
 @dataclass(frozen=True)
 class ParsedMetadata:
-    """What one app's reader took out of a picture, before Settings has checked it.
+    """The metadata that one app's reader returns, not validated yet.
 
-    `fields`: Settings field -> value as the file has it; `sampler` and `schedule`: the app's own names; `unknown`:
-    what Settings has no place for; `record`: clipgen's own record.
+    Attributes:
+        source: the app.
+        fields: Settings field -> value as in the file.
+        sampler, schedule: the app's names.
+        unknown: values without a Settings field.
+        record: clipgen's record, None for other apps.
     """
 
     source: str
@@ -41,10 +45,15 @@ class ParsedMetadata:
 
 @dataclass(frozen=True)
 class RestoredSettings:
-    """The settings inside a picture: valid Settings, the app that wrote them, and all that did not fit.
+    """The settings in an image file.
 
-    `unknown`: what the app stored and Settings has no place for; `warnings`: what was dropped or changed; `raw`: the
-    texts as they stand in the file; `record`: clipgen's own record, None for other apps.
+    Attributes:
+        settings: valid Settings.
+        source: the app that wrote them.
+        unknown: values without a Settings field.
+        warnings: what was dropped or changed.
+        raw: all texts of the file.
+        record: clipgen's record, None for other apps.
     """
 
     settings: Settings
@@ -56,50 +65,50 @@ class RestoredSettings:
 
 
 def text_of(value: Any) -> str:
-    """Returns a text as it is, and anything else as an empty one."""
+    """Returns a string as it is, and any other value as an empty string."""
     return value if isinstance(value, str) else ""
 
 
-def has_prompt(found: ParsedMetadata) -> bool:
-    """Tells whether a reader found what makes a picture: words, or a picture that it is a variation of."""
-    return any(text_of(found.fields.get(name)).strip() for name in ("prompt", "vary"))
+def has_prompt(metadata: ParsedMetadata) -> bool:
+    """Tells whether the metadata has a prompt or an image to vary."""
+    return any(text_of(metadata.fields.get(name)).strip() for name in ("prompt", "vary"))
 
 
-def restore(found: ParsedMetadata, raw: Mapping[str, str]) -> RestoredSettings:
-    """Checks every value, drops those out of limits with a warning, and says what another app's picture loses.
+def restore(metadata: ParsedMetadata, raw: Mapping[str, str]) -> RestoredSettings:
+    """Returns valid Settings; values out of limits are dropped with a warning.
 
-    Raises ImageFileError if the prompt itself cannot be taken.
+    Raises ImageFileError if the prompt is invalid.
     """
-    notes = list(found.notes)
-    fields = dict(found.fields)
-    if found.source != "clipgen":
-        _translate(found, fields, notes)
-    if found.sampler:
-        fields["scheduler"] = _scheduler(found.sampler, found.schedule or "", notes)
+    notes = list(metadata.notes)
+    fields = dict(metadata.fields)
+    if metadata.source != "clipgen":
+        _translate(metadata, fields, notes)
+    if metadata.sampler:
+        fields["scheduler"] = _scheduler(metadata.sampler, metadata.schedule or "", notes)
     fields = _valid(fields, notes)
-    settings = _together(fields, notes)
-    return RestoredSettings(settings, found.source, found.unknown, notes, dict(raw), found.record)
+    settings = _combine(fields, notes)
+    return RestoredSettings(settings, metadata.source, metadata.unknown, notes, dict(raw), metadata.record)
 
 
-def _translate(found: ParsedMetadata, fields: dict[str, Any], notes: list[Note]) -> None:
+def _translate(metadata: ParsedMetadata, fields: dict[str, Any], notes: list[Note]) -> None:
     notes.append(OTHER_NOISE)
     for name in ("prompt", "negative_prompt"):
-        fields[name], told = to_clipgen(text_of(fields.get(name)), name)
-        notes += told
-    if model := text_of(found.unknown.get("model")):
-        notes.append(Note("model-not-used", "model", f"Drawn with model '{printable(model)}', which is not loaded."))
+        fields[name], prompt_notes = to_clipgen(text_of(fields.get(name)), name)
+        notes += prompt_notes
+    if model := text_of(metadata.unknown.get("model")):
+        notes.append(Note("model-not-used", "model", f"Generated with model '{printable(model)}', which is not loaded."))
 
 
 def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
-    """Finds a scheduler by the app's names; an unknown one is told and leaves the current one.
+    """Returns a scheduler by the app's names, None with a note if it is unknown.
 
-    stable-diffusion.cpp puts both names into one: `euler_a discrete`, `dpm++2mv2 karras`.
+    stable-diffusion.cpp writes both names as one: `euler_a discrete`, `dpm++2mv2 karras`.
     """
     sampler = sampler[:LONGEST_NAME]
     first, _, last = sampler.rpartition(" ")
     for name, kind in ((sampler, schedule), (first, last)):
         try:
-            spec = find_scheduler(find_scheduler(name, kind).name, kind)  # only the first name has a Karras twin
+            spec = find_scheduler(find_scheduler(name, kind).name, kind)  # the alias itself has no Karras variant
         except SettingsError:
             continue
         if spec.schedule_type is None and kind.lower() not in _USUAL_SCHEDULES:
@@ -112,34 +121,34 @@ def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
 
 
 def _valid(fields: Mapping[str, Any], notes: list[Note]) -> dict[str, Any]:
-    """Returns the fields whose value is inside the limits; None means the app did not say."""
+    """Returns the fields with valid values; None values are left out."""
     valid = {}
     for name, value in fields.items():
         if name == "prompt" and not text_of(value).strip() and text_of(fields.get("vary")):
             continue
         try:
-            is_spelled = isinstance(value, str) and name not in TEXT_FIELDS
-            valid[name] = coerce(name, value) if is_spelled else check_field(name, value)
+            is_text = isinstance(value, str) and name not in TEXT_FIELDS
+            valid[name] = coerce(name, value) if is_text else check_field(name, value)
         except SettingsError as error:
             if name == "prompt":
-                raise ImageFileError(f"The prompt in the picture cannot be used: {error}.") from None
+                raise ImageFileError(f"The prompt in the image is not valid: {error}.") from None
             if value is not None:
                 notes.append(_dropped(name, error))
     return {name: value for name, value in valid.items() if value is not None}
 
 
-def _together(fields: dict[str, Any], notes: list[Note]) -> Settings:
-    """Makes the Settings, dropping fields that each are fine but do not go together."""
+def _combine(fields: dict[str, Any], notes: list[Note]) -> Settings:
+    """Returns Settings, dropping fields that are valid alone but not in combination."""
     while True:
         try:
             return Settings.from_dict(fields)
         except SettingsError as error:
-            culprits = _TOGETHER.get(error.field or "", {error.field}) & fields.keys()
+            culprits = _COMBINATIONS.get(error.field or "", {error.field}) & fields.keys()
             if not culprits:
-                raise ImageFileError(f"The settings in the picture do not go together: {error}.") from None
+                raise ImageFileError(f"The settings in the image cannot be combined: {error}.") from None
             notes.append(_dropped(error.field, error))
             fields = {name: value for name, value in fields.items() if name not in culprits}
 
 
 def _dropped(name: str | None, error: SettingsError) -> Note:
-    return Note("value-dropped", name, f"Not taken: {error}")
+    return Note("value-dropped", name, f"Not used: {error}")

@@ -1,4 +1,4 @@
-"""Bytes into a folder: whole or not at all, under a name nobody had, even if the process dies at any moment."""
+"""Writes new files atomically under a name that is not taken, safe against crashes and concurrent processes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from clipgen.errors import OutputError
 from clipgen.image_file.paths import printable_path
 
 STALE_SECONDS = 3_600
-_OURS = re.compile(r"\..+\.(?:\d+\.[0-9a-f]{8}\.tmp|claim)")
+_TEMPORARY = re.compile(r"\..+\.(?:\d+\.[0-9a-f]{8}\.tmp|claim)")
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def save_bytes(data: bytes, folder: Path, stem: str, suffix: str) -> Path:
-    """Writes a new file `stem + suffix` in a folder, or `stem-1`, `stem-2` ... where that is taken; returns its path.
+    """Writes a new file `stem + suffix`, or `stem-1`, `stem-2` ... if the name is taken; returns its path.
 
-    The file appears complete or not at all, nothing is overwritten, and processes that write at once get different
-    names. Raises OutputError.
+    The file appears complete or not at all, nothing is overwritten, and concurrent processes get different names.
+    Raises OutputError.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _temporary(data, folder, stem + suffix) as temporary:
-            path = _place(temporary, folder, stem, suffix)
+            path = _link(temporary, folder, stem, suffix)
         _sync_folder(folder)
     except OSError as error:
         raise _output_error(folder / (stem + suffix), len(data), error) from None
@@ -38,9 +38,9 @@ def save_bytes(data: bytes, folder: Path, stem: str, suffix: str) -> Path:
 
 
 def check_writable(folder: Path, bytes_needed: int) -> None:
-    """Makes a folder, writes and removes a probe in it, and holds the free space against `bytes_needed`.
+    """Checks that a folder can be made, is writable, and has `bytes_needed` of free space; raises OutputError.
 
-    Leftovers of killed processes that are older than an hour are swept out. Raises OutputError.
+    Temporary files of killed processes that are older than an hour are removed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,21 +57,21 @@ def check_writable(folder: Path, bytes_needed: int) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes this program's own temporary files and claims older than an hour, nothing else."""
+    """Removes clipgen's temporary files and claim files that are older than an hour."""
     oldest = time.time() - STALE_SECONDS
     for entry in os.scandir(folder):
-        if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            with contextlib.suppress(OSError):  # another process sweeps too, or owns it
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(OSError):  # another process removed it, or owns it
                 if entry.stat(follow_symlinks=False).st_mtime < oldest:
                     os.unlink(entry)
 
 
 @contextlib.contextmanager
 def _temporary(data: bytes, folder: Path, name: str) -> Iterator[Path]:
-    """Holds the bytes in a hidden file on the disk, and removes that name afterwards."""
+    """Writes the bytes to a hidden temporary file, and removes it afterwards."""
     path = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
-        with path.open("xb") as file:  # exclusive: never follows a link
+        with path.open("xb") as file:  # exclusive, so that it never follows a link
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -80,7 +80,7 @@ def _temporary(data: bytes, folder: Path, name: str) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _place(temporary: Path, folder: Path, stem: str, suffix: str) -> Path:
+def _link(temporary: Path, folder: Path, stem: str, suffix: str) -> Path:
     for path in _candidates(folder, stem, suffix):
         try:
             os.link(temporary, path)
@@ -89,14 +89,14 @@ def _place(temporary: Path, folder: Path, stem: str, suffix: str) -> Path:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if not _place_without_link(temporary, path):
+            if not _rename_to(temporary, path):
                 continue
         return path
-    raise AssertionError("the numbers never end")
+    raise AssertionError("_candidates is infinite")
 
 
-def _place_without_link(temporary: Path, path: Path) -> bool:
-    """Renames onto a free name on file systems without hard links; a claim file keeps other clipgens off it."""
+def _rename_to(temporary: Path, path: Path) -> bool:
+    """Renames to a free name on file systems without hard links; a claim file locks the name for other processes."""
     claim = path.with_name(f".{path.name}.claim")
     try:
         claim.open("xb").close()
@@ -112,7 +112,7 @@ def _place_without_link(temporary: Path, path: Path) -> bool:
 
 
 def _candidates(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
-    """Yields the plain name, then numbered ones from the highest that exists + 1."""
+    """Yields the name without a number, then with numbers from the highest existing one + 1."""
     yield folder / (stem + suffix)
     numbered = re.compile(re.escape(stem) + r"-(\d{1,9})" + re.escape(suffix))
     taken = [int(match[1]) for name in os.listdir(folder) if (match := numbered.fullmatch(name))]
@@ -121,7 +121,7 @@ def _candidates(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the new name outlive a power cut; Windows has no such call for folders."""
+    """Flushes the folder, so that the new name survives a power failure; Windows has no such call."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

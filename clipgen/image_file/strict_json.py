@@ -1,4 +1,4 @@
-"""Parses JSON that strangers wrote: bounded in size, depth and numbers, and nothing in it can be anything but data."""
+"""Parses untrusted JSON with limits on size, depth and numbers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from clipgen.errors import ImageFileError
 MAX_TEXT = 2**20  # characters of one text
 MAX_DEPTH = 64
 MAX_DIGITS = 20
-# A string left open runs to the end of the text, so that every character is looked at once.
+# An unterminated string matches up to the end of the text, so that each character is scanned once.
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def parse_json(text: str, *, nan_is_none: bool = False) -> Any:
-    """Parses JSON of at most 1 MiB, 64 levels, 20-digit integers and finite floats.
+    """Parses JSON of at most 1 MiB and 64 levels, with integers of at most 20 digits and finite floats.
 
-    NaN and infinities are refused, or read as None with `nan_is_none`. Raises ImageFileError.
+    NaN and infinities raise ImageFileError too, or become None with `nan_is_none`.
     """
     if len(text) > MAX_TEXT:
         raise ImageFileError(f"JSON of {len(text):,} characters; at most {MAX_TEXT:,} are read")
     if depth_of(text) > MAX_DEPTH:
         raise ImageFileError(f"JSON nested deeper than {MAX_DEPTH} levels")
     try:
-        constant = _none if nan_is_none else _refuse
-        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=constant)
+        parse_constant = _none if nan_is_none else _reject
+        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=parse_constant)
         json.dumps(value, ensure_ascii=False).encode()  # lone surrogates cannot be printed or stored
     except ValueError as error:
         raise ImageFileError(f"broken JSON ({error})") from None
@@ -35,7 +35,7 @@ def parse_json(text: str, *, nan_is_none: bool = False) -> Any:
 
 
 def parse_object(text: str, *, nan_is_none: bool = False) -> dict[str, Any]:
-    """Parses a JSON object under the same limits; raises ImageFileError for any other JSON."""
+    """Parses a JSON object within the same limits; raises ImageFileError for any other JSON."""
     value = parse_json(text, nan_is_none=nan_is_none)
     if not isinstance(value, dict):
         raise ImageFileError("JSON that is not an object")
@@ -43,7 +43,7 @@ def parse_object(text: str, *, nan_is_none: bool = False) -> dict[str, Any]:
 
 
 def depth_of(text: str) -> int:
-    """Counts the deepest nesting of brackets outside strings, without parsing."""
+    """Returns the deepest nesting of brackets outside strings, without parsing."""
     depth = deepest = 0
     for token in _TOKENS.finditer(text):
         first = text[token.start()]
@@ -69,5 +69,5 @@ def _none(constant: str) -> None:
     return None
 
 
-def _refuse(constant: str) -> NoReturn:
+def _reject(constant: str) -> NoReturn:
     raise ValueError(f"the number {constant}")

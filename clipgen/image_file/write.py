@@ -1,4 +1,4 @@
-"""Pictures to bytes, PNG, JPEG or WebP, with the settings inside; encoded in memory, never straight into a file."""
+"""Encodes images as PNG, JPEG or WebP in memory, with the settings inside."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ JPEG_SEGMENT = 65_502  # bytes of XMP or EXIF that one JPEG segment holds
 def encode_image(
     image: Image, record: Mapping[str, Any], *, format: Format, quality: int = 92, metadata: bool = True
 ) -> bytes:
-    """Encodes a picture with its A1111 block, its record and the XMP mark inside.
+    """Returns the encoded image with its A1111 block, its record and the XMP mark for generated images.
 
-    Without `metadata` block, record and UserComment stay out; the mark and the program's name always go in.
-    `quality`: 1 to 100, of JPEG and WebP.
+    Without `metadata`, only the XMP mark and the program's name are written. `quality` is 1 to 100, for JPEG and WebP.
     """
     if format == "png":
         return _encode_png(image, record, metadata)
@@ -34,12 +33,13 @@ def encode_image(
 
 
 def fit_record(record: Mapping[str, Any], format: Format) -> tuple[dict[str, Any] | None, list[Note]]:
-    """Returns what of a record a format has room for, and a note on what had to go: the curve first, then all of it."""
+    """Returns the part of a record that fits into a format, and notes; the curve is left out first, then all of it."""
     if _fits(record, format):
         return dict(record), []
-    slim = {**record, "clip": {**(record["clip"] or {}), "curve": None}}
-    if _fits(slim, format):
-        return slim, [Note("curve-left-out", None, "The CLIP curve does not fit into a JPEG; PNG and WebP keep it.")]
+    without_curve = {**record, "clip": {**(record["clip"] or {}), "curve": None}}
+    if _fits(without_curve, format):
+        note = Note("curve-left-out", None, "The CLIP curve does not fit into a JPEG; PNG and WebP keep it.")
+        return without_curve, [note]
     return None, [Note("record-left-out", None, "The settings record does not fit into a JPEG; PNG and WebP keep it.")]
 
 
@@ -61,9 +61,9 @@ def _encode_png(image: Image, record: Mapping[str, Any], metadata: bool) -> byte
 
 
 def _encode_lossy(image: Image, record: Mapping[str, Any], format: Format, quality: int, metadata: bool) -> bytes:
-    kept, _ = fit_record(record, format) if metadata else (None, [])
+    stored, _ = fit_record(record, format) if metadata else (None, [])
     exif = b"Exif\0\0" + build_exif(_tool(record), parameters_block(record) if metadata else None)
-    xmp = _xmp(record, to_json(kept) if kept else None).encode()
+    xmp = _xmp(record, to_json(stored) if stored else None).encode()
     buffer = io.BytesIO()
     sampling: dict[str, Any] = {"subsampling": "4:4:4"} if format == "jpeg" else {}
     image.save(buffer, format.upper(), quality=quality, exif=exif, xmp=xmp, **sampling)

@@ -1,4 +1,4 @@
-"""The XMP packet: the mark that a machine drew the picture, the program's name and, outside PNG, the record."""
+"""The XMP packet: the mark for AI-generated images, the program's name and, outside PNG, the record."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
 
 
 def build_xmp(tool: str, *, composite: bool, record: str | None) -> str:
-    """Builds the packet: IPTC DigitalSourceType, xmp:CreatorTool and, unless None, `record` (JSON) as clipgen:record.
+    """Returns a packet: IPTC DigitalSourceType, xmp:CreatorTool and, unless None, `record` (JSON) as clipgen:record.
 
-    `composite` says that a person's picture went in.
+    `composite`: the image was made from an image of the user.
     """
     source = SOURCE_TYPES + (COMPOSITE if composite else GENERATED)
     element = ""
@@ -34,27 +34,27 @@ def build_xmp(tool: str, *, composite: bool, record: str | None) -> str:
 
 
 def _xml_safe(json_text: str) -> str:
-    """Escapes JSON for XML; the two code points XML cannot hold only ever stand inside JSON strings."""
+    """Escapes JSON for XML; the two code points that XML does not allow occur only inside JSON strings."""
     return escape(json_text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff"), quote=False)
 
 
 def read_record(packet: str) -> str | None:
-    """Returns the text of clipgen:record, None where there is none.
+    """Returns the text of clipgen:record, None if there is none.
 
-    Raises ImageFileError for XML that is broken or brings a DOCTYPE, the door of every entity attack.
+    Raises ImageFileError for damaged XML and for a DOCTYPE, which entity attacks need.
     """
-    found: list[str] = []
+    parts: list[str] = []
     inside = False
 
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal inside
         inside = name == _RECORD
         if _RECORD in attributes:
-            found.append(attributes[_RECORD])
+            parts.append(attributes[_RECORD])
 
     def text(data: str) -> None:
         if inside:
-            found.append(data)
+            parts.append(data)
 
     def end(name: str) -> None:
         nonlocal inside
@@ -62,13 +62,13 @@ def read_record(packet: str) -> str | None:
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-    parser.StartDoctypeDeclHandler = _refuse
+    parser.StartDoctypeDeclHandler = _reject
     try:
         parser.Parse(packet.rstrip("\0"), True)
     except expat.ExpatError as error:
         raise ImageFileError(f"broken XMP ({error})") from None
-    return "".join(found) or None
+    return "".join(parts) or None
 
 
-def _refuse(*declaration: object) -> None:
+def _reject(*declaration: object) -> None:
     raise ImageFileError("XMP with a DOCTYPE is not read")

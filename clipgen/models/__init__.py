@@ -1,4 +1,4 @@
-"""Models are data: find a model's folder, check every file of it before a network is built, load it."""
+"""Finds, checks and loads models. Models are data: safetensors and JSON only, checked before a network is built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clipgen.models.layout import (
     SizeLimits,
     encoder_of,
 )
-from clipgen.models.load import LoadProgress, ignore_progress, load
+from clipgen.models.load import LoadProgress, ignore_progress, load_components
 from clipgen.models.load_clip import load_encoder
 from clipgen.models.preflight import check_scheduler, preflight, read_vocabulary, verify
 
@@ -37,7 +37,7 @@ __all__ = [
     "ignore_progress",
     "known_words",
     "list_models",
-    "load",
+    "load_components",
     "load_encoder",
     "parse_id",
     "preflight",

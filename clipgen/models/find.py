@@ -1,4 +1,4 @@
-"""Where a model lies: the bundled one, a local folder, or a hub id that is downloaded once."""
+"""Finds the folder of a model: a bundled one, a local folder, or a hub repository that is downloaded once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ _FOLDER = re.compile(r"\.{1,2}([/\\]|$)|[/\\~]|[A-Za-z]:[/\\]")
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB = re.compile(rf"({_WORD}/{_WORD})(?:@({_WORD}))?")
 _BLOB = re.compile(r"[0-9a-f]{64}")
-# What is fetched of a hub repository: configs, tokenizers, safetensors; no half of a pair, no training state.
-FETCHED = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
-NOT_FETCHED = ["*.fp16[.-]*", "*.non_ema.*", "*.ema.*", "*onnx*", "*flax*", "*openvino*"]
-NOT_FETCHED += ["safety_checker/*", "text_encoders/*"]  # the latter: what is in our folders, as other apps want it
-FETCHED_OF_A_CLIP = ["*.json", "*.txt", "model*.safetensors"]
+# What is downloaded from a hub repository: configs, tokenizers and safetensors, no second precision or training state.
+ALLOW_PATTERNS = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+IGNORE_PATTERNS = ["*.fp16[.-]*", "*.non_ema.*", "*.ema.*", "*onnx*", "*flax*", "*openvino*"]
+IGNORE_PATTERNS += [
+    "safety_checker/*",
+    "text_encoders/*",
+]  # text_encoders: copies in clipgen's own folders for other apps
+CLIP_ALLOW_PATTERNS = ["*.json", "*.txt", "model*.safetensors"]
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """A model as a person named it: a bundled name, a local folder or a hub repository."""
+    """A parsed model name: a bundled model, a local folder or a hub repository."""
 
     kind: Literal["bundled", "folder", "hub"]
     name: str
@@ -39,7 +42,7 @@ class ModelId:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model on this machine: the id it was asked for by, its folder, and where that came from."""
+    """A model on this machine: the name it was requested by, its folder, and the kind of that name."""
 
     name: str
     path: Path
@@ -47,9 +50,9 @@ class ModelFolder:
 
     @cached_property
     def hash(self) -> str:
-        """The SHA-256 of the denoiser's weights (of the index, where they are split), 64 hex digits.
+        """The SHA-256 of the denoiser's weights (of the index if they are sharded), 64 hex digits.
 
-        The hub's cache names a file by it; any other file is read once. Raises ModelError if there is no denoiser.
+        Files in the hub cache are named by their hash; other files are read. Raises ModelError without a denoiser.
         """
         for name in DENOISERS:
             if (self.path / name).is_dir():
@@ -60,9 +63,9 @@ class ModelFolder:
 
 
 def parse_id(model: str) -> ModelId:
-    """Reads a model id: `storybook`, `org/name`, `org/name@revision`, or a path that begins with ./ ../ / ~ or C:.
+    """Parses a model name: `storybook`, `org/name`, `org/name@revision`, or a path that begins with ./ ../ / ~ or C:.
 
-    A folder `org/name` in the working directory never shadows the hub. Raises SettingsError.
+    `org/name` is always a hub id, even if there is a folder of that name. Raises SettingsError for other names.
     """
     if model in BUNDLED:
         return ModelId("bundled", model)
@@ -77,74 +80,76 @@ def parse_id(model: str) -> ModelId:
 
 
 def find_model(model: str, *, offline: bool = False) -> ModelFolder:
-    """Returns where a model lies, downloading a hub id that is not here unless `offline`.
+    """Returns the folder of a model; downloads a hub id that is not on this machine unless `offline`.
 
-    Raises SettingsError for an id that is none, ModelNotFound.
+    Raises SettingsError for an invalid name, and ModelNotFound.
     """
-    wanted = parse_id(model)
-    if wanted.kind == "hub":
-        return ModelFolder(model, _from_hub(wanted, offline, FETCHED), "hub")
-    path = _folder_of(wanted)
+    model_id = parse_id(model)
+    if model_id.kind == "hub":
+        return ModelFolder(model, _download(model_id, offline, ALLOW_PATTERNS), "hub")
+    path = _local_folder(model_id)
     if not (path / "model_index.json").is_file():
-        what = "is missing from this installation" if wanted.kind == "bundled" else "is no diffusers model folder"
-        raise ModelNotFound(f"Model '{model[:200]}' {what}: no model_index.json in it.", field="model")
-    return ModelFolder(model, path, wanted.kind)
+        problem = (
+            "is missing from this installation" if model_id.kind == "bundled" else "is not a diffusers model folder"
+        )
+        raise ModelNotFound(f"Model '{model[:200]}' {problem}: it has no model_index.json.", field="model")
+    return ModelFolder(model, path, model_id.kind)
 
 
 def find_clip(model: str, *, offline: bool = False) -> ModelFolder:
-    """Returns where a CLIP lies: a model folder's own, a folder as transformers writes it, or a hub id to download.
+    """Returns the folder of a CLIP: the `clip` folder of a model, a transformers folder, or a hub id to download.
 
-    Raises SettingsError for an id that is none, ModelNotFound.
+    Raises SettingsError for an invalid name, and ModelNotFound.
     """
-    wanted = parse_id(model)
-    if wanted.kind == "hub":
-        return ModelFolder(model, _from_hub(wanted, offline, FETCHED_OF_A_CLIP), "hub")
-    path = _folder_of(wanted)
+    model_id = parse_id(model)
+    if model_id.kind == "hub":
+        return ModelFolder(model, _download(model_id, offline, CLIP_ALLOW_PATTERNS), "hub")
+    path = _local_folder(model_id)
     for folder in (path / "clip", path):
         if (folder / "config.json").is_file():
-            return ModelFolder(model, folder, wanted.kind)
-    raise ModelNotFound(f"Model '{model[:200]}' is no CLIP folder: no config.json in it.", field="model")
+            return ModelFolder(model, folder, model_id.kind)
+    raise ModelNotFound(f"Model '{model[:200]}' is not a CLIP folder: it has no config.json.", field="model")
 
 
-def _folder_of(wanted: ModelId) -> Path:
-    return BUNDLED[wanted.name] if wanted.kind == "bundled" else Path(wanted.name).expanduser()
+def _local_folder(model_id: ModelId) -> Path:
+    return BUNDLED[model_id.name] if model_id.kind == "bundled" else Path(model_id.name).expanduser()
 
 
 def list_models() -> list[ModelFolder]:
-    """Returns the models on this machine: the bundled ones and the text-to-image folders in the hub's cache."""
+    """Returns the models on this machine: the bundled ones and the text-to-image models in the hub cache."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
-    here = [
+    bundled = [
         ModelFolder(name, path, "bundled") for name, path in BUNDLED.items() if (path / "model_index.json").is_file()
     ]
     try:
         repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
-        return here
+        return bundled
     newest = [(repo.repo_id, max(repo.revisions, key=lambda r: r.last_modified)) for repo in repos if repo.revisions]
     cached = [ModelFolder(name, revision.snapshot_path, "hub") for name, revision in newest]
-    return here + sorted((m for m in cached if (m.path / "model_index.json").is_file()), key=lambda m: m.name)
+    return bundled + sorted((m for m in cached if (m.path / "model_index.json").is_file()), key=lambda m: m.name)
 
 
-def _from_hub(wanted: ModelId, offline: bool, fetched: list[str]) -> Path:
+def _download(model_id: ModelId, offline: bool, allow_patterns: list[str]) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     offline = offline or constants.HF_HUB_OFFLINE
     try:
         folder = snapshot_download(
-            wanted.name,
-            revision=wanted.revision,
+            model_id.name,
+            revision=model_id.revision,
             local_files_only=offline,
-            allow_patterns=fetched,
-            ignore_patterns=NOT_FETCHED,
+            allow_patterns=allow_patterns,
+            ignore_patterns=IGNORE_PATTERNS,
         )
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        why = "is not on this machine, and clipgen is offline" if offline else "is not here and the hub is out of reach"
-        raise ModelNotFound(f"Model '{wanted.name}' {why}.", field="model") from None
+        reason = "clipgen is offline" if offline else "the hub cannot be reached"
+        raise ModelNotFound(f"Model '{model_id.name}' is not on this machine, and {reason}.", field="model") from None
     except HfHubHTTPError as error:
         raise ModelNotFound(
-            f"Model '{wanted.name}' cannot be had: {str(error).splitlines()[0]}", field="model"
+            f"Model '{model_id.name}' could not be downloaded: {str(error).splitlines()[0]}", field="model"
         ) from None
     return Path(folder)

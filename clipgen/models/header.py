@@ -1,4 +1,4 @@
-"""Reads what a safetensors file says about itself, trusting none of it, and finds a component's weight files."""
+"""Reads safetensors headers and JSON configs of untrusted models, and finds the weight files of a component."""
 
 from __future__ import annotations
 
@@ -34,46 +34,46 @@ _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor as a header announces it."""
+    """One tensor as a safetensors header lists it."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
-def read_json(path: Path, *, most: int = MAX_CONFIG, keys_are_data: bool = False) -> dict[str, Any]:
-    """Reads a JSON object of at most `most` bytes and 20 levels, without duplicate keys or keys that run code.
+def read_json(path: Path, *, limit: int = MAX_CONFIG, any_keys: bool = False) -> dict[str, Any]:
+    """Reads a JSON object of at most `limit` bytes and 20 levels, without duplicate keys or keys that load code.
 
-    With `keys_are_data` (a vocabulary) the keys are not looked at. Raises ModelError.
+    With `any_keys` (for vocabularies) keys are not checked. Raises ModelError.
     """
     label = f"{path.parent.name}/{path.name}"
     if not path.is_file():
         raise ModelError(f"{label} is missing.")
-    if path.stat().st_size > most:
-        raise ModelError(f"{label} is larger than {most:,} bytes.")
-    return parse_json(path.read_bytes(), label, keys_are_data=keys_are_data)
+    if path.stat().st_size > limit:
+        raise ModelError(f"{label} is larger than {limit:,} bytes.")
+    return parse_json(path.read_bytes(), label, any_keys=any_keys)
 
 
-def parse_json(data: bytes, label: str, *, keys_are_data: bool = False) -> dict[str, Any]:
-    """Parses a JSON object under the limits of `read_json`; raises ModelError that begins with `label`."""
+def parse_json(data: bytes, label: str, *, any_keys: bool = False) -> dict[str, Any]:
+    """Parses a JSON object within the limits of `read_json`; raises ModelError that begins with `label`."""
     try:
         text = data.decode()
         if depth_of(text) > MAX_NESTING:
             raise ModelError(f"{label} is nested deeper than {MAX_NESTING} levels.")
-        value = json.loads(text, object_pairs_hook=dict if keys_are_data else _plain_keys, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=dict if any_keys else _checked_keys, parse_int=_integer)
     except ValueError as error:
         raise ModelError(f"{label} is broken: {error}.") from None
     if not isinstance(value, dict):
-        raise ModelError(f"{label} is no JSON object.")
+        raise ModelError(f"{label} is not a JSON object.")
     return value
 
 
-def _plain_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _checked_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
         raise ValueError("a key occurs twice")
-    if bad := FORBIDDEN_KEYS & found.keys():
+    if bad := FORBIDDEN_KEYS & keys.keys():
         raise ValueError(f"'{min(bad)}' would load foreign code")
-    return found
+    return keys
 
 
 def _integer(digits: str) -> int:
@@ -83,16 +83,16 @@ def _integer(digits: str) -> int:
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """Returns the tensors that a safetensors file announces, once its byte ranges are known to fill it exactly.
+    """Returns the tensors of a safetensors file after checking that their byte ranges fill the file exactly.
 
-    Raises ModelError for anything torn, padded, overlapping, too large or of an unknown dtype.
+    Raises ModelError for truncated or padded files, overlapping tensors, too large headers and unknown dtypes.
     """
     label = f"{path.parent.name}/{path.name}"
     with path.open("rb") as file:
         size = path.stat().st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(MAX_HEADER, size - 8):
-            raise ModelError(f"{label} is no safetensors file, or a torn one.")
+            raise ModelError(f"{label} is not a safetensors file, or is truncated.")
         header = parse_json(file.read(length), label)
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
@@ -104,24 +104,24 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise ModelError(f"{label}: the bytes of '{name[:80]}' do not follow the tensor before it.")
         end = stop
     if 8 + length + end != size:
-        raise ModelError(f"{label} is torn: {8 + length + end:,} bytes announced, {size:,} there.")
+        raise ModelError(f"{label} does not match its header: {8 + length + end:,} bytes listed, {size:,} in the file.")
     return {name: Entry(value["dtype"], tuple(value["shape"])) for name, value in header.items()}
 
 
 def _span(label: str, name: str, value: Any) -> tuple[int, int]:
-    """Returns where one tensor's bytes begin and end; raises ModelError unless dtype, shape and range agree."""
+    """Returns the byte range of one tensor; raises ModelError unless dtype, shape and range agree."""
     match value:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(stop)]}:
-            whole = len(shape) <= MAX_AXES and all(type(side) is int and side >= 0 for side in shape)
-            if whole and dtype in BYTES_OF and start >= 0 and stop - start == BYTES_OF[dtype] * prod(shape):
+            is_valid = len(shape) <= MAX_AXES and all(type(side) is int and side >= 0 for side in shape)
+            if is_valid and dtype in BYTES_OF and start >= 0 and stop - start == BYTES_OF[dtype] * prod(shape):
                 return start, stop
     raise ModelError(f"{label}: dtype, shape and bytes of '{name[:80]}' do not agree.")
 
 
 def weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
-    """Returns the index (None if the weights are one file) and the safetensors files of a component's folder.
+    """Returns the index file (None if the weights are one file) and the safetensors files of a component.
 
-    Raises ModelError if there are none, naming the cure where they are pickles.
+    Raises ModelError if there are none; for pickles it says what to do.
     """
     for variant in VARIANTS:
         for stem in STEMS:
@@ -137,22 +137,24 @@ def weight_files(folder: Path) -> tuple[Path | None, list[Path]]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = read_json(index, most=MAX_HEADER).get("weight_map")
+    names = read_json(index, limit=MAX_HEADER).get("weight_map")
     if not isinstance(names, dict) or not names or len(names) > MAX_TENSORS:
         raise ModelError(f"{index.parent.name}/{index.name} names no weights.")
     shards = sorted({str(name) for name in names.values()})
     for name in shards:
         if not _SHARD.fullmatch(name) or not (index.parent / name).is_file():
-            raise ModelError(f"{index.parent.name}/{index.name} names '{name[:80]}', which is no file beside it.")
+            raise ModelError(
+                f"{index.parent.name}/{index.name} names '{name[:80]}', which is not a file in its folder."
+            )
     return [index.parent / name for name in shards]
 
 
 def read_headers(files: list[Path]) -> dict[str, Entry]:
-    """Returns the tensors of one component over all its files; raises ModelError if two files hold the same one."""
-    found: dict[str, Entry] = {}
+    """Returns the tensors in all files of a component; raises ModelError if two files hold the same tensor."""
+    entries: dict[str, Entry] = {}
     for path in files:
         header = read_header(path)
-        if twice := found.keys() & header.keys():
-            raise ModelError(f"{path.parent.name}/{path.name}: '{min(twice)}' is in two files.")
-        found |= header
-    return found
+        if duplicates := entries.keys() & header.keys():
+            raise ModelError(f"{path.parent.name}/{path.name}: '{min(duplicates)}' is in two files.")
+        entries |= header
+    return entries

@@ -1,4 +1,4 @@
-"""What a family expects of a model folder, and what the preflight found in one."""
+"""What a model folder of a family contains, and the results of checking one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from clipgen.world.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch.nn import Module
 
-ClassRef = tuple[str, str]  # a library and a class of it, as model_index.json names them
+ClassRef = tuple[str, str]  # library and class, as in model_index.json
 T = TypeVar("T")
-POSITIONS = "position_ids"  # CLIP counts its places in a buffer; older files hold it, today's do not
+POSITION_IDS = "position_ids"  # a buffer of CLIP that older files hold and current ones do not
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,15 @@ class SizeLimits:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network of a family: the classes it may be of, and how tensor names of older files map to today's.
+    """One network of a family.
 
-    `tied` names tensors that are another one, so that a file may leave them out. `full_precision` keeps the network in
-    float32 whatever the others run in; `not_half` are pieces of the names of tensors that float16 is too narrow for.
+    Attributes:
+        classes: the classes that it may have.
+        rename: maps tensor names in files of older library versions to current ones.
+        required: whether the model must have it.
+        full_precision: keep it in float32 whatever the dtype of the model.
+        tied: tensor name -> the tensor it shares memory with; files may omit either.
+        not_half: parts of the names of tensors that overflow in float16 and stay in float32.
     """
 
     classes: tuple[ClassRef, ...]
@@ -60,7 +65,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class ConfigComponent:
-    """A component that is a config and nothing else: the classes it may be of, and its file."""
+    """A component without weights, of which only the config is read: the classes it may have, and its file."""
 
     classes: tuple[ClassRef, ...]
     file: str
@@ -68,14 +73,22 @@ class ConfigComponent:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a family's folder may hold: networks, tokenizers, a scheduler; `unused` is known and never loaded.
+    """The components that model folders of one family contain.
 
-    A network that model_index.json does not name (`clip`) counts if its folder is there, a tokenizer where the text
-    encoder of its number is. `predictions` are what the denoiser may predict, `guidance` says in words what
-    guidance_scale does. `check` sees the networks, not yet filled, and the tokenizers' configs, and raises ModelError
-    if they do not belong together; `size_limits` reads the sizes off the networks. `config_components` are other
-    components that are read as configs. `sees` names the networks by which it can be told a picture, none if it never
-    can; a family that `requires_image` always must.
+    Attributes:
+        networks: by component name. A network without an entry in model_index.json (`clip`) is loaded if its folder
+            exists.
+        tokenizers: the allowed classes by component name; a tokenizer is required if its text encoder exists.
+        schedulers: the class names of supported schedulers.
+        unused: components that are allowed and never loaded.
+        predictions: the prediction types that the denoiser supports.
+        guidance: what guidance_scale does, in words for users.
+        check: takes the networks on the meta device and the tokenizers' configs by name; raises ModelError if they do
+            not fit together.
+        size_limits: returns the size limits of the networks.
+        config_components: components of which only the config is read.
+        image_networks: the networks that the model needs to take an image; () if the family never does.
+        requires_image: the family only generates variations of an image.
     """
 
     family: str
@@ -94,18 +107,18 @@ class Layout:
 
 
 def encoder_of(tokenizer: str) -> str:
-    """Returns the name of the text encoder that a tokenizer serves: tokenizer_2 belongs to text_encoder_2."""
+    """Returns the name of a tokenizer's text encoder: tokenizer_2 belongs to text_encoder_2."""
     return tokenizer.replace("tokenizer", "text_encoder")
 
 
-def with_tied(tensors: dict[str, T], part: NetworkSpec) -> dict[str, T]:
-    """Returns a network's tensors, by their present-day names, together with those that are another one of them."""
-    return {**{name: tensors[other] for name, other in part.tied.items() if other in tensors}, **tensors}
+def add_tied(tensors: dict[str, T], spec: NetworkSpec) -> dict[str, T]:
+    """Returns a network's tensors together with the tied tensors that its files omit."""
+    return {**{name: tensors[other] for name, other in spec.tied.items() if other in tensors}, **tensors}
 
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """The files of one network, read as far as their headers."""
+    """The config, the weight files and their headers of one network."""
 
     config: dict[str, Any]
     paths: tuple[Path, ...]
@@ -114,23 +127,28 @@ class NetworkFiles:
 
 @dataclass(frozen=True)
 class CheckedNetwork:
-    """A network whose files have passed: its module on the meta device, and the files that will fill it."""
+    """A network whose files have been checked: its module on the meta device, and its weight files."""
 
     module: Module
     paths: tuple[Path, ...]
-    part: NetworkSpec
+    spec: NetworkSpec
 
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A model that has passed the preflight; nothing of its weights is in memory yet.
+    """A model that has passed the preflight; its weights are not loaded yet.
 
-    `tokenizers` are the names of those it has, `scheduler` is the scheduler's config, `index` model_index.json;
-    `defaults` are the Settings fields that its clipgen.json recommends, `size_limits` the image sizes it can generate,
-    `config_components` the configs of components that are nothing else. `vocabulary` is what its clipgen.json declares.
+    Attributes:
+        source: the model's folder.
+        tokenizers: the component names of its tokenizers.
+        scheduler: the scheduler's config.
+        index: model_index.json.
+        defaults: the Settings fields that its clipgen.json recommends.
+        config_components: the configs of components without weights.
+        vocabulary: the vocabulary that its clipgen.json names.
     """
 
-    found: ModelFolder
+    source: ModelFolder
     layout: Layout
     networks: Mapping[str, CheckedNetwork]
     tokenizers: tuple[str, ...]
@@ -143,5 +161,5 @@ class CheckedModel:
 
     @property
     def accepts_image(self) -> bool:
-        """Whether it brings what it takes to be told a picture."""
+        """Whether the model has the networks that it needs to take an image."""
         return bool(self.layout.image_networks) and all(name in self.networks for name in self.layout.image_networks)

@@ -1,34 +1,34 @@
-"""Fills checked networks with their weights, in the precision and on the device asked for."""
+"""Loads the weights of checked networks, with the requested dtype and device, and their tokenizers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.models.layout import POSITIONS, CheckedModel, CheckedNetwork, NetworkSpec, with_tied
-from clipgen.models.read_tokenizer import read_tokenizer
+from clipgen.models.layout import POSITION_IDS, CheckedModel, CheckedNetwork, NetworkSpec, add_tied
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-LoadProgress = Callable[[int, int], object]  # (bytes that are filled, bytes in all)
+LoadProgress = Callable[[int, int], object]  # (bytes loaded, bytes in total)
 
 
 def ignore_progress(done: int, total: int) -> None:
-    """A LoadProgress that nobody listens to."""
+    """A LoadProgress that does nothing."""
 
 
-def load(
+def load_components(
     checked: CheckedModel, device: torch.device, dtype: torch.dtype, progress: LoadProgress = ignore_progress
 ) -> dict[str, Any]:
-    """Returns the model's networks, filled, and its tokenizers, by component name; `progress` hears of each tensor.
+    """Returns the model's loaded networks and its tokenizers by component name; calls `progress` after each tensor.
 
-    Raises OutOfMemory before anything is read if the device has no room, ModelError for weights that are not finite
-    and for a tokenizer that cannot be read.
+    Raises OutOfMemory before reading anything if the weights do not fit, and ModelError for weights that are not
+    finite and for damaged tokenizers.
     """
-    networks = load_networks(checked.found.name, checked.networks, device, dtype, progress)
+    networks = load_networks(checked.source.name, checked.networks, device, dtype, progress)
     return {**networks, **{name: _tokenizer(checked, name) for name in checked.tokenizers}}
 
 
@@ -39,63 +39,64 @@ def load_networks(
     dtype: torch.dtype,
     progress: LoadProgress = ignore_progress,
 ) -> dict[str, Any]:
-    """Returns checked networks, filled, by name; raises OutOfMemory, ModelError for weights that are not finite."""
+    """Returns checked networks with their weights, by name; raises OutOfMemory and ModelError as load_components."""
     from clipgen.device import check_memory
 
-    total = sum(_bytes(network, dtype) for network in networks.values())
+    total = sum(_memory(network, dtype) for network in networks.values())
     check_memory(total, device, model)
     done = 0
     for name, network in networks.items():
-        for size in _fill(name, network, device, dtype):
+        for size in _load_weights(name, network, device, dtype):
             done += size
             progress(min(done, total), total)
     return {name: network.module for name, network in networks.items()}
 
 
-def _precision(key: str, tensor: Tensor, part: NetworkSpec, dtype: torch.dtype) -> torch.dtype:
-    """Returns what one tensor of a network is kept in; its whole numbers stay what they are."""
+def _tensor_dtype(key: str, tensor: Tensor, spec: NetworkSpec, dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype that one tensor of a network is loaded with; integer tensors keep theirs."""
     import torch
 
     if not tensor.is_floating_point():
         return tensor.dtype
-    too_wide = dtype == torch.float16 and any(piece in key for piece in part.not_half)
-    return torch.float32 if part.full_precision or too_wide else dtype
+    overflows = dtype == torch.float16 and any(part in key for part in spec.not_half)
+    return torch.float32 if spec.full_precision or overflows else dtype
 
 
-def _bytes(network: CheckedNetwork, dtype: torch.dtype) -> int:
-    """Returns the memory that a network will take; of tensors that are tied to each other one counts."""
-    part, state = network.part, network.module.state_dict()
-    own = {key: tensor for key, tensor in state.items() if part.tied.get(key, key) >= key}
-    return sum(tensor.numel() * _precision(key, tensor, part, dtype).itemsize for key, tensor in own.items())
+def _memory(network: CheckedNetwork, dtype: torch.dtype) -> int:
+    """Returns the bytes that a network will take; tied tensors count once."""
+    spec, state = network.spec, network.module.state_dict()
+    untied = {key: tensor for key, tensor in state.items() if spec.tied.get(key, key) >= key}
+    return sum(tensor.numel() * _tensor_dtype(key, tensor, spec, dtype).itemsize for key, tensor in untied.items())
 
 
-def _fill(name: str, network: CheckedNetwork, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
-    """Fills a network, and yields the bytes of each tensor once it is on the device."""
+def _load_weights(name: str, network: CheckedNetwork, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
+    """Loads the weights of one network; yields the bytes of each tensor once it is on the device."""
     state: dict[str, Tensor] = {}
-    for key, tensor in _tensors(name, network, dtype):
+    for key, tensor in _read_tensors(name, network, dtype):
         state[key] = tensor.to(device)
         yield tensor.nbytes
-    network.module.load_state_dict(with_tied(state, network.part), assign=True)
-    _restore_positions(network.module, device)
+    network.module.load_state_dict(add_tied(state, network.spec), assign=True)
+    _fill_position_ids(network.module, device)
 
 
-def _tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yields each tensor under its present-day name, copied out of the file and known to be finite."""
+def _read_tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yields each tensor of a network's files, under its current name, after checking that it is finite."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    own = network.module.state_dict()
+    expected = network.module.state_dict()
     for path in network.paths:
         try:
-            stored = load_file(path)
+            tensors = load_file(path)
         except SafetensorError as error:
             raise ModelError(f"{name}/{path.name} cannot be read: {error}") from None
-        for key, tensor in stored.items():
-            if key.endswith(POSITIONS):
+        for key, tensor in tensors.items():
+            if key.endswith(POSITION_IDS):
                 continue
-            renamed = network.part.rename(key)
-            tensor = tensor.to(_precision(renamed, own.get(renamed, tensor), network.part, dtype), copy=True)
+            renamed = network.spec.rename(key)
+            target = _tensor_dtype(renamed, expected.get(renamed, tensor), network.spec, dtype)
+            tensor = tensor.to(target, copy=True)  # a copy, because load_file maps the file into memory
             if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
                 raise ModelError(
                     f"{name}/{path.name}: '{key[:80]}' holds numbers that are not finite in {tensor.dtype}."
@@ -103,21 +104,27 @@ def _tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Iterator
             yield renamed, tensor
 
 
-def _restore_positions(module: torch.nn.Module, device: torch.device) -> None:
-    """Counts 0, 1, 2 ... into CLIP's position_ids, the one kind of buffer that no file holds."""
+def _fill_position_ids(module: torch.nn.Module, device: torch.device) -> None:
+    """Sets CLIP's position_ids to 0, 1, 2 ...; they are the only buffers that no file holds."""
     import torch
 
-    for part in module.modules():
-        for name, buffer in part.named_buffers(recurse=False):
+    for submodule in module.modules():
+        for name, buffer in submodule.named_buffers(recurse=False):
             if buffer.is_meta:
-                part.register_buffer(
-                    name, torch.arange(buffer.shape[-1], device=device).expand(1, -1), persistent=False
-                )
+                ids = torch.arange(buffer.shape[-1], device=device).expand(1, -1)
+                submodule.register_buffer(name, ids, persistent=False)
 
 
 def _tokenizer(checked: CheckedModel, name: str) -> Any:
     import transformers
 
-    folder = checked.found.path / name
     _, class_name = checked.layout.tokenizers[name][0]
-    return read_tokenizer(getattr(transformers, class_name), folder, name)
+    return read_tokenizer(getattr(transformers, class_name), checked.source.path / name, name)
+
+
+def read_tokenizer(tokenizer_class: Any, folder: Path, label: str) -> Any:
+    """Returns a transformers tokenizer from a folder, without the hub; raises ModelError that begins with `label`."""
+    try:
+        return tokenizer_class.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
+        raise ModelError(f"{label} cannot be read: {(str(error).splitlines() or [''])[0][:160]}") from error

@@ -1,4 +1,4 @@
-"""Holds one network's files against its config: sizes, class, and every tensor's shape, without filling any memory."""
+"""Checks one network's files against its config: sizes, class and the shape of every tensor, without using memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
 from clipgen.models.header import Entry, read_headers, read_json, weight_files
-from clipgen.models.layout import POSITIONS, CheckedNetwork, ClassRef, NetworkFiles, NetworkSpec, with_tied
+from clipgen.models.layout import POSITION_IDS, CheckedNetwork, ClassRef, NetworkFiles, NetworkSpec, add_tied
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -44,13 +44,13 @@ WIDTHS = frozenset(
 )
 
 
-def check_network(folder: Path, part: NetworkSpec) -> CheckedNetwork:
-    """Checks one network that stands alone in its folder, against the first class of `part`; raises ModelError."""
-    return make_network(folder.name, part.classes[0], read_files(folder), part)
+def check_network(folder: Path, spec: NetworkSpec) -> CheckedNetwork:
+    """Checks the network in a folder against the first class of `spec`; raises ModelError."""
+    return make_network(folder.name, spec.classes[0], read_files(folder), spec)
 
 
 def read_files(folder: Path) -> NetworkFiles:
-    """Reads one network's config and the headers of its weights; raises ModelError if the two disagree on sizes."""
+    """Reads a network's config and the headers of its weights; raises ModelError if the config needs larger weights."""
     config = read_json(folder / "config.json")
     _, paths = weight_files(folder)
     files = NetworkFiles(config, tuple(paths), read_headers(paths))
@@ -59,16 +59,16 @@ def read_files(folder: Path) -> NetworkFiles:
 
 
 def _check_sizes(name: str, files: NetworkFiles) -> None:
-    """Raises ModelError if a config asks for more layers or wider ones than the weights can fill."""
+    """Raises ModelError if a config has more or wider layers than the weights; building it could use all memory."""
     widest = max((side for entry in files.header.values() for side in entry.shape), default=0)
     bounds = dict.fromkeys(DEPTHS, len(files.header)) | dict.fromkeys(WIDTHS, widest)
     for key, value in _integers(files.config):
         if key in bounds and not 0 <= value <= bounds[key]:
-            raise ModelError(f"{name}/config.json: {key} is {value}, but the weights reach {bounds[key]}.")
+            raise ModelError(f"{name}/config.json: {key} is {value}, but the weights allow {bounds[key]}.")
 
 
 def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yields every integer of a config with its key, those in lists and nested configs too."""
+    """Yields every integer of a config with its key, including those in lists and nested configs."""
     for key, value in config.items():
         values = [value]
         while values:
@@ -83,28 +83,28 @@ def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
                     yield key, number
 
 
-def make_network(name: str, pair: ClassRef, files: NetworkFiles, part: NetworkSpec) -> CheckedNetwork:
-    """Builds a network that has shapes and no memory, and holds the files' tensors against them."""
+def make_network(name: str, class_ref: ClassRef, files: NetworkFiles, spec: NetworkSpec) -> CheckedNetwork:
+    """Builds a network on the meta device and checks the tensors in its files against it; raises ModelError."""
     import torch
     from huggingface_hub.errors import StrictDataclassError
 
-    nonsense = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
+    config_errors = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
     try:
         with torch.device("meta"):
-            module: Module = _maker(pair)(files.config).eval().requires_grad_(False)
-    except (*nonsense, TypeError, ValueError, StrictDataclassError) as error:
+            module: Module = _constructor(class_ref)(files.config).eval().requires_grad_(False)
+    except (*config_errors, TypeError, ValueError, StrictDataclassError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise ModelError(f"{name}/config.json describes no {pair[1]}: {reason}") from error
-    entries = {part.rename(key): entry for key, entry in files.header.items()}
-    _check_tensors(name, module, with_tied(entries, part))
-    return CheckedNetwork(module, files.paths, part)
+        raise ModelError(f"{name}/config.json is not a valid config of {class_ref[1]}: {reason}") from error
+    entries = {spec.rename(key): entry for key, entry in files.header.items()}
+    _check_tensors(name, module, add_tied(entries, spec))
+    return CheckedNetwork(module, files.paths, spec)
 
 
-def _maker(pair: ClassRef) -> Callable[[dict[str, Any]], Any]:
-    """Returns what makes a network of a class from its config; the pair comes from a family's own table."""
+def _constructor(class_ref: ClassRef) -> Callable[[dict[str, Any]], Any]:
+    """Returns a function from a config to a network of a class in clipgen's tables."""
     from clipgen.device import collection_off, set_library_switches
 
-    library, name = pair
+    library, name = class_ref
     set_library_switches()
     with collection_off():
         import diffusers
@@ -113,29 +113,29 @@ def _maker(pair: ClassRef) -> Callable[[dict[str, Any]], Any]:
 
         from clipgen.captioning import clipcap, coca
 
-    known: dict[str, Any] = {
+    libraries: dict[str, Any] = {
         "diffusers": diffusers, "transformers": transformers, "stable_diffusion": stable_diffusion,
         "clipgen.captioning.clipcap": clipcap, "clipgen.captioning.coca": coca,
     }  # fmt: skip
-    network: Any = getattr(known[library], name)
+    network: Any = getattr(libraries[library], name)
     if hasattr(network, "config_class"):
         return lambda config: network(network.config_class.from_dict(config))
     return lambda config: network.from_config(config)
 
 
 def _check_tensors(name: str, module: Module, header: dict[str, Entry]) -> None:
-    """Raises ModelError, naming the first three, unless the files' tensors are exactly the network's."""
-    wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    tables = sorted(key for key, _ in module.named_buffers() if key not in wanted and not key.endswith(POSITIONS))
-    if tables:
-        raise ModelError(f"{name}/config.json asks for {tables[0]}, a table that no file holds.")
-    present = {key: entry.shape for key, entry in header.items() if not key.endswith(POSITIONS)}
+    """Raises ModelError, naming up to three tensors, unless the files hold exactly the network's tensors."""
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    buffers = sorted(key for key, _ in module.named_buffers() if key not in expected and not key.endswith(POSITION_IDS))
+    if buffers:
+        raise ModelError(f"{name}/config.json asks for {buffers[0]}, a buffer that no file holds.")
+    present = {key: entry.shape for key, entry in header.items() if not key.endswith(POSITION_IDS)}
     faults = {
-        "missing": sorted(wanted.keys() - present.keys()),
-        "unexpected": sorted(present.keys() - wanted.keys()),
-        "of another shape": sorted(key for key in wanted.keys() & present.keys() if wanted[key] != present[key]),
+        "missing": sorted(expected.keys() - present.keys()),
+        "unexpected": sorted(present.keys() - expected.keys()),
+        "of another shape": sorted(key for key in expected.keys() & present.keys() if expected[key] != present[key]),
     }
     for fault, keys in faults.items():
         if keys:
-            shown = ", ".join(key[:80] for key in keys[:3])
-            raise ModelError(f"{name}: {len(keys)} of its tensors are {fault}: {shown}.")
+            names = ", ".join(key[:80] for key in keys[:3])
+            raise ModelError(f"{name}: {len(keys)} of its tensors are {fault}: {names}.")

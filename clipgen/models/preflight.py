@@ -1,4 +1,4 @@
-"""Checks a model folder file by file, so that nothing is built or loaded from one that does not fit its own configs."""
+"""Checks a model folder before anything is loaded: index, configs, headers, and that the networks fit together."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ MAX_TIMESTEPS = 10_000
 MAX_SUMS = 2**20  # bytes
 
 
-def preflight(found: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedModel:
-    """Checks a model against the family that its model_index.json names; `layouts` is by pipeline class.
+def preflight(source: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedModel:
+    """Checks a model folder against the layout of its pipeline class; `layouts` maps pipeline classes to layouts.
 
-    In order: index, configs, headers, then networks on the meta device, which hold no memory. Raises ModelError.
+    The networks are built on the meta device, which uses no memory. Raises ModelError.
     """
-    index = read_json(found.path / "model_index.json")
+    index = read_json(source.path / "model_index.json")
     name = str(index.get("_class_name"))
     if name not in layouts:
         raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.")
     layout = layouts[name]
-    pairs = dict(_pairs(found.path, index, layout))
-    _check_index(index, layout, pairs.keys())
-    scheduler = _scheduler_config(found.path / "scheduler" / "scheduler_config.json", index["scheduler"][1])
+    class_refs = dict(_class_refs(source.path, index, layout))
+    _check_index(index, layout, class_refs.keys())
+    scheduler = _scheduler_config(source.path / "scheduler" / "scheduler_config.json", index["scheduler"][1])
     check_scheduler(scheduler, layout)
-    tokenizers = {n: _tokenizer_config(found.path / n) for n in layout.tokenizers if encoder_of(n) in pairs}
-    defaults = _defaults(found.path / "clipgen.json")
-    files = {name: read_files(found.path / name) for name in pairs}
-    networks = {name: make_network(name, pair, files[name], layout.networks[name]) for name, pair in pairs.items()}
+    tokenizers = {n: _tokenizer_config(source.path / n) for n in layout.tokenizers if encoder_of(n) in class_refs}
+    defaults = _defaults(source.path / "clipgen.json")
+    files = {name: read_files(source.path / name) for name in class_refs}
+    networks = {
+        name: make_network(name, class_ref, files[name], layout.networks[name])
+        for name, class_ref in class_refs.items()
+    }
     modules = {name: network.module for name, network in networks.items()}
     layout.check(modules, tokenizers)
     size_limits = layout.size_limits(modules)
-    _check_own_size(defaults, size_limits, found.name)
+    _check_default_size(defaults, size_limits, source.name)
     config_components = {
-        name: read_json(found.path / name / sheet.file) for name, sheet in layout.config_components.items()
+        name: read_json(source.path / name / component.file) for name, component in layout.config_components.items()
     }
     return CheckedModel(
-        found,
+        source,
         layout,
         networks,
         tuple(tokenizers),
@@ -56,12 +59,12 @@ def preflight(found: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedModel
         defaults,
         size_limits,
         config_components,
-        read_vocabulary(found.path),
+        read_vocabulary(source.path),
     )
 
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
-    """Raises ModelError unless a scheduler's config says what a family's denoiser can predict."""
+    """Raises ModelError unless the scheduler has a prediction type that the family's denoiser supports."""
     from clipgen.sampling.prediction import read_prediction_type
 
     prediction = read_prediction_type(config)
@@ -72,53 +75,53 @@ def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
         )
 
 
-def verify(found: ModelFolder) -> int:
-    """Compares every file with the model's SHA256SUMS and returns how many there are; raises ModelError.
+def verify(source: ModelFolder) -> int:
+    """Compares every file with the model's SHA256SUMS and returns the number of files; raises ModelError.
 
-    The only check that finds a flipped bit which leaves a finite number.
+    No other check finds a flipped bit in the weights that leaves the number finite.
     """
-    sums = found.path / "SHA256SUMS"
+    sums = source.path / "SHA256SUMS"
     if not sums.is_file() or sums.stat().st_size > MAX_SUMS:
-        raise ModelError(f"Model '{found.name}' has no SHA256SUMS to verify it by.")
+        raise ModelError(f"Model '{source.name}' has no SHA256SUMS file to verify it with.")
     lines = [line.partition(" ") for line in sums.read_text("utf-8").splitlines() if line.strip()]
     for digest, _, name in lines:
-        path = found.path / name.strip().lstrip("*")
+        path = source.path / name.strip().lstrip("*")
         if not path.is_file() or not hmac.compare_digest(digest_of(path), digest):
-            raise ModelError(
-                f"{path.name} of model '{found.name}' is not the file its SHA256SUMS names; fetch it again."
-            )
+            raise ModelError(f"{path.name} of model '{source.name}' does not match its SHA256SUMS; download it again.")
     return len(lines)
 
 
 def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str]) -> None:
-    """Raises ModelError unless every component is a (library, class) pair of the family's table and none is missing."""
+    """Raises ModelError for components of unknown classes and for missing components."""
     schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
-    classes = {name: part.classes for name, part in layout.networks.items()}
-    config_components = {name: sheet.classes for name, sheet in layout.config_components.items()}
+    classes = {name: spec.classes for name, spec in layout.networks.items()}
+    config_components = {name: component.classes for name, component in layout.config_components.items()}
     table = {**classes, **layout.tokenizers, **schedulers, **config_components, **layout.unused}
     present = {name: tuple(map(str, value)) for name, value in index.items() if isinstance(value, list) and any(value)}
-    for name, pair in present.items():
-        if pair not in table.get(name, ()):
-            works = ", ".join(".".join(known) for known in table.get(name, ())) or "nothing"
-            raise ModelError(f"model_index.json: '{name[:60]}' is {'.'.join(pair)[:80]}; clipgen loads {works} there.")
-    required = {name for name, part in layout.networks.items() if part.required}
+    for name, class_ref in present.items():
+        if class_ref not in table.get(name, ()):
+            works = ", ".join(".".join(each) for each in table.get(name, ())) or "nothing"
+            raise ModelError(
+                f"model_index.json: '{name[:60]}' is {'.'.join(class_ref)[:80]}; clipgen loads {works} there."
+            )
+    required = {name for name, spec in layout.networks.items() if spec.required}
     needed = required | {name for name in layout.tokenizers if encoder_of(name) in {*required, *networks}}
     if missing := sorted((needed | {"scheduler", *config_components}) - present.keys()):
         raise ModelError(f"model_index.json names no {missing[0]}.")
 
 
-def _pairs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, ClassRef]]:
-    """Yields the networks there are: those of the index, and those that have a folder without being named."""
-    for name, part in layout.networks.items():
+def _class_refs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, ClassRef]]:
+    """Yields the networks in the index, and those with a folder that the index does not name, with their classes."""
+    for name, spec in layout.networks.items():
         match index.get(name):
             case [str(library), str(class_name)]:
                 yield name, (library, class_name)
             case None if (folder / name).is_dir():
-                yield name, part.classes[0]
+                yield name, spec.classes[0]
 
 
 def _scheduler_config(path: Path, class_name: str) -> dict[str, Any]:
-    """Returns a scheduler's config, under the class that the index names, as diffusers reads it."""
+    """Returns a scheduler's config with the class that the index names, as diffusers does."""
     config = {**read_json(path), "_class_name": class_name}
     steps, trained = config.get("num_train_timesteps", 1000), config.get("trained_betas") or []
     if type(steps) is not int or not 0 < steps <= MAX_TIMESTEPS or not isinstance(trained, list):
@@ -127,10 +130,10 @@ def _scheduler_config(path: Path, class_name: str) -> dict[str, Any]:
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    """Returns a tokenizer's config once every JSON beside it is plain data and its length is finite."""
+    """Returns a tokenizer's config after checking all JSON files of the tokenizer and its length."""
     config = read_json(folder / "tokenizer_config.json")
     for path in sorted(folder.glob("*.json")):
-        read_json(path, most=MAX_TOKENIZER, keys_are_data=path.name in ("vocab.json", "tokenizer.json"))
+        read_json(path, limit=MAX_TOKENIZER, any_keys=path.name in ("vocab.json", "tokenizer.json"))
     length = config.get("model_max_length")
     if type(length) is not int or not 3 <= length <= 4096:
         raise ModelError(f"{folder.name}/tokenizer_config.json: model_max_length must be 3 to 4096, got '{length}'.")
@@ -138,7 +141,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def _defaults(path: Path) -> dict[str, Any]:
-    """Returns the Settings fields that the model recommends, checked; {} if it recommends none."""
+    """Returns the Settings fields that the model's clipgen.json recommends; {} if it recommends none."""
     values = read_json(path).get("settings") if path.is_file() else {}
     if not isinstance(values, dict) or not values.keys() <= set(MODEL_FIELDS):
         raise ModelError(f"clipgen.json: 'settings' may hold {', '.join(MODEL_FIELDS)}, nothing else.")
@@ -160,8 +163,8 @@ def read_vocabulary(folder: Path) -> Vocabulary | None:
     return None if name is None else VOCABULARIES[name]
 
 
-def _check_own_size(defaults: Mapping[str, Any], size_limits: SizeLimits, model: str) -> None:
-    """Raises ModelError if a model recommends a size that it cannot draw."""
+def _check_default_size(defaults: Mapping[str, Any], size_limits: SizeLimits, model: str) -> None:
+    """Raises ModelError if a model recommends a size that it cannot generate."""
     try:
         size_limits.check(defaults.get("width"), defaults.get("height"), model)
     except SettingsError as error:

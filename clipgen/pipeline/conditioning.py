@@ -65,4 +65,4 @@ class Prompts:
     ) -> tuple[Conditioning, tuple[Note, ...]]:
         """Encodes one prompt; `_encode` keeps the last ones."""
         encoded = encode_prompt(text, self.family.text_encoders, syntax=syntax, long_prompt=long_prompt, field=name)
-        return self.family.encode(encoded.embedded, blank=encoded.text == ""), encoded.warnings
+        return self.family.encode(encoded.embedded, is_empty=encoded.text == ""), encoded.warnings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipgen.families import FAMILIES, Family
-from clipgen.families.components import own_scheduler
+from clipgen.families.shared import scheduler_name
 from clipgen.guidance.build import check_method_runs
 from clipgen.models import Layout, SizeLimits
 from clipgen.models.layout import CheckedModel
@@ -39,7 +39,7 @@ class Limits:
 
 def limits_on_disk(checked: CheckedModel, model: str) -> Limits:
     """Returns the limits of a model that has passed the preflight and is called `model`."""
-    known = {"scheduler": own_scheduler(checked.scheduler), **checked.defaults}
+    known = {"scheduler": scheduler_name(checked.scheduler), **checked.defaults}
     prediction = read_prediction_type(checked.scheduler)
     return Limits(model, checked.layout, checked.size_limits, prediction, checked.accepts_image, known)
 

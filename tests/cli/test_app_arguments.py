@@ -177,7 +177,7 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
         (["a fox", "--sampler", "eular"], "Unknown scheduler 'eular'. Did you mean euler?"),
         (["a fox", "--preset", "fsat"], "Unknown preset 'fsat'. Presets: "),
         (["a fox", "-m", "nothing/here"], "Model 'nothing/here' is not on this machine, and clipgen is offline."),
-        (["a fox", "-m", "./nothing"], "Model './nothing' is no diffusers model folder"),
+        (["a fox", "-m", "./nothing"], "Model './nothing' is not a diffusers model folder"),
         (["a fox", "-m", "strybook"], "Unknown model 'strybook'. Did you mean storybook?"),
         (["x" * 3000], "prompt must be at most 2,000 characters, got 3,000"),
         (["a f\udcffx"], "prompt must be valid UTF-8 without control characters (character 4), got '\\udcff'"),

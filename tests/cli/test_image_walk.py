@@ -99,8 +99,8 @@ class TestUnreadableFiles:
         assert [Path(line.split("\t")[2]).name for line in ran.lines] == ["a.png", "b.png", "f.webp", "g.jpg", "h.jpg"]
         assert ran.code == 1
         assert ran.err.splitlines() == [
-            "clipgen: Picture 'album/c.png' cannot be opened: no readable PNG, JPEG or WebP.",
-            "clipgen: Picture 'album/d.png' cannot be opened: no readable PNG, JPEG or WebP.",
+            "clipgen: Picture 'album/c.png' cannot be opened: not a readable PNG, JPEG or WebP.",
+            "clipgen: Picture 'album/d.png' cannot be opened: not a readable PNG, JPEG or WebP.",
             "clipgen: Picture 'album/e.png' must have at most 16,777,216 pixels; it has far more.",
             "clipgen: 3 of 8 pictures could not be read.",
         ]

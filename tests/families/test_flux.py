@@ -8,7 +8,7 @@ from diffusers import FluxPipeline
 from parity import apart, ours, refused, results, spoiled, theirs
 
 from clipgen import Pipeline, SettingsError
-from clipgen.families.flux import pack, places, unpack
+from clipgen.families.flux import latent_image_ids, pack_latents, unpack_latents
 from clipgen.text import encode_prompt
 
 TOKENS = 32  # those of the tiny T5
@@ -34,7 +34,7 @@ def peers(folders):
 
 @pytest.mark.parametrize(("kind", "guidance_scale"), [("dev", 3.5), ("dev", 1.0), ("schnell", 0.0)])
 def test_the_picture_is_diffusers_own(pipes, peers, kind, guidance_scale):
-    """dev shifts by the number of places, which here are not those of a square."""
+    """dev shifts by the number of latent_image_ids, which here are not those of a square."""
     picture = theirs(peers[kind], guidance_scale=guidance_scale, max_sequence_length=TOKENS)
     assert apart(ours(pipes[kind], guidance_scale=guidance_scale), picture) <= 1e-4
 
@@ -68,10 +68,10 @@ def test_half_precision_draws_nearly_the_same(pipes, folders):
 
 def test_packing_is_diffusers_own_and_can_be_undone():
     latents = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    packed = pack(latents)
+    packed = pack_latents(latents)
     assert torch.equal(packed, FluxPipeline._pack_latents(latents, 2, 3, 4, 6))
-    assert torch.equal(unpack(packed, 4, 6), latents)
-    assert torch.equal(places(latents), FluxPipeline._prepare_latent_image_ids(2, 2, 3, "cpu", torch.float32))
+    assert torch.equal(unpack_latents(packed, 4, 6), latents)
+    assert torch.equal(latent_image_ids(latents), FluxPipeline._prepare_latent_image_ids(2, 2, 3, "cpu", torch.float32))
 
 
 @pytest.mark.parametrize(("kind", "steps", "guidance_scale"), [("dev", 28, 3.5), ("schnell", 4, 0.0)])
@@ -99,7 +99,7 @@ def test_sides_are_multiples_of_the_patch(pipes):
 
 def test_weights_act_on_t5s_tokens_and_not_on_the_summary(pipes):
     plain, weighted = (encode_prompt(prompt, pipes["dev"].family.text_encoders) for prompt in ("a fox", "a (fox:1.5)"))
-    told = [pipes["dev"].family.encode(encoded.embedded, blank=False) for encoded in (plain, weighted)]
+    told = [pipes["dev"].family.encode(encoded.embedded, is_empty=False) for encoded in (plain, weighted)]
     assert apart(told[0]["encoder_hidden_states"], told[1]["encoder_hidden_states"]) > 0.1
     assert torch.equal(told[0]["pooled_projections"], told[1]["pooled_projections"])
 
@@ -117,7 +117,7 @@ def test_the_longest_reader_decides_what_is_cut(pipes):
         ("transformer/config.json", {"axes_dims_rope": [8, 8]}, "axes_dims_rope must be 3 numbers"),
         ("transformer/config.json", {"in_channels": 18}, "tensors are of another shape"),
         ("transformer/config.json", {"guidance_embeds": False}, "tensors are unexpected: time_text_embed.guidance"),
-        ("transformer/config.json", {"num_single_layers": 3000}, "num_single_layers is 3000, but the weights reach"),
+        ("transformer/config.json", {"num_single_layers": 3000}, "num_single_layers is 3000, but the weights allow"),
         (
             "model_index.json",
             {"scheduler": ["diffusers", "EulerDiscreteScheduler"]},

@@ -88,7 +88,7 @@ def test_without_a_picture_and_at_other_sizes_it_draws_nothing(pipe):
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("unet/config.json", {"encoder_hid_dim": 16}, "of another shape|picture vectors of 16"),
+        ("unet/config.json", {"encoder_hid_dim": 16}, "of another shape|image_embeds of size 16"),
         ("unet/config.json", {"out_channels": 4}, "of another shape|must give 8"),
         ("model_index.json", {"prior_image_encoder": None}, "names no prior_image_encoder"),
         ("model_index.json", {"prior_image_processor": None}, "names no prior_image_processor"),

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS, load_family
-from clipgen.families.components import own_scheduler
-from clipgen.models import ModelFolder, load, preflight
+from clipgen.families.shared import scheduler_name
+from clipgen.models import ModelFolder, load_components, preflight
 from clipgen.sampling.schedulers import SCHEDULERS
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def rename(path, change):
 
 def test_files_of_older_libraries_load_the_same(folder):
     """As Stable Diffusion 1.5 was published: text_model. in front, query key value, and a counted buffer."""
-    new = load(check(folder), CPU, torch.float32)
+    new = load_components(check(folder), CPU, torch.float32)
     text = folder / "text_encoder" / "model.safetensors"
     rename(text, lambda name: f"text_model.{name}")
     tensors = {**load_file(text), "text_model.embeddings.position_ids": torch.arange(77)[None]}
@@ -50,7 +50,7 @@ def test_files_of_older_libraries_load_the_same(folder):
 
     renamed = rename(folder / "vae" / "diffusion_pytorch_model.safetensors", older)
     assert any(".query." in name for name in renamed)
-    old = load(check(folder), CPU, torch.float32)
+    old = load_components(check(folder), CPU, torch.float32)
     for part in ("text_encoder", "vae"):
         assert all(torch.equal(tensor, old[part].state_dict()[key]) for key, tensor in new[part].state_dict().items())
 
@@ -76,12 +76,12 @@ def edit(path, **changes):
     ],
 )
 def test_the_models_own_scheduler_has_a_name(scheduler, name):
-    assert own_scheduler(scheduler) == name
+    assert scheduler_name(scheduler) == name
 
 
 def test_every_scheduler_class_of_the_table_has_a_name():
     for name in LAYOUTS["StableDiffusionPipeline"].schedulers:
-        assert own_scheduler({"_class_name": name}) in SCHEDULERS
+        assert scheduler_name({"_class_name": name}) in SCHEDULERS
 
 
 def test_the_defaults_are_the_folders_own(folder):
@@ -119,7 +119,7 @@ def test_a_text_encoder_of_another_width_is_refused(folder):
     shutil.rmtree(folder / "text_encoder")
     config = {**tiny._tower(tiny.tokenizer()), "hidden_size": 64}
     CLIPTextModel(CLIPTextConfig(**config)).save_pretrained(folder / "text_encoder")
-    with pytest.raises(ModelError, match="unet reads embeddings of 32, the text encoders give 64"):
+    with pytest.raises(ModelError, match="unet expects prompt_embeds of size 32, the text encoders give 64"):
         check(folder)
 
 

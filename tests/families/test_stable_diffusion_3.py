@@ -89,7 +89,7 @@ def test_a_picture_larger_than_its_table_of_places_is_refused(pipe):
 
 def test_weights_act_on_the_tokens_of_all_encoders_and_not_on_the_summary(pipe):
     plain, weighted = (
-        pipe.family.encode(encode_prompt(prompt, pipe.family.text_encoders).embedded, blank=False)
+        pipe.family.encode(encode_prompt(prompt, pipe.family.text_encoders).embedded, is_empty=False)
         for prompt in ("a fox in snow", "a (fox:1.5) in snow")
     )
     assert plain["encoder_hidden_states"].shape == (1, 77 + TOKENS, 64)
@@ -106,8 +106,8 @@ def test_weights_act_on_the_tokens_of_all_encoders_and_not_on_the_summary(pipe):
     [
         ("transformer/config.json", {"caption_projection_dim": 64}, "tensors are of another shape: context_embedder"),
         ("transformer/config.json", {"pos_embed_max_size": None}, "tensors are of another shape: pos_embed|pos_embed"),
-        ("transformer/config.json", {"pos_embed_max_size": 0}, "asks for pos_embed.pos_embed, a table that no file"),
-        ("transformer/config.json", {"num_layers": 3000}, "num_layers is 3000, but the weights reach"),
+        ("transformer/config.json", {"pos_embed_max_size": 0}, "asks for pos_embed.pos_embed, a buffer that no file"),
+        ("transformer/config.json", {"num_layers": 3000}, "num_layers is 3000, but the weights allow"),
         ("transformer/config.json", {"in_channels": 5}, "tensors are of another shape"),
         ("model_index.json", {"tokenizer_3": [None, None]}, "names no tokenizer_3"),
         (
@@ -118,7 +118,7 @@ def test_weights_act_on_the_tokens_of_all_encoders_and_not_on_the_summary(pipe):
         ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "'scheduler' is diffusers.DDIMScheduler"),
         ("model_index.json", {"scheduler": ["diffusers", "UniPCMultistepScheduler"]}, "is made for epsilon; models of"),
         ("text_encoder_3/config.json", {"num_layers": 3000}, "num_layers is 3000"),
-        ("text_encoder_3/config.json", {"d_model": "x"}, "describes no T5EncoderModel"),
+        ("text_encoder_3/config.json", {"d_model": "x"}, "is not a valid config of T5EncoderModel"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, file, changes, message):

@@ -79,7 +79,7 @@ def test_the_defaults_are_the_models_own(pipe):
 
 def told(family, prompt):
     encoded = encode_prompt(prompt, family.text_encoders)
-    return family.encode(encoded.embedded, blank=encoded.text == "")
+    return family.encode(encoded.embedded, is_empty=encoded.text == "")
 
 
 def test_weights_act_on_the_tokens_of_both_encoders_and_not_on_the_summary(pipe):
@@ -112,8 +112,12 @@ def test_a_vae_that_overflows_in_float16_is_put_into_float32(folder, tmp_path, u
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("unet/config.json", {"addition_time_embed_dim": 4}, "unet reads a summary of 56, the text encoders give 32"),
-        ("unet/config.json", {"addition_time_embed_dim": None}, "describes no|unet reads a summary of"),
+        (
+            "unet/config.json",
+            {"addition_time_embed_dim": 4},
+            "unet expects pooled_prompt_embeds of size 56, the text encoders give 32",
+        ),
+        ("unet/config.json", {"addition_time_embed_dim": None}, "unet expects pooled|not a valid"),
         ("tokenizer_2/tokenizer_config.json", {"model_max_length": 32}, "tokenizer and tokenizer_2 give 77 and 32 tok"),
         ("tokenizer_2/tokenizer_config.json", {"model_max_length": 99}, "tokenizer_2 gives 99 tokens, text_encoder_2"),
         ("vae/config.json", {"latents_mean": [0, 0, 0, 0]}, "vae/config.json: latents_mean is set"),

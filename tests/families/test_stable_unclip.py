@@ -110,7 +110,11 @@ def test_the_defaults_are_the_models_own(pipe):
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("unet/config.json", {"projection_class_embeddings_input_dim": 32}, "tensors are of another shape|vectors of"),
+        (
+            "unet/config.json",
+            {"projection_class_embeddings_input_dim": 32},
+            "tensors are of another shape|class_labels of",
+        ),
         ("unet/config.json", {"class_embed_type": None}, "class_embed_type must be projection|unexpected"),
         ("image_normalizer/config.json", {"embedding_dim": 16}, "of another shape"),
         ("model_index.json", {"image_noising_scheduler": None}, "names no image_noising_scheduler"),

@@ -1,4 +1,4 @@
-"""Two pictures that storybook drew, and its CLIP."""
+"""Fixtures: two images that storybook generated, and its CLIP."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def storybook() -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def drawn(storybook: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("drawn")
+def generated(storybook: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("generated")
     results = {text: storybook.run(Settings(prompt=text, seed=7, steps=STEPS))[0] for text in (FOX, CAR)}
     return {text: result.save(folder / f"{k}.png") for k, (text, result) in enumerate(results.items())}
 

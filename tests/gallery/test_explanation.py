@@ -1,4 +1,4 @@
-"""Word maps: the replay is the picture, the maps add up, and they light what the word names."""
+"""Explanations: the image is reproduced, attention maps sum to one, and maps are high where the word is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from clipgen import Pipeline, Settings, SettingsError, explain, explain_image
-from clipgen.families.attention import WordAttention, listening
-from clipgen.gallery.explain_sheet import heat_picture, sheet
-from clipgen.gallery.explanation import words_read
+from clipgen.families.attention import AttentionMaps, recording_attention
+from clipgen.gallery.explain_sheet import heat_image, render_sheet
+from clipgen.gallery.explanation import words_with_tokens
 
 from .conftest import CAR, FOX, STEPS
 
@@ -30,110 +30,118 @@ def without_clip(tiny_epsilon):
 
 
 @pytest.mark.parametrize("changes", [{}, {"guidance": "clip", "clip_guidance_scale": 0.5}, {"guidance_scale": 1.0}])
-def test_the_replay_is_the_picture_and_each_place_pays_once_a_step_and_layer(with_clip, changes):
+def test_recording_keeps_the_image_and_attention_sums_to_one_per_step_and_layer(with_clip, changes):
     settings = SMALL.replace(**changes)
-    heard = WordAttention(with_clip.encode_prompt(settings)["encoder_hidden_states"], (12, 8))
-    before = dict(with_clip.family.denoiser.attn_processors)
-    with listening(with_clip.family, heard):
+    maps = AttentionMaps(with_clip.encode_prompt(settings)["encoder_hidden_states"], (12, 8))
+    processors = dict(with_clip.family.denoiser.attn_processors)
+    with recording_attention(with_clip.family, maps):
         [replayed] = with_clip.run(settings)
-    layers = sum(".attn2." in name for name in before)
-    assert torch.allclose(heard.total.sum(dim=0), torch.full((12, 8), 3.0 * layers), rtol=1e-3)
+    layers = sum(".attn2." in name for name in processors)
+    assert torch.allclose(maps.total.sum(dim=0), torch.full((12, 8), 3.0 * layers), rtol=1e-3)
     assert torch.equal(replayed.pixels, with_clip.run(settings)[0].pixels)
-    assert with_clip.family.denoiser.attn_processors == before
+    assert with_clip.family.denoiser.attn_processors == processors
 
 
-def test_an_explanation_holds_words_maps_and_drops(with_clip):
-    found = explain(with_clip, SMALL)
-    assert (found.text, found.words, found.source) == ("a red fox", ("a", "red", "fox"), "cross-attention")
-    assert found.maps.shape == (3, 12, 8)
-    assert (found.maps.amin(dim=(1, 2)) == 0).all()
-    assert (found.maps.amax(dim=(1, 2)) == 1).all()
-    assert len(found.drops) == 3
-    assert found.image.size == (64, 96)
-    assert found.image.tobytes() == with_clip.run(SMALL)[0].image.tobytes()
+def test_an_explanation_has_words_maps_and_drops(with_clip):
+    explanation = explain(with_clip, SMALL)
+    assert (explanation.text, explanation.words, explanation.source) == (
+        "a red fox",
+        ("a", "red", "fox"),
+        "cross-attention",
+    )
+    assert explanation.maps.shape == (3, 12, 8)
+    assert (explanation.maps.amin(dim=(1, 2)) == 0).all()
+    assert (explanation.maps.amax(dim=(1, 2)) == 1).all()
+    assert len(explanation.drops) == 3
+    assert explanation.image.size == (64, 96)
+    assert explanation.image.tobytes() == with_clip.run(SMALL)[0].image.tobytes()
 
 
-def test_settings_with_everything_open_are_one_picture(with_clip):
-    chosen = Settings(prompt="a {fox|fox} ", images=3, steps=3, guidance="pick", candidates=2, width=64, height=64)
-    assert explain(with_clip, chosen).words == ("a", "fox")
+def test_settings_for_several_images_explain_one(with_clip):
+    settings = Settings(prompt="a {fox|fox} ", images=3, steps=3, guidance="pick", candidates=2, width=64, height=64)
+    assert explain(with_clip, settings).words == ("a", "fox")
 
 
-def test_a_model_without_a_clip_has_maps_and_no_drops(without_clip):
-    found = explain(without_clip, SMALL)
-    assert (found.maps.shape, found.drops, found.similarity) == ((3, 48, 32), None, None)
-    assert [each["drop"] for each in found.to_dict()["words"]] == [None] * 3
+def test_without_a_clip_there_are_maps_but_no_drops(without_clip):
+    explanation = explain(without_clip, SMALL)
+    assert (explanation.maps.shape, explanation.drops, explanation.similarity) == ((3, 48, 32), None, None)
+    assert [each["drop"] for each in explanation.to_dict()["words"]] == [None] * 3
 
 
-def test_sdxl_has_maps_too(tmp_path):
+def test_sdxl_has_cross_attention_maps(tmp_path):
     pipe = Pipeline.from_pretrained(str(tiny.save_xl(tmp_path / "tiny-xl")))
-    found = explain(pipe, SMALL)
-    assert (found.source, found.words, found.maps.shape) == ("cross-attention", ("a", "red", "fox"), (3, 48, 32))
+    explanation = explain(pipe, SMALL)
+    assert (explanation.source, explanation.words, explanation.maps.shape) == (
+        "cross-attention",
+        ("a", "red", "fox"),
+        (3, 48, 32),
+    )
 
 
-def test_without_cross_attention_and_clip_it_says_so(tmp_path):
+def test_a_model_without_cross_attention_and_clip_raises_an_error(tmp_path):
     pipe = Pipeline.from_pretrained(str(tiny.save_sd3(tmp_path / "tiny-sd3")))
     with pytest.raises(SettingsError, match="has no cross-attention and no CLIP"):
         explain(pipe, SMALL)
 
 
-def test_a_text_without_words_is_refused(with_clip, clip):
+def test_a_text_without_words_is_rejected(with_clip, clip):
     for ask in (lambda: explain(with_clip, SMALL.replace(prompt="!?")), lambda: explain_image(clip, IMAGE, "!?")):
-        with pytest.raises(SettingsError, match=r"prompt must hold a word, got '!\?'"):
+        with pytest.raises(SettingsError, match=r"prompt must contain a word, got '!\?'"):
             ask()
 
 
 IMAGE = Image.new("RGB", (96, 64), "white")
 
 
-def test_words_past_the_limit_have_no_map(with_clip):
-    tower = with_clip.family.text_encoders[0]
-    spans, tokens = words_read("fox " * 40, tower)
+def test_truncated_words_have_no_map(with_clip):
+    text_encoder = with_clip.family.text_encoders[0]
+    spans, tokens = words_with_tokens("fox " * 40, text_encoder)
     assert 0 < len(spans) == len(tokens) < 40
-    assert max(map(max, tokens)) < tower.length
+    assert max(map(max, tokens)) < text_encoder.max_length
 
 
-def test_json_is_small_whatever_the_maps(with_clip):
-    found = explain(with_clip, SMALL)
-    told = json.loads(json.dumps(found.to_dict()))
-    assert [each["word"] for each in told["words"]] == ["a", "red", "fox"]
-    assert (len(told["words"][0]["map"]), len(told["words"][0]["map"][0])) == (12, 8)
-    assert told["source"] == "cross-attention"
+def test_maps_in_json_are_small(with_clip):
+    explanation = explain(with_clip, SMALL)
+    data = json.loads(json.dumps(explanation.to_dict()))
+    assert [each["word"] for each in data["words"]] == ["a", "red", "fox"]
+    assert (len(data["words"][0]["map"]), len(data["words"][0]["map"][0])) == (12, 8)
+    assert data["source"] == "cross-attention"
 
 
-def test_storybook_looks_for_the_fox_in_the_middle_and_clip_misses_it_when_left_out(storybook):
-    found = explain(storybook, Settings(prompt=FOX, seed=7, steps=STEPS))
-    fox, snow = (found.maps[found.words.index(word)] for word in ("fox", "snow"))
+def test_storybook_attends_to_the_fox_and_the_score_falls_without_the_word(storybook):
+    explanation = explain(storybook, Settings(prompt=FOX, seed=7, steps=STEPS))
+    fox, snow = (explanation.maps[explanation.words.index(word)] for word in ("fox", "snow"))
     middle = torch.zeros(16, 16, dtype=torch.bool)
     middle[4:12, 4:12] = True
     assert fox[middle].mean() > fox[~middle].mean() + 0.1
     assert fox[middle].mean() > snow[middle].mean()
-    drops = dict(zip(found.words, found.drops, strict=True))
+    drops = dict(zip(explanation.words, explanation.drops, strict=True))
     assert drops["fox"] > 0.1
     assert abs(drops["in"]) < 0.1
 
 
-def test_patches_that_look_like_a_word_are_where_it_is(drawn, clip):
+def test_patch_similarity_is_high_where_the_object_is(generated, clip):
     both = Image.new("RGB", (256, 128))
     for k, text in enumerate((FOX, CAR)):
-        with Image.open(drawn[text]) as image:
+        with Image.open(generated[text]) as image:
             both.paste(image, (128 * k, 0))
-    found = explain_image(clip, both, "fox car")
-    assert (found.source, found.maps.shape) == ("patch similarity", (2, 7, 14))
-    left, right = found.maps[..., :7].mean(dim=(1, 2)), found.maps[..., 7:].mean(dim=(1, 2))
+    explanation = explain_image(clip, both, "fox car")
+    assert (explanation.source, explanation.maps.shape) == ("patch similarity", (2, 7, 14))
+    left, right = explanation.maps[..., :7].mean(dim=(1, 2)), explanation.maps[..., 7:].mean(dim=(1, 2))
     assert left[0] > right[0]
     assert right[1] > left[1]
 
 
-def test_heat_keeps_the_picture_where_it_is_hot_and_darkens_the_rest():
+def test_a_heat_image_is_bright_where_the_map_is_high_and_dark_elsewhere():
     heat = torch.zeros(4, 4)
     heat[:, 2:] = 1
-    lit = heat_picture(IMAGE, heat)
-    assert lit.size == IMAGE.size
-    assert max(lit.getpixel((2, 32))) < 80
-    assert min(lit.getpixel((93, 32))[:1]) > 220
+    result = heat_image(IMAGE, heat)
+    assert result.size == IMAGE.size
+    assert max(result.getpixel((2, 32))) < 80
+    assert min(result.getpixel((93, 32))[:1]) > 220
 
 
-def test_the_sheet_has_a_tile_a_word(with_clip):
-    found = explain(with_clip, SMALL)
-    assert sheet(found).width > sheet(found).height
-    assert sheet(found).getbbox() is not None
+def test_the_sheet_has_one_tile_per_word(with_clip):
+    explanation = explain(with_clip, SMALL)
+    assert render_sheet(explanation).width > render_sheet(explanation).height
+    assert render_sheet(explanation).getbbox() is not None

@@ -10,8 +10,8 @@ import tiny_siglip
 import torch
 import torch.nn.functional as F
 
-from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.cutouts import make_cutouts
+from clipgen.clip.encoder import ClipEncoder
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.clip_gradient import (
     ClipGradient,

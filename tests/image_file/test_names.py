@@ -179,8 +179,8 @@ def test_a_link_below_the_named_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "2026-11-23").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputError, match=r"'outputs/2026-11-23' is a link"):
+    with pytest.raises(OutputError, match=r"'outputs/2026-11-23' is a symbolic link"):
         path_of(None)
-    with pytest.raises(OutputError, match="is a link"):
+    with pytest.raises(OutputError, match="is a symbolic link"):
         path_of("outputs/$date/more/$seed")
     assert path_of("outputs/2026-11-23/$seed") == "outputs/2026-11-23/42.png"  # named in full: the person's own will

@@ -61,10 +61,10 @@ def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
     _empty(tmp_path / "bomb.png", 20_000)
     _empty(tmp_path / "large.png", 4_097)
     for name, why in (
-        ("text.png", "cannot be opened: no readable PNG, JPEG or WebP."),
-        ("empty.png", "cannot be opened: no readable PNG, JPEG or WebP."),
-        ("cut.png", "cannot be opened: no readable PNG, JPEG or WebP."),
-        ("a.gif", "cannot be opened: no readable PNG, JPEG or WebP."),
+        ("text.png", "cannot be opened: not a readable PNG, JPEG or WebP."),
+        ("empty.png", "cannot be opened: not a readable PNG, JPEG or WebP."),
+        ("cut.png", "cannot be opened: not a readable PNG, JPEG or WebP."),
+        ("a.gif", "cannot be opened: not a readable PNG, JPEG or WebP."),
         ("none.png", "cannot be opened: No such file or directory."),
         ("large.png", "must have at most 16,777,216 pixels, got '16,781,312'."),
         ("bomb.png", "must have at most 16,777,216 pixels; it has far more."),

@@ -195,7 +195,7 @@ def test_stable_diffusion_cpp_writes_utf_8_into_text_chunks(tmp_path: Path) -> N
         if readable:
             assert read_settings(tmp_path / "fox.png").settings.prompt == "a 雪 field"
         else:
-            assert "it holds no text" in fails(tmp_path / "fox.png")
+            assert "it contains no text" in fails(tmp_path / "fox.png")
 
 
 def test_stable_diffusion_cpp_names_discrete_schedules() -> None:
@@ -598,4 +598,4 @@ def test_a_file_over_50_megabytes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_texts(tmp_path: Path) -> None:
-    assert fails(png({}, tmp_path / "fox.png")) == "No settings of a known app in 'fox.png'; it holds no text."
+    assert fails(png({}, tmp_path / "fox.png")) == "No settings of a known app in 'fox.png'; it contains no text."

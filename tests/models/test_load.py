@@ -6,7 +6,7 @@ import torch
 from parity import check, refused, spoiled
 from safetensors.torch import load_file, save_file
 
-from clipgen.models import load
+from clipgen.models import load_components
 
 CPU = torch.device("cpu")
 SHARED, EMBEDDED = "shared.weight", "encoder.embed_tokens.weight"
@@ -27,7 +27,7 @@ def test_t5s_embeddings_load_under_either_name(flux, tmp_path, names):
     table = tensors.pop(SHARED)
     weights.unlink()
     save_file({**tensors, **{name: table.clone() for name in names}}, weights)
-    ours = load(check(folder), CPU, torch.float32)["text_encoder_2"]
+    ours = load_components(check(folder), CPU, torch.float32)["text_encoder_2"]
     theirs = T5EncoderModel.from_pretrained(flux / "text_encoder_2", local_files_only=True)
     ids = torch.tensor([[5, 9, 1, 0]])
     assert torch.allclose(ours(ids).last_hidden_state, theirs(ids).last_hidden_state, atol=1e-5)
@@ -41,19 +41,19 @@ def test_t5_without_embeddings_is_refused(flux, tmp_path):
     del tensors[SHARED]
     weights.unlink()
     save_file(tensors, weights)
-    refused(folder, "text_encoder_2/config.json: vocab_size is 100, but the weights reach 37")
+    refused(folder, "text_encoder_2/config.json: vocab_size is 100, but the weights allow 37")
 
 
 def test_what_float16_is_too_narrow_for_stays_float32(flux):
-    t5 = load(check(flux), CPU, torch.float16)["text_encoder_2"]
+    t5 = load_components(check(flux), CPU, torch.float16)["text_encoder_2"]
     wide = {name for name, parameter in t5.named_parameters() if parameter.dtype == torch.float32}
     assert wide == {f"encoder.block.{k}.layer.1.DenseReluDense.wo.weight" for k in (0, 1)}
     assert t5(torch.tensor([[5, 9, 1]])).last_hidden_state.dtype == torch.float16
-    in_bfloat16 = load(check(flux), CPU, torch.bfloat16)["text_encoder_2"]
+    in_bfloat16 = load_components(check(flux), CPU, torch.bfloat16)["text_encoder_2"]
     assert {parameter.dtype for parameter in in_bfloat16.parameters()} == {torch.bfloat16}
 
 
 def test_each_tokenizer_is_of_its_own_class(flux):
-    parts = load(check(flux), CPU, torch.float32)
+    parts = load_components(check(flux), CPU, torch.float32)
     assert type(parts["tokenizer"]).__name__ == "CLIPTokenizer"
     assert type(parts["tokenizer_2"]).__name__ == "T5Tokenizer"

@@ -49,7 +49,7 @@ def test_half_precision_files_are_run_in_float32(siglip):
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(ModelNotFound, match=r"is no CLIP folder: no config.json in it\.$"):
+    with pytest.raises(ModelNotFound, match=r"is not a CLIP folder: it has no config.json\.$"):
         load_encoder(str(tmp_path), CPU)
     with pytest.raises(ModelNotFound, match=r"^Model 'org/clip' is not on this machine, and clipgen is offline\.$"):
         load_encoder("org/clip", CPU, offline=True)
@@ -59,7 +59,7 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
 
 def test_another_kind_of_network_is_named(siglip):
     (siglip / "config.json").write_text(json.dumps({"model_type": "blip"}))
-    with pytest.raises(ModelError, match=r"is of the kind 'blip'\. Works: clip, siglip, siglip2\.$"):
+    with pytest.raises(ModelError, match=r"has the model_type 'blip'\. Works: clip, siglip, siglip2\.$"):
         load_encoder(str(siglip), CPU)
 
 

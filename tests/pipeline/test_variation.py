@@ -124,15 +124,15 @@ def test_a_writer_that_does_not_fit_is_refused(folder, tmp_path):
 
     other = shutil.copytree(folder, tmp_path / "model")
     tiny.coca(tiny.tokenizer(32), states=16).save_pretrained(other / "coca")
-    with pytest.raises(clipgen.ModelError, match=r"coca reads patches of 16 numbers, its CLIP gives 32\."):
+    with pytest.raises(clipgen.ModelError, match=r"coca expects patch states of size 16, its CLIP gives 32\."):
         preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
     words = tiny.tokenizer(32)
     words.add_tokens(["fox"])
     tiny.coca(words).save_pretrained(other / "coca")
-    with pytest.raises(clipgen.ModelError, match=r"coca writes 515 different tokens, its CLIP reads 514\."):
+    with pytest.raises(clipgen.ModelError, match=r"coca has a vocabulary of 515 tokens, its CLIP of 514\."):
         preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
     shutil.rmtree(other / "clip")
-    with pytest.raises(clipgen.ModelError, match=r"coca writes of what a CLIP sees, and the model brings none\."):
+    with pytest.raises(clipgen.ModelError, match=r"coca needs a clip folder, and the model has none\."):
         preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
 
 

@@ -121,20 +121,20 @@ def model(tokenizer: CLIPTokenizer, tmp_path: Path) -> str:
 def test_a_head_for_another_clip_is_refused(model: str, tokenizer: CLIPTokenizer) -> None:
     assert load_captioner(model, torch.device("cpu")).kind == "clipcap"
     write_part(build_captioner(tokenizer, 64), "captioner", Path(model))
-    with pytest.raises(ModelError, match=r"captioner takes vectors of 64 numbers, its CLIP gives 256\."):
+    with pytest.raises(ModelError, match=r"captioner expects features of size 64, its CLIP gives 256\."):
         load_captioner(model, torch.device("cpu"))
 
 
 def test_a_captioner_that_is_broken_or_missing_is_one_line(model: str) -> None:
-    with pytest.raises(ModelNotFound, match=r"brings no captioner of the kind coca\. To train one: clipgen train"):
+    with pytest.raises(ModelNotFound, match=r"has no captioner of kind coca\. To train one: clipgen train"):
         load_captioner(model, torch.device("cpu"), "coca")
     config, weights = (Path(model) / "captioner" / name for name in ("config.json", "model.safetensors"))
     facts = json.loads(config.read_text())
     config.write_text(json.dumps({**facts, "decoder": {**facts["decoder"], "n_layer": 10**9}}))
-    with pytest.raises(ModelError, match="n_layer is 1000000000, but the weights reach"):
+    with pytest.raises(ModelError, match="n_layer is 1000000000, but the weights allow"):
         load_captioner(model, torch.device("cpu"))
     config.write_text(json.dumps({**facts, "mapper": "gru"}))
-    with pytest.raises(ModelError, match="describes no ClipCap: mapper 'gru' is neither mlp nor transformer"):
+    with pytest.raises(ModelError, match="config of ClipCap: mapper 'gru' is neither mlp nor transformer"):
         load_captioner(model, torch.device("cpu"))
     weights.write_bytes(b"x")
     with pytest.raises(ModelError, match=r"captioner/model\.safetensors"):

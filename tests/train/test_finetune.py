@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from clipgen.clip.score import read_captions, load_features
+from clipgen.clip.score import load_features, read_captions
 from clipgen.errors import ClipgenError, SettingsError
 from clipgen.families import LAYOUTS
 from clipgen.models import find_model, load_encoder, preflight

@@ -143,7 +143,7 @@ def test_info_reads_uploads_only(client: Client, server: RunningServer, tmp_path
     assert client.predict(handle_file(tmp_path / "plain.png"), api_name="/info")["error"]["code"] == "image-file-error"
     (tmp_path / "no.png").write_text("text")
     assert (
-        "no readable PNG, JPEG or WebP"
+        "not a readable PNG, JPEG or WebP"
         in client.predict(handle_file(tmp_path / "no.png"), api_name="/info")["error"]["message"]
     )
     for reference in ({"path": "/etc/passwd"}, {"path": "/etc/passwd", "meta": {"no": 1}}, {}):

@@ -122,12 +122,12 @@ def _write(explanation: Explanation, picture: Path, output: str | None) -> Path:
     """Writes the sheet of maps under a free name and returns its path; raises OutputError."""
     import io
 
-    from clipgen.gallery.explain_sheet import sheet
+    from clipgen.gallery.explain_sheet import render_sheet
     from clipgen.image_file import save_bytes
 
     target = Path(output).expanduser() if output else picture.parent
     is_file = target.suffix.lower() == ".png"
     buffer = io.BytesIO()
-    sheet(explanation).save(buffer, "PNG")
+    render_sheet(explanation).save(buffer, "PNG")
     folder, stem = (target.parent, target.stem) if is_file else (target, f"{picture.stem}-words")
     return save_bytes(buffer.getvalue(), folder, stem, ".png")

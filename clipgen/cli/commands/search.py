@@ -66,9 +66,9 @@ def search(
         paths = _images_in(folder) if folder else _images_of_history()
         encoder = ClipChoice(model, device, offline).load().encoder
         index = open_index(find_clip(model, offline=True).path)
-        for _ in walk.iterate(paths, index.update(paths, encoder, walk.add_error)):
+        for _ in walk.iterate(paths, index.update(encoder, paths, walk.add_error)):
             pass
-        vector = query_features(encoder, terms, [features for _, features in iter_image_features(encoder, examples)])
+        vector = query_features(encoder, [each for _, each in iter_image_features(encoder, examples)], terms)
         for hit in nearest_images(index, paths, vector, top):
             walk.row(f"{hit.similarity:.3f}", hit.path)
             walk.event(**{**vars(hit), "path": str(hit.path)})

@@ -73,7 +73,7 @@ def test_a_blip_writes_captions(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
     assert run("caption", "red.png", "-m", "./blip").lines == [f"red.png\t{caption('red.png', model='./blip')[0]}"]
     ran = run("caption", "red.png", "-m", "./blip", "--kind", "coca")
-    assert (ran.code, ran.err) == (2, "clipgen: model './blip' is a BLIP, which is no 'coca'\n")
+    assert (ran.code, ran.err) == (2, "clipgen: model './blip' is a BLIP and has no captioner of kind 'coca'\n")
 
 
 def save_blip(folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_model_without_captioner_is_an_error(run: Run, tmp_path: Path) -> None
     shutil.copytree(BUNDLED["storybook"] / "clip", tmp_path / "alone")
     ran = run("caption", "fox.png", "-m", "./alone")
     assert (ran.code, ran.out) == (3, "")
-    assert ran.err == "clipgen: Model './alone' brings no captioner. To train one: clipgen train captioner.\n"
+    assert ran.err == "clipgen: Model './alone' has no captioner. To train one: clipgen train captioner.\n"
 
 
 def test_storybook_captions_its_own_picture(run: Run, tmp_path: Path) -> None:
