@@ -125,7 +125,7 @@ def test_a_text_encoder_of_another_width_is_refused(folder):
 
 def test_an_unknown_prediction_type_is_refused(folder):
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="velocity")
-    with pytest.raises(ModelError, match="'velocity' is not known"):
+    with pytest.raises(ModelError, match="'velocity' is not supported"):
         check(folder)
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="flow_prediction")
     with pytest.raises(ModelError, match="is made for flow; models of the family stable_diffusion predict epsilon or"):
