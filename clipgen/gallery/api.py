@@ -21,7 +21,7 @@ from clipgen.clip.diversity import Diversity
 from clipgen.clip.diversity import diversity as diversity_of
 from clipgen.clip.score import Score, Scorer, read_captions
 from clipgen.decode import to_image
-from clipgen.device import raise_out_of_memory, pick_device
+from clipgen.device import pick_device, raise_out_of_memory
 from clipgen.errors import SettingsError
 from clipgen.gallery.features import iter_captions, iter_image_features
 from clipgen.gallery.image_paths import find_images

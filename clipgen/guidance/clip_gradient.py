@@ -121,7 +121,8 @@ class ClipGradient:
 
         The loss is summed over images: a mean would divide the guidance of each image by the size of its batch.
         """
-        crops = make_cutouts(pixels, state.image_seeds, state.index, cutouts, target.encoder.image_size)  # [B, V, 3, S, S]
+        # crops: [B, V, 3, S, S]
+        crops = make_cutouts(pixels, state.image_seeds, state.index, cutouts, target.encoder.image_size)
         features = target.encoder.image_features(crops.flatten(0, 1))  # [B * V, D]
         features = features.unflatten(0, crops.shape[:2])  # [B, V, D]
         similarities = (features[:, 0] * target.embeddings[:, 0]).sum(dim=-1).detach()  # [B]

@@ -116,8 +116,9 @@ def _fill(text: str, values: dict[str, str]) -> str:
         raise SettingsError("$n, the next number, works in the file's name only", field="output")
     if unknown or not template.is_valid():
         wrong = f"${unknown[0]}" if unknown else text
+        names = " ".join(f"${name}" for name in NAMES)
         raise SettingsError(
-            f"Unknown name '{printable(wrong)}' in the output template. Names: {' '.join(f'${name}' for name in NAMES)}.",
+            f"Unknown name '{printable(wrong)}' in the output template. Names: {names}.",
             field="output",
             allowed=NAMES,
         )

@@ -72,7 +72,9 @@ def _first(readers: Iterator[tuple[str, Reader]], raw: Mapping[str, str], name: 
         try:
             metadata = reader()
         except ImageFileError as error:
-            unreadable.append(Note("text-unreadable", None, f"The text '{printable(location)}' is not readable: {error}."))
+            unreadable.append(
+                Note("text-unreadable", None, f"The text '{printable(location)}' is not readable: {error}.")
+            )
             continue
         if metadata is not None and has_prompt(metadata):
             metadata.notes[:0] = unreadable

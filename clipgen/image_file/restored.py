@@ -96,7 +96,9 @@ def _translate(metadata: ParsedMetadata, fields: dict[str, Any], notes: list[Not
         fields[name], prompt_notes = to_clipgen(text_of(fields.get(name)), name)
         notes += prompt_notes
     if model := text_of(metadata.unknown.get("model")):
-        notes.append(Note("model-not-used", "model", f"Generated with model '{printable(model)}', which is not loaded."))
+        notes.append(
+            Note("model-not-used", "model", f"Generated with model '{printable(model)}', which is not loaded.")
+        )
 
 
 def _scheduler(sampler: str, schedule: str, notes: list[Note]) -> str | None:
