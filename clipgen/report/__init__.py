@@ -1,1 +1,1 @@
-"""What every door tells people in words: a score, a comparison, the command that draws a picture again."""
+"""Texts that the terminal and the browser share: scores, comparisons, and the command that draws a picture again."""

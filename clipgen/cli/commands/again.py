@@ -69,7 +69,7 @@ def again(
 
 
 def _restored(picture: str | None, back: int, report: Report, typed: Collection[str]) -> tuple[Layer, int | None]:
-    """Returns the layer of the chosen picture and its history id; `typed` are the fields that override the picture."""
+    """Returns the layer of the picture and its history id; `typed` are the fields that override the picture."""
     from clipgen import history
 
     if picture is not None and not picture.isdigit():

@@ -53,12 +53,12 @@ def speed(
         pipe = Pipeline.from_pretrained(model)
         if pipe.scorer is None:
             raise SettingsError(f"model '{model}' has no CLIP to guide with. Example: storybook.", field="model")
-        found = measure(pipe, rounds, steps)
-        report.data = found.to_dict()
-        report.table(COLUMNS, table(found))
-        report.say(found.machine)
-        found.check()
-        for line in found.goals:
+        result = measure(pipe, rounds, steps)
+        report.data = result.to_dict()
+        report.table(COLUMNS, table(result))
+        report.say(result.machine)
+        result.check()
+        for line in result.goals:
             report.say(line)
 
 

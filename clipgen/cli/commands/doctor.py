@@ -122,10 +122,10 @@ def device() -> Iterator[Finding]:
         yield Finding("torch", f"{torch.__version__}, {build}, does not work with this driver", fix)
     else:
         yield Finding("torch", f"{torch.__version__}, {build}")
-    chosen = pick_device("auto")
-    free = free_memory(chosen)
+    automatic = pick_device("auto")
+    free = free_memory(automatic)
     memory = "" if free is None else f", {free / 1e9:.1f} GB of memory free"
-    yield Finding("device", f"{chosen}{memory}, {os.cpu_count()} CPU cores")
+    yield Finding("device", f"{automatic}{memory}, {os.cpu_count()} CPU cores")
 
 
 def models() -> Iterator[Finding]:

@@ -125,7 +125,7 @@ def _serve(model: str, config: dict[str, Any], bind: dict[str, Any], open_browse
     from clipgen.ui.server import serve
     from clipgen.ui.server_config import BindConfig, ServerConfig
 
-    models = tuple(dict.fromkeys([model, *(found.name for found in list_models())]))
+    models = tuple(dict.fromkeys([model, *(local.name for local in list_models())]))
     limits = SERVED if config["public"] else LOCAL
     try:
         server = serve(ServerConfig(models, limits, **config), BindConfig(**bind), open_browser and sys.stdout.isatty())
