@@ -75,11 +75,11 @@ class Report:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Prints rows on stdout: aligned below dim headings in a terminal, tab-separated without headings in a pipe."""
-        if self.json:
+        rows = list(rows)
+        if self.json or not rows:
             return
         self.before_print()
-        rows = list(rows)
-        if not sys.stdout.isatty() or not rows:
+        if not sys.stdout.isatty():
             print(*("\t".join(flat(cell) for cell in row) for row in rows), sep="\n", end="\n", flush=True)
             return
         head, *lines = layout(columns, rows, shutil.get_terminal_size().columns)

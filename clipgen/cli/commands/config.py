@@ -41,6 +41,8 @@ def show(json: Json = False) -> None:
         rows += [(key, value, "config.toml") for key, value in config_file.read_user().tables.items()]
         report.data = {name: {"value": value, "from": origin} for name, value, origin in rows}
         report.table(("key", "value", "from"), rows)
+        if not rows:
+            report.say("Nothing is set. Example: clipgen config set steps 40", "dim")
 
 
 @app.command("path", cls=Command)

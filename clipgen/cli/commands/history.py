@@ -66,6 +66,8 @@ def list_(
             for e in entries
         ]
         report.table(("id", "when", "seed", "CLIP", "prompt", "path"), rows)
+        if not rows:
+            report.say("No pictures.", "dim")
 
 
 def _short(path: Path) -> Path:
