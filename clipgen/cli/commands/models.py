@@ -29,6 +29,7 @@ def models(context: typer.Context, json: Json = False) -> None:
 
     clipgen models list
     clipgen models check ./my-model
+    clipgen models show storybook --words
     clipgen "a fox in snow" --model ./my-model
     """
     if context.invoked_subcommand is None:
