@@ -57,6 +57,10 @@ class BrowserPage:
         button = self.page.get_by_role("button", name=name).first
         button.click()
         button.locator("xpath=following-sibling::*").locator(":is(input, textarea):visible").first.wait_for()
+        self.wait_for_frames()
+
+    def wait_for_frames(self) -> None:
+        """Waits until the browser has drawn two frames, after which Gradio knows the values that were typed."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def wait_for_value(self, name: str, value: str) -> None:
@@ -80,6 +84,7 @@ class BrowserPage:
         self.set("prompt", prompt)
         finished = self.page.query_selector("#output [data-final]")
         before = finished.get_attribute("src") if finished else ""
+        self.wait_for_frames()
         self.page.keyboard.press("Control+Enter")
         self.page.wait_for_function(
             "before => (document.querySelector('#output [data-final]')?.getAttribute('src') || before) !== before",
