@@ -121,38 +121,42 @@ def test_a_guidance_image_must_be_in_the_image_store(worker: Worker, tmp_path: P
         worker.build_settings({**FOX, "like": [str(elsewhere)]})
 
 
-class TestVariations:
-    @pytest.fixture(scope="class")
-    def varying(self, tmp_path_factory: pytest.TempPathFactory, image_store: ImageStore) -> Worker:
-        model = str(tiny.save_varying(tmp_path_factory.mktemp("models") / "tiny-varying"))
-        return Worker(ServerConfig((model,), SERVED, device="cpu", save_images=False, public=True), image_store)
+@pytest.fixture(scope="module")
+def varying(tmp_path_factory: pytest.TempPathFactory, image_store: ImageStore) -> Worker:
+    """A worker whose model generates variations of an image."""
+    model = str(tiny.save_varying(tmp_path_factory.mktemp("models") / "tiny-varying"))
+    return Worker(ServerConfig((model,), SERVED, device="cpu", save_images=False, public=True), image_store)
 
-    def test_a_variation_says_what_it_is_made_from(self, varying: Worker) -> None:
-        (source,) = images(varying, seed=2)
-        assert varying.supports_variations
-        (variation,) = images(varying, prompt="", vary=f"{source.path}:1", seed=3)
-        info = ImageInfo.from_job(variation)
-        assert f"variation of {source.path.stem}" in output_panel.finished(info)
-        assert "to the picture it varies" in output_panel.finished(info)
-        assert local_paths(info.to_settings(), varying).vary == f"{source.path.name}:1"
 
-    def test_the_source_must_be_in_the_image_store(self, varying: Worker, tmp_path: Path) -> None:
-        elsewhere = tmp_path / "elsewhere.png"
-        elsewhere.write_bytes(images(varying, seed=2)[0].path.read_bytes())
-        with pytest.raises(SettingsError, match="vary: The picture is not one that was uploaded here"):
-            varying.build_settings({**FOX, "vary": str(elsewhere)})
+def test_a_variation_says_what_it_is_made_from(varying: Worker) -> None:
+    (source,) = images(varying, seed=2)
+    assert varying.supports_variations
+    (variation,) = images(varying, prompt="", vary=f"{source.path}:1", seed=3)
+    info = ImageInfo.from_job(variation)
+    assert f"variation of {source.path.stem}" in output_panel.finished(info)
+    assert "to the picture it varies" in output_panel.finished(info)
+    assert local_paths(info.to_settings(), varying).vary == f"{source.path.name}:1"
 
-    def test_the_model_must_support_variations(self, worker: Worker) -> None:
-        (source,) = images(worker, seed=2)
-        assert not worker.supports_variations
-        with pytest.raises(SettingsError, match="variations"):
-            generate(worker, vary=str(source.path))
 
-    def test_a_comparison_needs_a_prompt(self, varying: Worker) -> None:
-        (source,) = images(varying, seed=2)
-        settings = varying.build_settings({"prompt": "", "vary": f"{source.path}:1"})
-        with pytest.raises(SettingsError, match="prompt must not be empty"):
-            list(varying.compare(settings, None, BEST_OF_N, "session"))
+def test_the_source_of_a_variation_must_be_in_the_image_store(varying: Worker, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(images(varying, seed=2)[0].path.read_bytes())
+    with pytest.raises(SettingsError, match="vary: The picture is not one that was uploaded here"):
+        varying.build_settings({**FOX, "vary": str(elsewhere)})
+
+
+def test_the_model_must_support_variations(worker: Worker) -> None:
+    (source,) = images(worker, seed=2)
+    assert not worker.supports_variations
+    with pytest.raises(SettingsError, match="variations"):
+        generate(worker, vary=str(source.path))
+
+
+def test_a_comparison_needs_a_prompt(varying: Worker) -> None:
+    (source,) = images(varying, seed=2)
+    settings = varying.build_settings({"prompt": "", "vary": f"{source.path}:1"})
+    with pytest.raises(SettingsError, match="prompt must not be empty"):
+        list(varying.compare(settings, None, BEST_OF_N, "session"))
 
 
 def test_the_load_percentage_never_decreases(tiny_v: Path, image_store: ImageStore) -> None:
