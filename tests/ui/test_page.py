@@ -318,7 +318,7 @@ def test_vary(browser_page: BrowserPage) -> None:
     before = page.get_attribute("#output [data-final]", "src")
     page.click("#vary-generate")
     page.wait_for_selector(f"#output [data-final]:not([src='{before}'])")
-    page.wait_for_selector("#output >> text=to the picture it varies")
+    page.wait_for_selector("#output >> text=to the original picture")
     page.wait_for_selector("#vary-source >> text=the prompt is not used")
     made = max(browser_page.server.folder.rglob("*.png"), key=lambda path: path.stat().st_mtime)
     assert str(read_settings(made).settings.vary).endswith(f"{before.rpartition('/')[2]}:1")

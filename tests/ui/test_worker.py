@@ -134,7 +134,7 @@ def test_a_variation_says_what_it_is_made_from(varying: Worker) -> None:
     (variation,) = images(varying, prompt="", vary=f"{source.path}:1", seed=3)
     info = ImageInfo.from_job(variation)
     assert f"variation of {source.path.stem}" in output_panel.finished(info)
-    assert "to the picture it varies" in output_panel.finished(info)
+    assert "to the original picture" in output_panel.finished(info)
     assert local_paths(info.to_settings(), varying).vary == f"{source.path.name}:1"
 
 
