@@ -86,8 +86,8 @@ class Guidance:
         return replace(step_output, latents=step_output.latents[:1], x0=step_output.x0[:1], rows=step_output.rows[:1])
 
     @torch.no_grad()
-    def best_rows(self, step_output: StepOutput) -> tuple[Tensor, tuple[int, ...]]:
-        """Returns the final latents [B, C, h, w], one row per image, and the seeds of their initial noise."""
+    def final_latents(self, step_output: StepOutput) -> tuple[Tensor, tuple[int, ...]]:
+        """Returns the final latents [B, C, h, w] with one row per image, the best one, and the seeds of these rows."""
         latents, rows = step_output.latents, step_output.rows
         if self.final_reward is None:
             return latents, self.seeds
@@ -173,11 +173,12 @@ def build_guidance(
     reward = target.make_reward(decode)
     final_reward = target.make_reward(with_cancellation(family.decode, is_cancelled))
     if "pick" in methods:
-        selection, rows = Pick(reward, settings.candidates), candidate_seeds(seeds[0], settings.candidates)
-        return replace(guidance, seeds=rows, selection=selection, final_reward=final_reward)
+        row_seeds = candidate_seeds(seeds[0], settings.candidates)
+        selection = Pick(reward, settings.candidates)
+        return replace(guidance, seeds=row_seeds, selection=selection, final_reward=final_reward)
     if "steer" in methods:
-        particles, rows = Steer(reward, seeds[0]), candidate_seeds(seeds[0], settings.particles)
-        return replace(guidance, seeds=rows, selection=particles, final_reward=final_reward)
+        row_seeds = candidate_seeds(seeds[0], settings.particles)
+        return replace(guidance, seeds=row_seeds, selection=Steer(reward, seeds[0]), final_reward=final_reward)
     return guidance
 
 

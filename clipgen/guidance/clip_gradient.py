@@ -147,7 +147,9 @@ class ClipGradient:
             return []
         lost, total = sum(not_finite[seed] for seed in affected), sum(guided[seed] for seed in affected)
         which = f"the picture of seed {affected[0]}" if len(affected) == 1 else f"{len(affected)} pictures"
-        line = f"CLIP's gradient was not finite in {lost} of {total} guided steps of {which}; they were not guided."
+        line = (
+            f"CLIP's gradient was not finite in {lost} of {total} guided steps of {which}; these steps were not guided."
+        )
         return [Note("guidance-not-finite", "guidance", line)]
 
 

@@ -1,4 +1,4 @@
-"""The guard against over-optimisation: what CLIP likes about an image should survive changes that nobody sees."""
+"""The guard against over-optimisation: what CLIP likes about an image should survive changes too small to see."""
 
 from __future__ import annotations
 

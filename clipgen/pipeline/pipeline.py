@@ -188,7 +188,7 @@ class Pipeline:
             return
         denoised = monotonic()
         with self._turns.of("CLIP"):
-            latents, seeds = guidance.best_rows(state)
+            latents, seeds = guidance.final_latents(state)
         batch.pick(seeds)
         pixels, scores = self._viewer.pictures(batch, latents)
         pace.batch(monotonic() - denoised)

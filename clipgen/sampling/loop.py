@@ -172,7 +172,7 @@ def denoise_with_graph(
         scheduler: a diffusers scheduler with its timesteps set.
         noise: initial noise of unit variance, [B, C, h, w].
         generators: one per image, for stochastic schedulers.
-        eta: share of the noise that is drawn anew in each step, 0 to 1. Used by DDIM (Song et al. 2020, arXiv
+        eta: share of the noise that each step replaces by new noise, 0 to 1. Used by DDIM (Song et al. 2020, arXiv
             2010.02502, equation 16) and by FlowMatchEuler.
         select: returns the indices of the rows to keep after a step; an index may repeat. Kept rows continue unchanged;
             a duplicate gets its own noise generator.
@@ -276,7 +276,7 @@ def _step_options(scheduler: Any, generators: Sequence[torch.Generator], eta: fl
 def _replace_flow_noise(
     scheduler: Any, level: NoiseLevel, latents: Tensor, x0: Tensor, generators: Sequence[torch.Generator], eta: float
 ) -> Tensor:
-    """Returns the latents after a step of FlowMatchEuler with a part of their noise drawn anew; DDIM's eta for flows.
+    """Returns the latents after a step of FlowMatchEuler with a part of their noise replaced; DDIM's eta for flows.
 
     s and s' are sigma before and after the step. The deterministic step gives x' = (1 - s') x0 + s' e. With
     q = eta s' sqrt(1 - (s' (1 - s) / (s (1 - s')))^2) the noise s' e becomes sqrt(s'^2 - q^2) e + q n, where n is new

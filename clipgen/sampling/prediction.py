@@ -68,7 +68,7 @@ def noise_level(scheduler: Any, timestep: Tensor) -> NoiseLevel:
     """Returns the noise level of the sample that `scheduler.step` takes next, including second-order stages.
 
     Initialises the scheduler's step index if it has none, as its own `step` would. Raises SettingsError for a
-    scheduler class that is in none of the sets above.
+    scheduler class outside of the four sets above.
     """
     name = type(scheduler).__name__
     if name in VARIANCE_PRESERVING:

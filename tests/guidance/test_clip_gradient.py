@@ -141,9 +141,9 @@ def test_loss_gradient_is_finite_at_and_opposite_the_target():
 
 def test_soft_clamp_keeps_a_twentieth_of_the_gradient_outside():
     pixels = torch.tensor([-1.0, 0.25, 3.0], requires_grad=True)
-    held = soft_clamp(pixels)
-    held.sum().backward()
-    assert held.tolist() == pytest.approx([-0.05, 0.25, 1.1])
+    result = soft_clamp(pixels)
+    result.sum().backward()
+    assert result.tolist() == pytest.approx([-0.05, 0.25, 1.1])
     assert pixels.grad.tolist() == pytest.approx([0.05, 1.0, 0.05])
 
 
@@ -166,9 +166,9 @@ def test_remove_growth_removes_only_the_part_that_enlarges_x0():
     x0, correction = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1)
     correction[0] += x0[0]
     correction[1] -= x0[1]
-    held = remove_growth(correction, x0)
-    assert float((held[0] * x0[0]).sum()) == pytest.approx(0, abs=1e-5)
-    assert torch.equal(held[1], correction[1])
+    result = remove_growth(correction, x0)
+    assert float((result[0] * x0[0]).sum()) == pytest.approx(0, abs=1e-5)
+    assert torch.equal(result[1], correction[1])
 
 
 # The correction
@@ -306,7 +306,7 @@ def test_gradient_that_is_not_finite_is_zeroed_and_noted(clip, decode):
     (note,) = correction.notes()
     assert (note.code, note.field) == ("guidance-not-finite", "guidance")
     assert note.message == (
-        "CLIP's gradient was not finite in 1 of 2 guided steps of the picture of seed 13; they were not guided."
+        "CLIP's gradient was not finite in 1 of 2 guided steps of the picture of seed 13; these were not guided."
     )
     assert whole[2].any()
     for step in (5, 6, 7):
@@ -432,8 +432,8 @@ def test_with_correction_adds_to_an_existing_correction():
     step_input = first_input()
     twice = with_correction(lambda step_input: prediction, lambda state: 2 * torch.ones_like(x), SEEDS[:1])(step_input)
     assert float(twice.correction.mean()) == 3
-    kept = with_correction(lambda step_input: prediction, lambda state: None, SEEDS[:1])(step_input)
-    assert torch.equal(kept.correction, prediction.correction)
+    unchanged = with_correction(lambda step_input: prediction, lambda state: None, SEEDS[:1])(step_input)
+    assert torch.equal(unchanged.correction, prediction.correction)
 
 
 def first_input():

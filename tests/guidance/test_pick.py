@@ -50,12 +50,12 @@ def test_best_row_is_finite() -> None:
 @pytest.mark.parametrize("candidates", HALVING_PROGRESS)
 @pytest.mark.parametrize("steps", [8, 9, 10, 20, 40, 150])
 def test_one_candidate_is_left_at_the_end(candidates: int, steps: int) -> None:
-    pick, alive = Pick(reward, candidates), [candidates]
+    pick, counts = Pick(reward, candidates), [candidates]
     for step in range(steps):
-        kept = pick(make_state(alive[-1], step, steps))
-        alive.append(alive[-1] if kept is None else len(kept))
-    assert alive[:-1] == candidates_per_step(candidates, steps)
-    assert alive[-1] == 1
+        selected = pick(make_state(counts[-1], step, steps))
+        counts.append(counts[-1] if selected is None else len(selected))
+    assert counts[:-1] == candidates_per_step(candidates, steps)
+    assert counts[-1] == 1
 
 
 def test_halving_waits_for_its_progress() -> None:

@@ -17,7 +17,7 @@ from clipgen.sampling.loop import StepState
 
 
 def make_state(rewards: list[float], step: int, steps: int = 10) -> StepState:
-    """A state whose x0 says its own reward."""
+    """Returns a step whose x0 contains the rewards."""
     x0 = torch.tensor(rewards)[:, None, None, None].expand(len(rewards), 1, 2, 2)
     return StepState(x0, x0, x0, None, 0.5, 0.5, step / steps, step, steps, tuple(range(len(rewards))))
 

@@ -139,9 +139,9 @@ def test_eta_of_a_flow_replaces_noise_and_keeps_its_variance():
     assert torch.allclose(sizes[0][:-1], scheduler.sigmas[1:-1], rtol=0.05)
     assert torch.allclose(sizes[1], sizes[0], rtol=0.05, atol=1e-6)
     assert torch.allclose(sizes[2], sizes[0], rtol=0.05, atol=1e-6)
-    kept = [float((ends[0] * end).mean() / ends[0].square().mean()) for end in ends]
-    assert kept[0] == pytest.approx(1.0)
-    assert 0.0 < kept[2] < 0.5 < kept[1] < 1.0
+    correlations = [float((ends[0] * end).mean() / ends[0].square().mean()) for end in ends]
+    assert correlations[0] == pytest.approx(1.0)
+    assert 0.0 < correlations[2] < 0.5 < correlations[1] < 1.0
 
 
 def test_loop_is_lazy_and_reports_progress():
