@@ -151,7 +151,7 @@ def documented(pattern: str) -> set[str]:
 
 
 def test_documented_flags_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["info", "classify", "caption", "search", "ui", "train clip", "bench gain", "bench quality"]
+    names = ["info", "classify", "caption", "search", "ui", "models show", "train clip", "bench gain", "bench quality"]
     helps = [output_of(f"clipgen {name} --help", capsys) for name in names]
     drawing = ["generate", "again", "vary", "batch", "compare"]
     helps += [output_of(f"clipgen {name} --help-all", capsys) for name in drawing]
