@@ -1,7 +1,11 @@
-"""Prompt to image, offline, with a model in the box; the public names load on first use."""
+"""Text to image with latent diffusion and CLIP guidance, with a bundled model that works offline.
+
+The public names are imported on first use, so that `import clipgen` does not import torch.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +23,6 @@ if TYPE_CHECKING:
         PresetError,
         PromptError,
         SettingsError,
-        Withheld,
     )
     from clipgen.gallery import (
         Explanation,
@@ -37,11 +40,14 @@ if TYPE_CHECKING:
         similarity,
     )
     from clipgen.image_file import RestoredSettings, read_settings
+    from clipgen.models.find import bundled_model
     from clipgen.models.known_words import known_words
     from clipgen.pipeline.generate import generate, generate_many, vary
     from clipgen.pipeline.pipeline import Pipeline
     from clipgen.pipeline.result import Result, Step
     from clipgen.settings.settings import Note, Settings
+
+    __version__: str
 
 __all__ = [
     "BelowMinScore",
@@ -66,7 +72,8 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Step",
-    "Withheld",
+    "__version__",
+    "bundled_model",
     "caption",
     "classify",
     "diversity",
@@ -90,6 +97,7 @@ _MODULES = {
     **dict.fromkeys(("explain", "explain_image", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),
     **dict.fromkeys(("RestoredSettings", "read_settings"), "image_file"),
+    "bundled_model": "models.find",
     "known_words": "models.known_words",
     "Pipeline": "pipeline.pipeline",
     **dict.fromkeys(("Result", "Step"), "pipeline.result"),
@@ -98,8 +106,18 @@ _MODULES = {
 }
 
 
+# In a checkout whose package is installed elsewhere, this folder shadows the installed one but lacks two subpackages.
+_CHECKOUT = Path(__file__).resolve().parents[1]
+if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "presets" / "__init__.py").is_file():
+    __path__.append(str(_CHECKOUT))  # finds ui/ and presets/ as clipgen.ui and clipgen.presets
+
+
 def __getattr__(name: str) -> Any:
-    """Loads a public name on first use, so that `import clipgen` stays free of torch."""
+    """Imports a public name on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("clipgen")
     if name not in __all__:
         raise AttributeError(f"module 'clipgen' has no attribute '{name}'")
     from importlib import import_module

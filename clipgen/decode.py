@@ -20,15 +20,15 @@ FLAT = 1 / 255  # a picture whose pixels deviate less than this shows nothing
 
 
 @torch.no_grad()
-def decode(family: Family, latents: Tensor, size: tuple[int, int], ladder: MemoryFallback) -> Tensor:
+def decode(family: Family, latents: Tensor, size: tuple[int, int], memory: MemoryFallback) -> Tensor:
     """Returns pictures [B, 3, H, W] in [0, 1] on the CPU, or what is broken of them: see `is_broken`.
 
     A decoder of less than float32 that breaks one is put into float32, for good, and tries again. `size` is (width,
     height). Raises OutOfMemory.
     """
-    pixels = ladder.run("decoding", size, family.decode, latents)
+    pixels = memory.run("decoding", size, family.decode, latents)
     if is_broken(pixels).any() and family.decoder_to_float32():
-        pixels = ladder.run("decoding", size, family.decode, latents)
+        pixels = memory.run("decoding", size, family.decode, latents)
     return pixels.clamp(0, 1).cpu()
 
 
@@ -39,7 +39,7 @@ def is_broken(pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look(family: Family, x0: Tensor, size: tuple[int, int]) -> Tensor:
+def decode_preview(family: Family, x0: Tensor, size: tuple[int, int]) -> Tensor:
     """Returns rough pictures [B, 3, H, W] in [0, 1] of a step, fast for every model; `size` is (width, height)."""
     width, height = size
     if family.latent_rgb is None or family.decodes_fast(width, height):

@@ -164,7 +164,7 @@ class MemoryFallback:
             retried = True
             self._collect()
 
-    def taken(self, size: tuple[int, int]) -> list[str]:
+    def measures(self, size: tuple[int, int]) -> list[str]:
         """Returns one line for each thing that was given up at this size."""
         return [
             f"{what} ran {rows} at a time to fit into memory"

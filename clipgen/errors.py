@@ -1,4 +1,4 @@
-"""Every error that clipgen raises for a person, each with its kebab-case code and exit code."""
+"""The errors that clipgen raises for users, each with its code for JSON and its exit code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 
 
 class ClipgenError(Exception):
-    """One line for a person: what is wrong, the value in quotes, what works.
+    """The base class; its message is one line: what is wrong, the value in quotes, what works.
 
-    `field` names the Settings field or flag at fault, `allowed` what would have worked; both are optional
-    and travel into the JSON envelope.
+    Attributes:
+        code: The name of the error in kebab case, for JSON.
+        exit_code: The exit code of the command line.
+        field: The Settings field or flag with the wrong value, if any.
+        allowed: The values that are accepted, if they can be listed.
     """
 
     code: ClassVar[str] = "clipgen-error"
@@ -27,25 +30,25 @@ class ClipgenError(Exception):
 
 
 class OutputError(ClipgenError):
-    """A path cannot be written: permissions, a full disk, a bad name."""
+    """A file cannot be written: no permission, a full disk, a bad name."""
 
     code = "output-error"
 
 
 class ImageFileError(ClipgenError):
-    """An image file cannot be read as an image, or its metadata cannot be understood."""
+    """An image file, or its metadata, cannot be read."""
 
     code = "image-file-error"
 
 
 class ModelError(ClipgenError):
-    """A model's files were refused: pickle, wrong shapes, not finite, foreign classes."""
+    """The files of a model are refused: pickle, wrong shapes, values that are not finite, unknown classes."""
 
     code = "model-error"
 
 
-class SettingsError(ClipgenError):
-    """A Settings field or a flag has a value that does not work."""
+class SettingsError(ClipgenError, ValueError):
+    """A Settings field or a flag has an invalid value."""
 
     code = "settings-error"
     exit_code = 2
@@ -59,49 +62,42 @@ class PresetError(ClipgenError):
 
 
 class PromptError(ClipgenError):
-    """The prompt's own syntax is wrong; the message gives the position."""
+    """The syntax of the prompt is wrong; the message gives the position."""
 
     code = "prompt-error"
     exit_code = 2
 
 
-class ModelNotFound(ClipgenError):
-    """The model is not on this machine, and may not or cannot be fetched."""
+class ModelNotFound(ClipgenError, FileNotFoundError):
+    """The model is not on this machine and cannot be downloaded."""
 
     code = "model-not-found"
     exit_code = 3
 
 
 class OutOfMemory(ClipgenError):
-    """Memory does not suffice, after every fallback."""
+    """There is too little memory, even after every fallback."""
 
     code = "out-of-memory"
     exit_code = 4
 
 
-class Withheld(ClipgenError):
-    """A finished picture was withheld by the safety check."""
-
-    code = "withheld"
-    exit_code = 5
-
-
 class BrokenImage(ClipgenError):
-    """A picture came out flat or not finite, also after a retry in fp32."""
+    """An image is flat or not finite, even after a retry in float32."""
 
     code = "broken-image"
     exit_code = 5
 
 
 class BelowMinScore(ClipgenError):
-    """A picture lies below the percentile asked for; the files are kept."""
+    """An image is below the required percentile; the files are kept."""
 
     code = "below-min-score"
     exit_code = 6
 
 
 class Cancelled(ClipgenError):
-    """The run was stopped; `results` holds what was finished by then."""
+    """The run was stopped; `results` are the images finished by then."""
 
     code = "cancelled"
     exit_code = 130

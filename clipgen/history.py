@@ -27,8 +27,7 @@ create table if not exists pictures (
     sha256 text not null,
     settings text not null,
     clip text,
-    parent integer,
-    image_features blob
+    parent integer
 );
 create index if not exists pictures_sha256 on pictures (sha256);
 """

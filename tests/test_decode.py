@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from clipgen.decode import decode, is_broken, look, to_image
+from clipgen.decode import decode, decode_preview, is_broken, to_image
 from clipgen.device import MemoryFallback
 from clipgen.families import LAYOUTS, load_family
 from clipgen.models import ModelFolder, preflight
@@ -56,15 +56,15 @@ def test_a_decoder_that_breaks_in_half_precision_is_put_into_float32(tiny_v):
 
 def test_a_small_picture_is_looked_at_by_its_decoder(book):
     x0 = latents(1, 8, 16, 16)
-    assert torch.equal(look(book, x0, (128, 128)), decode(book, x0, (128, 128), MemoryFallback(CPU)))
+    assert torch.equal(decode_preview(book, x0, (128, 128)), decode(book, x0, (128, 128), MemoryFallback(CPU)))
 
 
 def test_a_big_one_by_a_matrix(sd):
     """In Stable Diffusion's latent space red, say, is a place; the first channel is roughly brightness."""
     x0 = torch.zeros(1, 4, 160, 160)
-    assert torch.allclose(look(sd, x0, (320, 320)), torch.full((1, 3, 320, 320), 0.5))
+    assert torch.allclose(decode_preview(sd, x0, (320, 320)), torch.full((1, 3, 320, 320), 0.5))
     x0[:, 0] = 2.0
-    assert look(sd, x0, (320, 320)).mean() > 0.6
+    assert decode_preview(sd, x0, (320, 320)).mean() > 0.6
     assert not sd.decodes_fast(320, 320)
     assert sd.decodes_fast(256, 256)
 

@@ -99,13 +99,13 @@ def run(ladder, memory, rows=8):
 def test_what_fits_runs_whole():
     ladder = MemoryFallback(CPU)
     assert run(ladder, Memory(8)) == [8]
-    assert ladder.taken(SIZE) == []
+    assert ladder.measures(SIZE) == []
 
 
 def test_the_first_rung_is_the_same_again():
     ladder = MemoryFallback(CPU)
     assert run(ladder, Memory(0, refusals=1)) == [8, 8]
-    assert ladder.taken(SIZE) == []
+    assert ladder.measures(SIZE) == []
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7])
@@ -116,8 +116,8 @@ def test_pieces_shrink_until_they_fit_and_that_is_remembered(rows):
     fitted = asked[-1]
     assert fitted <= rows < 2 * fitted or fitted == 4
     assert run(ladder, Memory(rows)) == [fitted] * (8 // fitted)
-    assert ladder.taken(SIZE) == [f"denoising ran {fitted} at a time to fit into memory"]
-    assert ladder.taken((64, 64)) == []
+    assert ladder.measures(SIZE) == [f"denoising ran {fitted} at a time to fit into memory"]
+    assert ladder.measures((64, 64)) == []
 
 
 def test_odd_batches_lose_no_row():

@@ -115,7 +115,7 @@ def explain(worker: Worker, file: object, text: object) -> Callable[[Pipeline], 
     def task(pipe: Pipeline) -> Explanation:
         from clipgen.gallery import explain_image
 
-        return explain_image(scorer_of(pipe), image, prompt)
+        return explain_image(image, prompt, model=scorer_of(pipe))
 
     return task
 

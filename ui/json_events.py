@@ -128,6 +128,5 @@ def _image(log: EventLog, image: FinishedImage) -> JsonEvent:
         sha256=digest_of(image.path),
         clip=None if result.clip is None else result.clip.to_dict(),
         warnings=[note.to_dict() for note in result.warnings],
-        withheld=False,
         seconds=round(result.seconds, 3),
     )

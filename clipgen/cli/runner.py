@@ -216,7 +216,6 @@ class Runner:
             path=str(result.path) if result.path else None,
             sha256=digest,
             clip=result.metadata["clip"],
-            withheld=False,
             twin=run.twin,
             **({} if result.likeness is None else {"likeness": result.likeness}),
             checks=[{"subject": each.subject, "holds": each.holds, **vars(each)} for each in checks],

@@ -126,8 +126,8 @@ def caption(
 
 
 def search(
-    query: str | None,
     folders: Iterable[str | Path],
+    query: str | None = None,
     *,
     like: ImageSource | Iterable[ImageSource] | None = None,
     top: int = 10,

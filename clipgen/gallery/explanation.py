@@ -16,6 +16,7 @@ from clipgen.clip.word_importance import normalise_maps, patch_maps, similarity_
 from clipgen.errors import SettingsError
 from clipgen.families.attention import AttentionMaps, has_text_cross_attention, recording_attention
 from clipgen.families.text_encoders import TextEncoder
+from clipgen.gallery.api import load_clip
 from clipgen.gallery.features import image_to_pixels, iter_image_features
 from clipgen.pipeline.pipeline import Pipeline
 from clipgen.pipeline.plan import plan
@@ -71,11 +72,11 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
     [batch] = plan(
         settings.replace(images=1), pipeline.origin.model, pipeline.defaults, pipeline.device, pipeline.vocabulary
     )
-    single, text = batch.pictures[0], batch.texts[0]
+    single, text = batch.images[0], batch.texts[0]
     if not has_text_cross_attention(family) or single.vary is not None:  # a variation attends to other tokens
         if scorer is None:
             raise SettingsError(f"model '{pipeline.origin.model}' has no cross-attention and no CLIP", field="model")
-        return explain_image(scorer, pipeline.run(single)[0].image, text)
+        return explain_image(pipeline.run(single)[0].image, text, model=scorer)
     spans, tokens = words_with_tokens(text, family.text_encoders[0])
     _check_words(text, spans)
     states = pipeline.encode_prompt(single)["encoder_hidden_states"]
@@ -86,12 +87,13 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
     return _explanation(scorer, result.image, text, spans, normalise_maps(maps), "cross-attention")
 
 
-def explain_image(scorer: Scorer, image: Image.Image, text: str) -> Explanation:
+def explain_image(image: Image.Image, text: str, *, model: str | Scorer = "storybook") -> Explanation:
     """Returns which patches of any image match each word of a text, by the CLIP features of each patch alone.
 
     It needs no pipeline, so that it works for images that cannot be generated again. Raises SettingsError for a text
     without words.
     """
+    scorer = load_clip(model) if isinstance(model, str) else model
     spans = word_spans(text)
     _check_words(text, spans)
     pixels = image_to_pixels(image).to(scorer.encoder.model.device)

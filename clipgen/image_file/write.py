@@ -71,7 +71,7 @@ def _encode_lossy(image: Image, record: Mapping[str, Any], format: Format, quali
 
 
 def _xmp(record: Mapping[str, Any], text: str | None) -> str:
-    return build_xmp(_tool(record), composite="init" in record["inputs"], record=text)
+    return build_xmp(_tool(record), composite="vary" in record["inputs"], record=text)
 
 
 def _tool(record: Mapping[str, Any]) -> str:

@@ -62,6 +62,13 @@ class ModelFolder:
         raise ModelError(f"Model '{self.name}' has no {' or '.join(DENOISERS)} folder.")
 
 
+def bundled_model(name: str = "storybook") -> Path:
+    """Returns the folder of a bundled model, in diffusers' layout; raises ModelNotFound for an unknown name."""
+    if name not in BUNDLED:
+        raise ModelNotFound(f"There is no bundled model '{name[:200]}'. Bundled: {', '.join(BUNDLED)}.", field="model")
+    return BUNDLED[name]
+
+
 def parse_id(model: str) -> ModelId:
     """Parses a model name: `storybook`, `org/name`, `org/name@revision`, or a path that begins with ./ ../ / ~ or C:.
 
@@ -79,6 +86,12 @@ def parse_id(model: str) -> ModelId:
     raise SettingsError(f"Unknown model {model[:60]!r}. {guess}", field="model", allowed=tuple(BUNDLED))
 
 
+def _check_exists(model_id: ModelId, path: Path) -> None:
+    """Raises ModelNotFound if the folder that a user named does not exist."""
+    if model_id.kind == "folder" and not path.is_dir():
+        raise ModelNotFound(f"There is no folder '{model_id.name[:200]}'.", field="model")
+
+
 def find_model(model: str, *, offline: bool = False) -> ModelFolder:
     """Returns the folder of a model; downloads a hub id that is not on this machine unless `offline`.
 
@@ -88,6 +101,7 @@ def find_model(model: str, *, offline: bool = False) -> ModelFolder:
     if model_id.kind == "hub":
         return ModelFolder(model, _download(model_id, offline, ALLOW_PATTERNS), "hub")
     path = _local_folder(model_id)
+    _check_exists(model_id, path)
     if not (path / "model_index.json").is_file():
         problem = (
             "is missing from this installation" if model_id.kind == "bundled" else "is not a diffusers model folder"
@@ -105,6 +119,7 @@ def find_clip(model: str, *, offline: bool = False) -> ModelFolder:
     if model_id.kind == "hub":
         return ModelFolder(model, _download(model_id, offline, CLIP_ALLOW_PATTERNS), "hub")
     path = _local_folder(model_id)
+    _check_exists(model_id, path)
     for folder in (path / "clip", path):
         if (folder / "config.json").is_file():
             return ModelFolder(model, folder, model_id.kind)

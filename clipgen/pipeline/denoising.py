@@ -1,9 +1,8 @@
-"""A batch goes into the loop: its prediction under classifier-free guidance, its scheduler, and its seeds' noise."""
+"""Connects a batch with the sampling loop: classifier-free guidance, the scheduler, and the noise of each seed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,57 +12,57 @@ from clipgen.families import Conditioning, Family, repeat_conditioning
 from clipgen.guidance.adaptive_projection import AdaptiveProjection
 from clipgen.guidance.build import Guidance
 from clipgen.guidance.classifier_free import classifier_free
+from clipgen.pipeline.conditioning import BatchConditioning
 from clipgen.pipeline.plan import Batch
 from clipgen.sampling.loop import PredictNoise, StepOutput, denoise, initial_noise, make_generators
 from clipgen.sampling.make_scheduler import make_scheduler
 
 
-def predicting(
-    batch: Batch, family: Family, ladder: MemoryFallback, told: tuple[Conditioning, Conditioning], guidance: Guidance
+def make_predict(
+    batch: Batch, family: Family, memory: MemoryFallback, conditioning: BatchConditioning, guidance: Guidance
 ) -> PredictNoise:
-    """Returns the prediction that the prompts give; a batch that does not fit into memory goes in pieces.
+    """Returns the prediction under classifier-free guidance; `memory` splits a batch that does not fit."""
+    image, rows = batch.images[0], len(guidance.seeds)
 
-    `told` is what the denoiser is told of the prompts, and of the negative prompts, a row a picture.
-    """
-    shared, rows = batch.pictures[0], len(guidance.seeds)
+    def predict(latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        def part(latents: Tensor, *tensors: Tensor) -> Tensor:
+            return family.predict(latents, timestep, dict(zip(conditioning, tensors, strict=True)))
 
-    def predict(latents: Tensor, timestep: Tensor, told: Conditioning) -> Tensor:
-        def piece(latents: Tensor, *rows: Tensor) -> Tensor:
-            return family.predict(latents, timestep, dict(zip(told, rows, strict=True)))
-
-        return ladder.run("denoising", batch.size, piece, latents, *told.values())
+        return memory.run("denoising", batch.size, part, latents, *conditioning.values())
 
     return classifier_free(
         predict,
-        *(repeat_conditioning(each, rows) for each in told),
+        repeat_conditioning(conditioning.positive, rows),
+        repeat_conditioning(conditioning.negative, rows),
         scale=1.0 if family.distilled else batch.guidance_scale,
-        start=shared.cfg_start,
-        stop=shared.cfg_stop,
-        rescale=shared.guidance_rescale,
-        combine=AdaptiveProjection(batch.guidance_scale) if shared.apg else None,
+        start=image.cfg_start,
+        stop=image.cfg_stop,
+        rescale=image.guidance_rescale,
+        combine=AdaptiveProjection(batch.guidance_scale) if image.apg else None,
         needs_graph=guidance.needs_graph,
     )
 
 
-def states_of(
+def sample(
     batch: Batch, family: Family, device: torch.device, predict: PredictNoise, guidance: Guidance
 ) -> Iterator[StepOutput]:
-    """Returns the loop of a batch, from noise that its seeds draw; guidance may climb from there and loop again."""
+    """Returns the sampling loop, which starts with the noise of the seeds and yields after each scheduler step.
 
-    def drawn() -> tuple[list[torch.Generator], Tensor]:
+    Guidance `optimise` runs the loop several times, to optimise the start noise.
+    """
+    image_seq_len, sigmas = family.image_seq_len(*batch.size), family.sigmas(batch.steps)
+
+    def start() -> tuple[list[torch.Generator], Tensor]:
         generators = make_generators(guidance.seeds)
-        return generators, initial_noise(generators, family.latent_shape(*batch.size))
+        return generators, initial_noise(generators, family.latent_shape(*batch.size))  # noise: [B, C, h, w]
 
     def run(loop: Callable[..., Iterator[StepOutput]], noise: Tensor) -> Iterator[StepOutput]:
-        generators, _ = drawn()
-        return loop(predict, _scheduler(batch, family, device), noise, generators, batch.eta, guidance.selection)
+        generators, _ = start()  # each run continues the generators from the start noise on
+        config = family.scheduler_config
+        scheduler = make_scheduler(
+            batch.scheduler, config, batch.steps, device, image_seq_len=image_seq_len, sigmas=sigmas
+        )
+        return loop(predict, scheduler, noise, generators, batch.eta, guidance.selection)
 
-    _, noise = drawn()
+    _, noise = start()
     return run(denoise, noise) if guidance.noise_optimiser is None else guidance.noise_optimiser(noise, run)
-
-
-def _scheduler(batch: Batch, family: Family, device: torch.device) -> Any:
-    """Returns the scheduler of a batch, set to the family's own noise levels where it has some."""
-    image_seq_len, sigmas = family.image_seq_len(*batch.size), family.sigmas(batch.steps)
-    config = family.scheduler_config
-    return make_scheduler(batch.scheduler, config, batch.steps, device, image_seq_len=image_seq_len, sigmas=sigmas)

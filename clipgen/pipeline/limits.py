@@ -1,4 +1,4 @@
-"""What a model can be asked for: said before anything of it is loaded, and again before anything is drawn."""
+"""What a model can generate; checked before its weights are loaded, and again before each run."""
 
 from __future__ import annotations
 
@@ -17,34 +17,41 @@ from clipgen.settings.settings import Settings
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a model can draw: `prediction` is its denoiser's, `sees` = it can be told a picture.
+class ModelLimits:
+    """What a model can generate.
 
-    `defaults` are the Settings fields that it decides, as far as they are known.
+    Attributes:
+        model: The name of the model, for error messages.
+        layout: The folder layout of its family.
+        size_limits: The image sizes it can generate.
+        prediction_type: What its denoiser predicts (sampling.prediction.PREDICTIONS).
+        takes_image: Whether it can be conditioned on an image.
+        defaults: The model's values of Settings fields, as far as they are known.
     """
 
     model: str
     layout: Layout
-    sides: SizeLimits
-    prediction: str
-    sees: bool
+    size_limits: SizeLimits
+    prediction_type: str
+    takes_image: bool
     defaults: Mapping[str, Any]
 
     def check(self, settings: Settings) -> None:
-        """Raises SettingsError, naming the field, for what this model cannot draw."""
-        self.sides.check(settings.width, settings.height, self.model)
-        check_method_runs(settings.with_defaults(self.defaults), self.model, self.prediction)
-        check_vary(settings, self.model, self.layout, self.sees)
+        """Raises SettingsError, naming the field, if the model cannot generate with these settings."""
+        self.size_limits.check(settings.width, settings.height, self.model)
+        check_method_runs(settings.with_defaults(self.defaults), self.model, self.prediction_type)
+        check_vary(settings, self.model, self.layout, self.takes_image)
 
 
-def limits_on_disk(checked: CheckedModel, model: str) -> Limits:
-    """Returns the limits of a model that has passed the preflight and is called `model`."""
-    known = {"scheduler": scheduler_name(checked.scheduler), **checked.defaults}
-    prediction = read_prediction_type(checked.scheduler)
-    return Limits(model, checked.layout, checked.size_limits, prediction, checked.accepts_image, known)
+def limits_on_disk(checked: CheckedModel, model: str) -> ModelLimits:
+    """Returns the limits of a model that has passed the preflight and is not loaded yet."""
+    defaults = {"scheduler": scheduler_name(checked.scheduler), **checked.defaults}
+    prediction_type = read_prediction_type(checked.scheduler)
+    return ModelLimits(model, checked.layout, checked.size_limits, prediction_type, checked.accepts_image, defaults)
 
 
-def limits_of(family: Family, model: str, defaults: Mapping[str, Any]) -> Limits:
-    """Returns the limits of a loaded model that is called `model`."""
+def limits_of_loaded(family: Family, model: str, defaults: Mapping[str, Any]) -> ModelLimits:
+    """Returns the limits of a loaded model."""
     layout, _ = FAMILIES[family.name]
-    return Limits(model, layout, family.size_limits, family.prediction_type, family.encode_image is not None, defaults)
+    takes_image = family.encode_image is not None
+    return ModelLimits(model, layout, family.size_limits, family.prediction_type, takes_image, defaults)

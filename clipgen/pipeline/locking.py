@@ -1,4 +1,4 @@
-"""Threads that share a model take turns, and where memory runs out in one's turn it hears what did not fit."""
+"""The lock that lets threads share one model."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from clipgen.device import raise_out_of_memory
 T = TypeVar("T")
 
 
-class Turns:
-    """One model on one device: whoever has a turn keeps the other threads out."""
+class ModelLock:
+    """Serialises the work of several threads on one model and its device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.lock = Lock()
 
     @contextmanager
-    def of(self, what: str) -> Iterator[None]:
-        """Waits for a turn and has it inside; raises OutOfMemory that names `what` where that does not fit."""
+    def hold(self, what: str) -> Iterator[None]:
+        """Holds the lock; a lack of memory inside raises OutOfMemory with the message that `what` does not fit."""
         with self.lock, raise_out_of_memory(what, self.device):
             yield
 
-    def each(self, items: Iterator[T]) -> Iterator[tuple[T, float]]:
-        """Yields each item, made in a turn of its own, with the seconds it took; others may run in between."""
+    def timed(self, items: Iterator[T]) -> Iterator[tuple[T, float]]:
+        """Yields each item with the seconds it took; the lock is held only while an item is computed."""
         while True:
-            began = monotonic()
+            start = monotonic()
             with self.lock:
                 item = next(items, None)
             if item is None:
                 return
-            yield item, monotonic() - began
+            yield item, monotonic() - start

@@ -1,4 +1,7 @@
-"""THE STORY of a picture: settings, text, noise, steps, decoding, score. Start reading at `Pipeline._draw`."""
+"""Text to image, stage by stage: start reading at `Pipeline.generate` and `Pipeline._generate_batch`.
+
+settings -> models -> text -> sampling (predict, guide) -> decode -> score -> Result; each stage is a package or module.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import torch
 from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.clip.score import Score, Scorer
+from clipgen.clip.score import Scorer
 from clipgen.decode import is_broken
 from clipgen.device import MemoryFallback, pick_device, pick_dtype, raise_out_of_memory
-from clipgen.errors import BrokenImage, Cancelled
+from clipgen.errors import BrokenImage, Cancelled, ModelError
 from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
 from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
@@ -22,25 +25,25 @@ from clipgen.guidance.quantisation import check_back_propagation
 from clipgen.guidance.targets import choose_encoders
 from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
-from clipgen.pipeline.conditioning import Prompts
-from clipgen.pipeline.denoising import predicting, states_of
-from clipgen.pipeline.limits import limits_of, limits_on_disk
-from clipgen.pipeline.locking import Turns
-from clipgen.pipeline.plan import Batch, plan
-from clipgen.pipeline.preview import Viewer
-from clipgen.pipeline.result import Origin, Pace, Result, Step, faults_of
+from clipgen.pipeline.conditioning import PromptEncoder
+from clipgen.pipeline.denoising import make_predict, sample
+from clipgen.pipeline.limits import limits_of_loaded, limits_on_disk
+from clipgen.pipeline.locking import ModelLock
+from clipgen.pipeline.plan import Batch, picked_notes, plan, size_notes
+from clipgen.pipeline.preview import PreviewDecoder
+from clipgen.pipeline.result import Origin, ProgressEstimate, Result, Step, describe_broken
 from clipgen.pipeline.rewording import reword, word_notes
-from clipgen.pipeline.variation import Varied, read_source, varied_by
+from clipgen.pipeline.variation import Variation, encode_source_image, read_source_image
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 from clipgen.world.vocabulary import Vocabulary
 
-NO_CLIP = Note("no-clip", None, "The model brings no CLIP, so the picture has no score.")
-IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the picture; the model now runs in float32.")
+NO_CLIP = Note("no-clip", None, "The model has no CLIP, so the image has no score.")
+IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the image; the model now runs in float32.")
 
 
 class Pipeline:
-    """A loaded model that draws. Threads may share it: their steps take turns."""
+    """A loaded model that generates images. Threads may share it: their steps run one after the other."""
 
     def __init__(
         self,
@@ -59,9 +62,14 @@ class Pipeline:
         self.scorer = scorer
         self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
-        self._prompts = Prompts(family)
-        self._ladder, self._turns = MemoryFallback(device), Turns(device)
-        self._viewer = Viewer(family, scorer, self._ladder, self._turns)
+        self._from_diffusers = False
+        self._prompts = PromptEncoder(family)
+        self._memory, self._lock = MemoryFallback(device), ModelLock(device)
+        self._decoder = PreviewDecoder(family, scorer, self._memory, self._lock)
+
+    def __repr__(self) -> str:
+        origin = self.origin
+        return f"Pipeline({origin.model!r}, family={origin.family!r}, device={origin.device!r}, dtype={origin.dtype!r})"
 
     @classmethod
     def from_pretrained(
@@ -73,11 +81,21 @@ class Pipeline:
         settings: Sequence[Settings] = (),
         progress: LoadProgress = ignore_progress,
     ) -> Pipeline:
-        """Finds, checks and loads a model: a bundled name, `org/name` of the hub, or `./folder`.
+        """Finds, checks and loads a model.
 
-        `settings` will be generated with; a setting that the model cannot follow is refused before anything is loaded.
-        `progress` is called with the number of bytes loaded and the total. Raises SettingsError, ModelNotFound,
-        ModelError, OutOfMemory.
+        Args:
+            model: A bundled name, a hub id `org/name`, or `./folder`.
+            device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            offline: Download nothing.
+            settings: What will be generated; settings that the model cannot follow are refused before it is loaded.
+            progress: Called with the bytes loaded so far and in total.
+
+        Raises:
+            SettingsError: An unknown device or dtype, or settings that the model cannot follow.
+            ModelNotFound: The model is missing and cannot be downloaded.
+            ModelError: The files of the model are refused.
+            OutOfMemory: The model does not fit.
         """
         place = pick_device(device)
         precision = pick_dtype(dtype, place)
@@ -93,57 +111,165 @@ class Pipeline:
 
     @classmethod
     def from_diffusers(cls, pipeline: Any) -> Pipeline:
-        """Takes over a loaded diffusers pipeline as it is; without a CLIP its pictures have no score.
+        """Uses the networks of a loaded diffusers pipeline; its images have no CLIP score.
 
-        Raises ModelError for a class that no family of clipgen fits.
+        Raises ModelError for a pipeline class that clipgen does not support.
         """
         family = family_from_pipeline(pipeline)
         name, dtype = str(pipeline.name_or_path or "from-diffusers"), str(pipeline.dtype).removeprefix("torch.")
         origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
-        return cls(family, origin, pipeline.device, {}, None)
+        pipe = cls(family, origin, pipeline.device, {}, None)
+        pipe._from_diffusers = True
+        return pipe
+
+    def to(self, device: str) -> Pipeline:
+        """Loads the model again on another device and returns this pipeline, which then uses it.
+
+        Raises SettingsError for an unknown device, OutOfMemory, and ModelError for a pipeline of `from_diffusers`,
+        which is moved with diffusers' own `to`.
+        """
+        if pick_device(device) == self.device:
+            return self
+        if self._from_diffusers:
+            raise ModelError("Move the diffusers pipeline with its own `to`, then call from_diffusers again.")
+        moved = Pipeline.from_pretrained(self.origin.model, device, self.origin.dtype, offline=True)
+        vars(self).update(vars(moved))
+        return self
 
     def generate(self, settings: Settings, is_cancelled: IsCancelled = never_cancelled) -> Iterator[Step | Result]:
-        """Yields a Step for each picture at each step, and each picture's Result; closing the iterator stops the run.
+        """Returns an iterator over a Step per image and denoising step, and a Result per finished image.
 
-        Picture k has seed + k and is the picture that this seed gives alone. `is_cancelled` is called inside
-        the steps too; once it is true, Cancelled is raised. Raises PromptError, SettingsError, OutOfMemory, and
-        BrokenImage at the end if pictures came out flat or not finite.
+        Image k has seed + k, and equals the image that this seed generates alone. Closing the iterator stops the run;
+        so does `is_cancelled`, which is called within each step from any thread.
+
+        Raises:
+            SettingsError: The model cannot generate with these settings.
+            PromptError: The syntax of a prompt is wrong.
+            OutOfMemory: Even one image at a time does not fit.
+            Cancelled: `is_cancelled` returned True.
+            BrokenImage: At the end, if images are flat or not finite.
         """
-        limits_of(self.family, self.origin.model, self.defaults).check(settings)
+        # Settings -> batches: check them, fill the model's defaults, assign a seed to each image.
+        limits_of_loaded(self.family, self.origin.model, self.defaults).check(settings)
         settings, notes = self.resolve_budget(settings)
+        notes = (*notes, *size_notes(settings, self.defaults))
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device, self.vocabulary)
-        pace, faults = Pace(len(batches)), list[str]()
+
+        # Batches -> images; broken ones are reported when the others are done.
+        estimate, broken = ProgressEstimate(len(batches)), list[str]()
         for batch in batches:
-            batch.notes += notes
-            yield from self._draw(batch, pace, faults, is_cancelled)
-        if faults:
-            raise BrokenImage(faults[0] if len(faults) == 1 else f"{len(faults)} pictures are broken. {faults[0]}")
+            yield from self._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+        if broken:
+            raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} images are broken. {broken[0]}")
 
-    def resolve_budget(self, settings: Settings) -> tuple[Settings, list[Note]]:
-        """Returns settings with what their budget buys in its place, and a note of what that costs.
+    def _generate_batch(
+        self,
+        batch: Batch,
+        notes: tuple[Note, ...],
+        estimate: ProgressEstimate,
+        broken: list[str],
+        is_cancelled: IsCancelled,
+    ) -> Iterator[Step | Result]:
+        """Yields the steps and the results of one batch of B images. Messages about broken images go to `broken`."""
+        start = monotonic()
 
-        It depends on the settings and the model, never on the machine. Settings without a budget come back as they
-        are. Raises SettingsError, and what loading a CLIP raises.
-        """
-        if settings.budget is None:
-            return settings, []
-        filled = settings.with_defaults(self.defaults)
-        return resolve_budget(filled, self.model_costs(filled))
+        # 1. Text -> conditioning: the prompts through the text encoders, {name: [B, ...]}; a variation adds its image.
+        variation = self._encode_source_image(batch)
+        with self._lock.hold("The text encoder"):
+            conditioning = self._prompts.encode_batch(batch, variation)
 
-    def model_costs(self, settings: Settings) -> ModelCosts:
-        """Returns what a price is made of, for settings whose open fields are filled.
+        # 2. Guidance: what CLIP adds to x0, or which rows it selects. `pick` and `steer` use several rows per image.
+        with self._lock.hold("CLIP"):
+            guidance = self._build_guidance(batch, is_cancelled)
 
-        Raises SettingsError, and what loading a CLIP raises.
-        """
-        conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
-        with self._turns.of("CLIP"):
-            encoders = choose_encoders(settings, self._clips.own, self.origin.model, self._clips.load)
-            return model_costs(settings, self.family, conditioning, encoders)
+        # 3. Noise -> latents [B, C, h, w], one scheduler step per iteration.
+        predict = make_predict(batch, self.family, self._memory, conditioning, guidance)
+        predict = guidance.apply_to(with_cancellation(predict, is_cancelled))
+        finite: list[Tensor] = []  # per step [B]: whether the latents of each image are finite
+        for output, seconds in self._lock.timed(sample(batch, self.family, self.device, predict, guidance)):
+            visible = guidance.preview_rows(output)  # one row per image
+            finite.append(torch.isfinite(visible.latents).flatten(1).all(dim=1))
+            yield from self._decoder.steps(batch, visible, estimate, seconds)
+
+        # Half precision can overflow: then the whole batch is generated again in float32.
+        if not finite[-1].all() and self._denoiser_to_float32():
+            yield from self._generate_batch(batch, (*notes, IN_FLOAT32), estimate, broken, is_cancelled)
+            return
+
+        # 4. Latents -> pixels [B, 3, H, W] in [0, 1] -> CLIP scores.
+        denoised = monotonic()
+        with self._lock.hold("CLIP"):
+            latents, seeds = guidance.final_latents(output)
+        images, batch = batch.images, batch.with_picked_seeds(seeds)
+        pixels, scores = self._decoder.decode_images(batch, latents)
+        estimate.add_batch(monotonic() - denoised)
+
+        # 5. Checks: broken images, and whether the gain of guidance survives small changes of the image.
+        messages = describe_broken(batch.seeds, torch.stack(finite), is_broken(pixels))
+        broken += messages.values()
+        with self._lock.hold("CLIP"):
+            survival = guidance.check_survival(pixels, batch.seeds)
+        scores = guidance.add_curves(scores, batch.seeds)
+
+        # 6. One Result per image that is not broken.
+        shared_notes = (*notes, *([] if variation is None else variation.notes), *guidance.notes())
+        shared_notes += tuple(Note("memory", None, line) for line in self._memory.measures(batch.size))
+        shared_notes += () if self.scorer is not None else (NO_CLIP,)
+        seconds_per_image = (monotonic() - start) / len(batch.images)
+        for row, image in enumerate(batch.images):
+            if row in messages:
+                continue
+            own_notes = [*conditioning.notes[row], *word_notes(images[row], self.vocabulary, self.origin.model)]
+            own_notes += picked_notes(images[row], batch.seeds[row])
+            own_notes += [note for note in [survival[row]] if note is not None]
+            yield Result(
+                pixels=pixels[row],
+                index=batch.first + row,
+                seed=batch.seeds[row],
+                settings=image,
+                clip=None if scores is None else scores[row],
+                warnings=(*own_notes, *shared_notes),
+                seconds=seconds_per_image,
+                origin=self.origin,
+                prompt_checker=self._clips.prompt_checker,
+                inputs={} if variation is None else {"vary": variation.source.sha256},
+                source_features=None if variation is None else variation.features,
+                vocabulary=self.vocabulary,
+            )
+
+    def _encode_source_image(self, batch: Batch) -> Variation | None:
+        """Returns the encoded image of the setting `vary`, None without one; raises ImageFileError."""
+        target = batch.images[0].vary
+        if target is None:
+            return None
+        source = read_source_image(target)
+        with self._lock.hold("CLIP"):
+            return encode_source_image(self.family, source, self._clips.own)
+
+    def _build_guidance(self, batch: Batch, is_cancelled: IsCancelled) -> Guidance:
+        """Returns the guidance of a batch; loads the CLIP models that the settings name."""
+        return build_guidance(
+            batch.reworded[0],
+            self.family,
+            batch.texts,
+            batch.seeds,
+            own=self._clips.own,
+            model=self.origin.model,
+            load=self._clips.load,
+            is_cancelled=is_cancelled,
+        )
+
+    def _denoiser_to_float32(self) -> bool:
+        """Converts the denoiser and the text encoders to float32; returns False if they already are."""
+        with self._lock.lock:
+            converted = self.family.denoiser_to_float32()
+            self._prompts.clear_cache()
+        return converted
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
-        """Returns the finished pictures; a Cancelled raised inside `on_step` stops, and carries those finished."""
+        """Generates and returns all images; a Cancelled that `on_step` raises stops and carries the finished ones."""
         results: list[Result] = []
         try:
             for event in self.generate(settings):
@@ -156,114 +282,32 @@ class Pipeline:
             raise
         return results
 
-    def encode_prompt(self, settings: Settings, name: str = "prompt") -> Conditioning:
-        """Returns what the denoiser is told of a prompt, or of its negative_prompt, [1, ...]; raises PromptError."""
-        with self._turns.of("The text encoder"):
-            return self._prompts.encode_prompt(reword(settings, self.vocabulary), name)
+    def encode_prompt(self, settings: Settings, field: str = "prompt") -> Conditioning:
+        """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError."""
+        with self._lock.hold("The text encoder"):
+            return self._prompts.encode_prompt(reword(settings, self.vocabulary), field)
 
     def encoder(self, name: str) -> ClipEncoder:
-        """Returns a CLIP by folder or hub id, loaded once; the model's own whatever it is called."""
+        """Returns a CLIP by folder or hub id, loaded once and cached."""
         return self._clips.load(name)
 
-    def _draw(self, batch: Batch, pace: Pace, faults: list[str], is_cancelled: IsCancelled) -> Iterator[Step | Result]:
-        """The story of one batch, a line a stage."""
-        began = monotonic()
-        varied = self._varied(batch)
-        with self._turns.of("The text encoder"):
-            told = self._prompts.of_batch(batch, varied)
-        for picture, notes in zip(batch.pictures, batch.own_notes, strict=True):
-            notes += word_notes(picture, self.vocabulary, self.origin.model)
-        guidance = self._guidance(batch, is_cancelled)
-        predict = predicting(batch, self.family, self._ladder, told, guidance)
-        states = states_of(
-            batch, self.family, self.device, guidance.apply_to(with_cancellation(predict, is_cancelled)), guidance
-        )
-        finite: list[Tensor] = []
-        for state, seconds in self._turns.each(states):
-            shown = guidance.preview_rows(state)
-            finite.append(torch.isfinite(shown.latents).flatten(1).all(dim=1))
-            yield from self._viewer.steps(batch, shown, pace, seconds)
-        if not finite[-1].all() and self._to_float32(batch):
-            yield from self._draw(batch, pace, faults, is_cancelled)
-            return
-        denoised = monotonic()
-        with self._turns.of("CLIP"):
-            latents, seeds = guidance.final_latents(state)
-        batch.pick(seeds)
-        pixels, scores = self._viewer.pictures(batch, latents)
-        pace.batch(monotonic() - denoised)
-        broken = faults_of(batch.seeds, torch.stack(finite), is_broken(pixels))
-        faults += broken.values()
-        self._guard(batch, guidance, pixels)
-        graded = guidance.add_curves(scores, batch.seeds)
-        yield from self._results(batch, varied, pixels, graded, broken, monotonic() - began)
+    def resolve_budget(self, settings: Settings) -> tuple[Settings, Sequence[Note]]:
+        """Returns the settings with `budget` replaced by the best guidance it pays for, and a note with the cost.
 
-    def _varied(self, batch: Batch) -> Varied | None:
-        """Returns the picture that a batch varies as the model sees it; raises ImageFileError."""
-        target = batch.pictures[0].vary
-        if target is None:
-            return None
-        source = read_source(target)
-        with self._turns.of("CLIP"):
-            varied = varied_by(self.family, source, self._clips.own)
-        batch.notes += varied.notes
-        return varied
+        The choice depends on the settings and the model, not on the machine. Settings without a budget are returned
+        unchanged. Raises SettingsError, and the errors of loading a CLIP.
+        """
+        if settings.budget is None:
+            return settings, ()
+        filled = settings.with_defaults(self.defaults)
+        return resolve_budget(filled, self.model_costs(filled))
 
-    def _guidance(self, batch: Batch, is_cancelled: IsCancelled) -> Guidance:
-        """Returns what CLIP does to a batch; the CLIPs that settings name are loaded at their first use."""
-        with self._turns.of("CLIP"):
-            return build_guidance(
-                batch.reworded[0],
-                self.family,
-                batch.texts,
-                batch.seeds,
-                own=self._clips.own,
-                model=self.origin.model,
-                load=self._clips.load,
-                is_cancelled=is_cancelled,
-            )
+    def model_costs(self, settings: Settings) -> ModelCosts:
+        """Returns the compute costs of this model for settings with all MODEL_FIELDS filled.
 
-    def _guard(self, batch: Batch, guidance: Guidance, pixels: Tensor) -> None:
-        """Leaves with each picture what is to be said of its guidance."""
-        batch.notes += guidance.notes()
-        with self._turns.of("CLIP"):
-            survived = guidance.check_survival(pixels, batch.seeds)
-        for notes, note in zip(batch.own_notes, survived, strict=True):
-            notes += [] if note is None else [note]
-
-    def _to_float32(self, batch: Batch) -> bool:
-        """Puts a half-precision model into float32 after it broke a picture; returns False if it was."""
-        with self._turns.lock:
-            changed = self.family.denoiser_to_float32()
-            self._prompts.forget()
-        batch.notes += [IN_FLOAT32] * changed
-        return changed
-
-    def _results(
-        self,
-        batch: Batch,
-        varied: Varied | None,
-        pixels: Tensor,
-        scores: Sequence[Score] | None,
-        broken: Mapping[int, str],
-        seconds: float,
-    ) -> Iterator[Result]:
-        """Yields the pictures that are whole."""
-        memory = [Note("memory", None, line) for line in self._ladder.taken(batch.size)]
-        shared = (*batch.notes, *memory, *([NO_CLIP] if self.scorer is None else []))
-        for row, picture in enumerate(batch.pictures):
-            if row not in broken:
-                yield Result(
-                    pixels=pixels[row],
-                    index=batch.first + row,
-                    seed=batch.seeds[row],
-                    settings=picture,
-                    clip=None if scores is None else scores[row],
-                    warnings=(*batch.own_notes[row], *shared),
-                    seconds=seconds / len(batch.pictures),
-                    origin=self.origin,
-                    prompt_checker=self._clips.prompt_checker,
-                    inputs={} if varied is None else {"vary": varied.source.digest},
-                    source=None if varied is None else varied.features,
-                    vocabulary=self.vocabulary,
-                )
+        Raises SettingsError, and the errors of loading a CLIP.
+        """
+        conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
+        with self._lock.hold("CLIP"):
+            encoders = choose_encoders(settings, self._clips.own, self.origin.model, self._clips.load)
+            return model_costs(settings, self.family, conditioning, encoders)

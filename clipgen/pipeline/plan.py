@@ -1,10 +1,10 @@
-"""Settings become batches: the model's defaults, the seeds, each picture's own prompt, and how many fit at once."""
+"""Splits a run into batches: fills the model's defaults, assigns seeds, resolves wildcards, limits the batch size."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from clipgen.device import images_at_once
@@ -17,21 +17,24 @@ from clipgen.world.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import torch
 
-SHARED = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")  # by all pictures of a batch
-ROWS_STAY = ("off", "clip")  # guidance that leaves a batch its pictures; to others rows are one picture's candidates
+SHARED_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")  # equal for all images of a batch
+BATCHED_GUIDANCE = ("off", "clip")  # other guidance methods use the rows of a batch as candidates for one image
+FAR = 4  # times the pixels of the model's own size, from which on people are warned
 
 
-@dataclass
+@dataclass(frozen=True)
 class Batch:
-    """Pictures that are denoised together: each one's own settings, and those fields that all of them share, filled.
+    """Images that are denoised together.
 
-    `vocabulary` holds the words that the model knows, if it declares them.
-    `first` is the number of the first one in the run; `notes` collect what is to be said of all of them, `own_notes`
-    what of each one's prompts.
+    Attributes:
+        first: The index of the batch's first image in the run.
+        images: The settings of each image, with its own seed and prompt and `images` = 1.
+        steps, width, height, scheduler, guidance_scale, eta: The SHARED_FIELDS, none of them None.
+        vocabulary: The words that the model knows, if it declares them.
     """
 
     first: int
-    pictures: list[Settings]
+    images: tuple[Settings, ...]
     steps: int
     width: int
     height: int
@@ -39,8 +42,6 @@ class Batch:
     guidance_scale: float
     eta: float
     vocabulary: Vocabulary | None = None
-    notes: list[Note] = field(default_factory=list)
-    own_notes: list[list[Note]] = field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,36 +50,56 @@ class Batch:
 
     @property
     def seeds(self) -> list[int]:
-        """The pictures' own seeds."""
-        return [picture.seed or 0 for picture in self.pictures]
-
-    def pick(self, seeds: Sequence[int]) -> None:
-        """Takes over the seeds that a pick among candidates has won with: drawn without it, they give the same.
-
-        Each picture that got another seed says so.
-        """
-        for row, (picture, seed) in enumerate(zip(self.pictures, seeds, strict=True)):
-            if "pick" not in picture.guidance:
-                continue
-            left = picture.guidance.replace("+pick", "").replace("pick", "off")
-            line = f"The best of {picture.candidates} candidates of seed {picture.seed} has seed {seed}."
-            self.own_notes[row].append(Note("picked", "seed", line))
-            self.pictures[row] = picture.replace(seed=seed, guidance=left)
-
-    @property
-    def worded(self) -> bool:
-        """Whether every picture has words that it can be held against."""
-        return all(self.texts)
+        """The seed of each image."""
+        return [image.seed or 0 for image in self.images]
 
     @property
     def texts(self) -> list[str]:
-        """The pictures' prompts without syntax, as CLIP is asked about them."""
-        return [plain_text(picture.prompt, picture.prompt_syntax) for picture in self.reworded]
+        """The prompt of each image without weights and other syntax, as CLIP reads it."""
+        return [plain_text(image.prompt, image.prompt_syntax) for image in self.reworded]
 
     @property
     def reworded(self) -> list[Settings]:
-        """The settings of the images in words that the model knows; `pictures` keeps what the record carries."""
-        return [reword(picture, self.vocabulary) for picture in self.pictures]
+        """The settings of each image in words that the model knows; `images` are the settings that are recorded."""
+        return [reword(image, self.vocabulary) for image in self.images]
+
+    def with_picked_seeds(self, seeds: Sequence[int]) -> Batch:
+        """Returns the batch with the seeds of the candidates that guidance `pick` chose, and that guidance removed.
+
+        The images of the returned batch are reproduced by their settings without `pick`.
+        """
+        images = (
+            image.replace(seed=seed, guidance=image.guidance.replace("+pick", "").replace("pick", "off"))
+            if "pick" in image.guidance
+            else image
+            for image, seed in zip(self.images, seeds, strict=True)
+        )
+        return replace(self, images=tuple(images))
+
+
+def picked_notes(image: Settings, seed: int) -> list[Note]:
+    """Returns the note that guidance `pick` chose the candidate with this seed; [] for other guidance."""
+    if "pick" not in image.guidance:
+        return []
+    message = f"The best of {image.candidates} candidates of seed {image.seed} has seed {seed}."
+    return [Note("picked", "seed", message)]
+
+
+def size_notes(settings: Settings, defaults: Mapping[str, Any]) -> list[Note]:
+    """Returns a note if the image has at least 4 times, or less than a quarter of, the pixels of the model's own size.
+
+    A diffusion model repeats objects at much larger sizes and loses them at much smaller ones.
+    """
+    filled = settings.with_defaults(defaults)
+    own_width, own_height = defaults["width"], defaults["height"]
+    ratio = ((filled.width or own_width) * (filled.height or own_height)) / (own_width * own_height)
+    if 1 / FAR <= ratio < FAR:
+        return []
+    message = (
+        f"{filled.width} x {filled.height} is far from the model's own size, {own_width} x {own_height}; "
+        "images of other sizes are worse."
+    )
+    return [Note("size", "width", message)]
 
 
 def plan(
@@ -88,23 +109,23 @@ def plan(
     device: torch.device,
     vocabulary: Vocabulary | None = None,
 ) -> list[Batch]:
-    """Returns the batches of a run; picture k has seed + k and the prompt that its own seed draws.
+    """Returns the batches of a run; image k has seed + k, and its wildcards are resolved with that seed.
 
-    `defaults` fill what the settings leave to the model. Raises SettingsError, PromptError.
+    `defaults` fill the fields that `settings` leave to the model. Raises SettingsError, PromptError.
     """
-    shared = settings.with_defaults(defaults).replace(model=model)
-    seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if shared.seed is None else shared.seed
-    pictures = [_picture(shared, (seed + k) % (MAX_SEED + 1)) for k in range(shared.images)]
-    known = {name: value for name, value in shared.to_dict().items() if name in SHARED}
-    most = images_at_once(known["width"], known["height"], device) if shared.guidance in ROWS_STAY else 1
+    filled = settings.with_defaults(defaults).replace(model=model)
+    seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if filled.seed is None else filled.seed
+    images = tuple(_single_image(filled, (seed + k) % (MAX_SEED + 1)) for k in range(filled.images))
+    shared = {name: value for name, value in filled.to_dict().items() if name in SHARED_FIELDS}
+    size = images_at_once(shared["width"], shared["height"], device) if filled.guidance in BATCHED_GUIDANCE else 1
     return [
-        Batch(first, pictures[first : first + most], **known, vocabulary=vocabulary)
-        for first in range(0, len(pictures), most)
+        Batch(first, images[first : first + size], **shared, vocabulary=vocabulary)
+        for first in range(0, len(images), size)
     ]
 
 
-def _picture(shared: Settings, seed: int) -> Settings:
-    """Returns the settings that draw one picture alone: its seed, and the prompt that its wildcards give with it."""
-    prompt = resolve_wildcards(shared.prompt, seed, shared.prompt_syntax)
-    template = shared.prompt_template or (shared.prompt if prompt != shared.prompt else None)
-    return shared.replace(prompt=prompt, prompt_template=template, seed=seed, images=1)
+def _single_image(settings: Settings, seed: int) -> Settings:
+    """Returns the settings that generate one image alone: its seed, and its prompt with the wildcards resolved."""
+    prompt = resolve_wildcards(settings.prompt, seed, settings.prompt_syntax)
+    template = settings.prompt_template or (settings.prompt if prompt != settings.prompt else None)
+    return settings.replace(prompt=prompt, prompt_template=template, seed=seed, images=1)

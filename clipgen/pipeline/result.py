@@ -1,4 +1,4 @@
-"""What a run gives: a Step for each picture at each step, and a Result for each finished picture."""
+"""The events of a run: a Step per image and denoising step, and a Result per finished image."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Look:
-    """A step of a batch as pictures [B, 3, H, W] and their scores, made once, when somebody asks for one of them."""
+class Preview:
+    """The decoded images [B, 3, H, W] of one step of a batch and their scores; each is computed on first use."""
 
-    def __init__(self, draw: Callable[[], Tensor], score: Callable[[Tensor], Sequence[Score]] | None) -> None:
-        self._draw, self._score = draw, score
+    def __init__(self, decode: Callable[[], Tensor], score: Callable[[Tensor], Sequence[Score]] | None) -> None:
+        self._decode, self._score = decode, score
 
     @cached_property
     def pixels(self) -> Tensor:
-        """Rough pictures [B, 3, H, W] in [0, 1]."""
-        return self._draw()
+        """The decoded images [B, 3, H, W] in [0, 1]."""
+        return self._decode()
 
     @cached_property
     def scores(self) -> Sequence[Score] | None:
-        """A score a picture, None where this step is not scored or has broken."""
+        """One score per image; None if this step is not scored or an image is not finite."""
         if self._score is None or not self.pixels.isfinite().all():
             return None
         return self._score(self.pixels)
@@ -49,10 +49,20 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One picture after one step: `latents` and the `x0` it heads for [C, h, w]; `image` counts the run's pictures.
+    """One image after one denoising step.
 
-    `seconds` is what the step took, for all pictures of its batch; `eta` the seconds until the run is done, None at
-    the first step; `similarity_unguided` that of the unguided twin at this step, None where no twin was drawn.
+    Attributes:
+        image: The index of the image in the run.
+        index: The index of the step, from 0.
+        steps: The number of steps.
+        timestep: The scheduler's timestep.
+        latents: x_t [C, h, w] after the step.
+        x0: The predicted clean latents [C, h, w].
+        seconds: The duration of the step, for all images of its batch.
+        eta: The estimated seconds until the end of the run; None at the first step.
+        batch_preview: The preview of the whole batch.
+        row: The index of the image in the batch.
+        similarity_unguided: The similarity of the unguided image at this step; None if there is none.
     """
 
     image: int
@@ -63,34 +73,36 @@ class Step:
     x0: Tensor
     seconds: float
     eta: float | None
-    look: Look = field(repr=False)
+    batch_preview: Preview = field(repr=False)
     row: int = field(repr=False)
     similarity_unguided: float | None = None
 
     def preview(self) -> Image:
-        """Returns what the picture would look like by now; made on the first call."""
-        return to_image(self.look.pixels[self.row])
+        """Returns the decoded x0; it is decoded on the first call."""
+        return to_image(self.batch_preview.pixels[self.row])
 
     @property
     def similarity(self) -> float | None:
-        """The cosine between prompt and preview; None at steps that are not scored and without a CLIP."""
-        return None if self.look.scores is None else self.look.scores[self.row].similarity
+        """The cosine similarity of prompt and preview; None if the step is not scored or the model has no CLIP."""
+        scores = self.batch_preview.scores
+        return None if scores is None else scores[self.row].similarity
 
     @property
     def percentile(self) -> float | None:
-        """The percentage of captions that fit the preview worse; None where `similarity` is, or uncalibrated."""
-        return None if self.look.scores is None else self.look.scores[self.row].percentile
+        """The percentage of calibration captions with a lower similarity; None without a similarity or calibration."""
+        scores = self.batch_preview.scores
+        return None if scores is None else scores[self.row].percentile
 
 
-def steps_of(state: StepOutput, first: int, seconds: float, eta: float | None, look: Look) -> Iterator[Step]:
-    """Yields a batch's state as one Step a picture; `first` is the number of its first picture."""
-    for row, (latents, x0) in enumerate(zip(state.latents, state.x0, strict=True)):
-        yield Step(first + row, state.index, state.steps, state.timestep, latents, x0, seconds, eta, look, row)
+def make_steps(output: StepOutput, first: int, seconds: float, eta: float | None, preview: Preview) -> Iterator[Step]:
+    """Yields one Step per image of a batch; `first` is the index of its first image in the run."""
+    for row, (latents, x0) in enumerate(zip(output.latents, output.x0, strict=True)):
+        yield Step(first + row, output.index, output.steps, output.timestep, latents, x0, seconds, eta, preview, row)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Which model made a picture, and on what; the hash is worked out when it is asked for."""
+    """The model that generated an image, its device and its dtype; `hash` computes the SHA-256 of the denoiser."""
 
     model: str
     family: str
@@ -99,21 +111,33 @@ class Origin:
     hash: Callable[[], str | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns name, hash and family, as the record carries them."""
+        """Returns name, hash and family for the record."""
         return {"name": self.model, "hash": self.hash(), "family": self.family}
 
     def runtime(self) -> dict[str, str]:
-        """Returns what it ran on: versions, device, precision, and where the noise came from."""
+        """Returns versions, device, dtype and the device of the random generators for the record."""
         versions = {name: importlib.metadata.version(name) for name in ("clipgen", "torch", "diffusers")}
         return {**versions, "device": self.device, "dtype": self.dtype, "rng": "cpu"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Result:
-    """A finished picture: `pixels` [3, H, W] in [0, 1] and the settings that draw it again, its own seed among them.
+    """A finished image.
 
-    `index` counts the run's pictures; `seconds` is its share of the batch; `path` is None until it is saved. `inputs`
-    holds the SHA-256 of files it was made from, `source` [D] what CLIP sees in the one that it varies.
+    Attributes:
+        pixels: [3, H, W] in [0, 1].
+        index: The index of the image in the run.
+        seed: The seed of this image.
+        settings: The settings that generate this image again, its seed included.
+        clip: The CLIP score; None without a CLIP or a prompt.
+        warnings: Notes for the user.
+        seconds: The duration of the batch divided by its number of images.
+        origin: The model that generated the image.
+        path: The file it was saved to, None before `save`.
+        prompt_checker: Checks phrases with the model's own CLIP; None without a CLIP.
+        inputs: The SHA-256 of each input file by the name of its field.
+        source_features: The CLIP features [D] of the image that this one is a variation of.
+        vocabulary: The words that the model knows, if it declares them.
     """
 
     pixels: Tensor
@@ -123,51 +147,56 @@ class Result:
     clip: Score | None
     warnings: tuple[Note, ...]
     seconds: float
-    origin: Origin = field(repr=False)
+    origin: Origin
     path: Path | None = None
-    prompt_checker: PromptChecker | None = field(default=None, repr=False)
-    inputs: Mapping[str, str] = field(default_factory=dict, repr=False)
-    source: Tensor | None = field(default=None, repr=False)
-    vocabulary: Vocabulary | None = field(default=None, repr=False)
+    prompt_checker: PromptChecker | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    source_features: Tensor | None = None
+    vocabulary: Vocabulary | None = None
+
+    def __repr__(self) -> str:
+        _, height, width = self.pixels.shape
+        score = "" if self.clip is None or self.clip.percentile is None else f", percentile={self.clip.percentile:.1f}"
+        path = "" if self.path is None else f", path='{self.path}'"
+        return f"Result({self.settings.title[:60]!r}, seed={self.seed}, size={width}x{height}{score}{path})"
 
     @cached_property
     def features(self) -> Tensor | None:
-        """The unit vector [D] that the model's CLIP gives the picture, on its device; None without a CLIP."""
+        """The unit-length image features [D] of the model's own CLIP, on its device; None without a CLIP."""
         return None if self.prompt_checker is None else self.prompt_checker.image_features(self.pixels)
 
     @cached_property
     def likeness(self) -> float | None:
-        """The cosine between what CLIP sees in the picture and in the one that it varies; None where it varies none."""
-        return None if self.source is None or self.features is None else float(self.features @ self.source)
+        """The cosine similarity to the image that this one is a variation of; None if it is not a variation."""
+        if self.source_features is None or self.features is None:
+            return None
+        return float(self.features @ self.source_features)
 
     @cached_property
     def checks(self) -> tuple[PhraseCheck, ...]:
-        """CLIP's answers to what the parts of the prompt ask, () without a CLIP."""
-        return self.check(
-            split_phrases(plain_text(reword(self.settings, self.vocabulary).prompt, self.settings.prompt_syntax))
-        )
+        """One check with CLIP per part of the prompt (object, colour, count); () without a CLIP."""
+        prompt = reword(self.settings, self.vocabulary).prompt
+        return self.check(split_phrases(plain_text(prompt, self.settings.prompt_syntax)))
 
     def check(self, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
-        """Returns CLIP's answers to whether the picture shows some phrases, () without a CLIP.
+        """Checks with CLIP whether the image shows each phrase; returns () without a CLIP.
 
-        The phrases are put into words that the model knows, if it declares them.
+        Words that the model does not know are replaced by words that it knows, if it declares them.
         """
+        if self.prompt_checker is None or self.features is None:
+            return ()
         if self.vocabulary is not None:
             phrases = [self.vocabulary.read(phrase).text for phrase in phrases]
-        return (
-            ()
-            if self.prompt_checker is None or self.features is None
-            else self.prompt_checker.check(self.features, phrases)
-        )
+        return self.prompt_checker.check(self.features, phrases)
 
     @cached_property
     def image(self) -> Image:
-        """The picture as PIL."""
+        """The image as PIL, 8 bits per channel."""
         return to_image(self.pixels)
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The clipgen record, as it goes into the file."""
+        """The clipgen record, which `save` writes into the file."""
         return make_record(
             self.settings,
             seed=self.seed,
@@ -180,10 +209,18 @@ class Result:
         )
 
     def save(self, path: str | Path | None = None, format: Format | None = None, quality: int = 92) -> Path:
-        """Writes the picture with its settings inside and returns where; a taken name gets a number, nothing is lost.
+        """Writes the image with its settings inside and returns the path.
 
-        `path` is a file, a folder or a template (interfaces of `--output`), None `outputs/<date>/<slug>-<seed>`; a
-        file's suffix decides the format. Raises OutputError, SettingsError for a template that means nothing.
+        An existing file is never overwritten: the new one gets a number.
+
+        Args:
+            path: A file, a folder or a template as for `--output`; None means `outputs/<date>/<slug>-<seed>`.
+            format: png, jpeg or webp; the suffix of `path` has precedence.
+            quality: 1 to 100, for JPEG and WebP.
+
+        Raises:
+            OutputError: The file cannot be written.
+            SettingsError: The template contains an unknown name.
         """
         template = None if path is None else str(path)
         kind = (format_of(template) if template else None) or format or "png"
@@ -196,34 +233,39 @@ class Result:
         return self.path
 
 
-def faults_of(seeds: Sequence[int], finite: Tensor, broken: Tensor) -> dict[int, str]:
-    """Says of each broken picture of a batch, by its row, which component broke it; finite [steps, B], broken [B]."""
-    faults: dict[int, str] = {}
+def describe_broken(seeds: Sequence[int], finite: Tensor, broken: Tensor) -> dict[int, str]:
+    """Returns a message for each broken image of a batch, by its row.
+
+    `finite` [steps, B]: the latents were finite after each step; `broken` [B]: the decoded image is flat or not finite.
+    """
+    messages: dict[int, str] = {}
     for row in broken.nonzero().flatten().tolist():
-        bad = (~finite[:, row]).nonzero()
-        where = f"the denoiser at step {int(bad[0]) + 1} of {len(finite)}" if len(bad) else "the decoder"
-        faults[row] = f"The picture of seed {seeds[row]} is broken (flat or not finite), by {where}."
-    return faults
+        bad_steps = (~finite[:, row]).nonzero()
+        component = (
+            f"the denoiser at step {int(bad_steps[0]) + 1} of {len(finite)}" if len(bad_steps) else "the decoder"
+        )
+        messages[row] = f"The image of seed {seeds[row]} is broken (flat or not finite), by {component}."
+    return messages
 
 
-class Pace:
-    """How long a run still takes: the median of the last five steps times the steps left, and the decoding."""
+class ProgressEstimate:
+    """Estimates the seconds until a run ends: the median of the last 5 steps times the steps left, plus decoding."""
 
     def __init__(self, batches: int) -> None:
         self.batches = batches
         self._recent: deque[float] = deque(maxlen=5)
         self._decoding: float | None = None
 
-    def step(self, seconds: float, index: int, steps: int) -> float | None:
-        """Takes the seconds of a step and returns those until the run is done; None at the first step of all."""
+    def add_step(self, seconds: float, index: int, steps: int) -> float | None:
+        """Takes the duration of a step; returns the seconds until the run ends, None at the very first step."""
         self._recent.append(seconds)
         if len(self._recent) < 2:
             return None
-        usual = median(self._recent)
-        decoding = usual if self._decoding is None else self._decoding
-        return usual * (steps - index - 1 + steps * (self.batches - 1)) + decoding * self.batches
+        step = median(self._recent)
+        decoding = step if self._decoding is None else self._decoding
+        return step * (steps - index - 1 + steps * (self.batches - 1)) + decoding * self.batches
 
-    def batch(self, seconds: float) -> None:
-        """Takes the seconds that decoding and scoring a batch took."""
+    def add_batch(self, seconds: float) -> None:
+        """Takes the duration of decoding and scoring a batch."""
         self.batches -= 1
         self._decoding = seconds

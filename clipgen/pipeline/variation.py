@@ -1,4 +1,4 @@
-"""The picture that variations are drawn of: its pixels, its weight against the prompt, its file, who can be told it."""
+"""The image that variations are made of: its pixels, its weight against the prompt, its conditioning."""
 
 from __future__ import annotations
 
@@ -20,55 +20,65 @@ from clipgen.settings.settings import Note, Settings
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A picture [1, 3, H, W] in [0, 1]; `weight` 1 is the picture alone, 0 the prompt alone; `digest` its SHA-256."""
+class SourceImage:
+    """An image file to make variations of.
+
+    Attributes:
+        pixels: [1, 3, H, W] in [0, 1].
+        weight: 0 to 1; 1 = the image alone, 0 = the prompt alone.
+        sha256: The SHA-256 of the file.
+    """
 
     pixels: Tensor
     weight: float
-    digest: str
+    sha256: str
 
 
 @dataclass(frozen=True, eq=False)
-class Varied:
-    """What a batch varies: the file, what the denoiser is told of it, and its CLIP's vector [D] if it has one."""
+class Variation:
+    """A source image as the model encodes it, and its features [D] in the model's own CLIP if there is one."""
 
-    source: Source
-    seen: ImageEmbeds
+    source: SourceImage
+    image_embeds: ImageEmbeds
     features: Tensor | None
 
     @property
-    def notes(self) -> list[Note]:
-        """What is to be said of it: the words that it is told by."""
-        words = self.seen.caption
-        return [Note("read-as", "vary", f"The picture is read as '{words}' and drawn anew from that.")] if words else []
+    def notes(self) -> tuple[Note, ...]:
+        """A note with the caption, if the model conditions on a caption of the image."""
+        caption = self.image_embeds.caption
+        return (
+            (Note("read-as", "vary", f"The variation is generated from this caption: '{caption}'"),) if caption else ()
+        )
 
 
 @torch.no_grad()
-def varied_by(family: Family, source: Source, encoder: ClipEncoder | None) -> Varied:
-    """Returns a picture as a model and its own CLIP see it; `check_vary` has been asked."""
-    assert family.encode_image is not None, "check_vary has been asked"
+def encode_source_image(family: Family, source: SourceImage, encoder: ClipEncoder | None) -> Variation:
+    """Encodes a source image for a model that `check_vary` accepts; `encoder` is the model's own CLIP."""
+    assert family.encode_image is not None, "check_vary refuses such a model"
     features = None if encoder is None else encoder.image_features(source.pixels)[0]
-    return Varied(source, family.encode_image(source.pixels), features)
+    return Variation(source, family.encode_image(source.pixels), features)
 
 
-def read_source(target: str) -> Source:
-    """Reads what `vary` names, `picture:weight`; raises ImageFileError."""
+def read_source_image(target: str) -> SourceImage:
+    """Reads the file of the setting `vary`, `file:weight`; raises ImageFileError."""
     path, weight = split_target(target)
-    return Source(read_pixels(path), weight, digest_of(Path(path)))
+    return SourceImage(read_pixels(path), weight, digest_of(Path(path)))
 
 
-def check_vary(settings: Settings, model: str, layout: Layout, sees: bool) -> None:
-    """Raises SettingsError where a model cannot be told the picture to vary, or draws nothing without one."""
+def check_vary(settings: Settings, model: str, layout: Layout, takes_image: bool) -> None:
+    """Raises SettingsError if the model cannot make variations of an image, or makes nothing else.
+
+    `takes_image` = the loaded model can be conditioned on an image.
+    """
     if settings.vary is None and layout.requires_image:
         raise SettingsError(
-            f"model '{model}' draws variations of a picture: clipgen vary IMAGE -m {model}", field="vary"
+            f"model '{model}' only makes variations of an image: clipgen vary IMAGE -m {model}", field="vary"
         )
-    if settings.vary is None or sees:
+    if settings.vary is None or takes_image:
         return
-    lacks = (
-        f"it brings no {layout.image_networks[-1]}"
-        if layout.image_networks
-        else f"its family, {layout.family}, reads no picture"
-    )
+    if layout.image_networks:
+        reason = f"it has no {layout.image_networks[-1]}"
+    else:
+        reason = f"its family, {layout.family}, takes no image"
     works = "a prompt with --guidance clip --like IMAGE"
-    raise SettingsError(f"model '{model}' draws no variations: {lacks}. What works: {works}", field="vary")
+    raise SettingsError(f"model '{model}' cannot make variations: {reason}. What works: {works}", field="vary")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -78,10 +79,11 @@ def load_preset(name: str) -> Preset:
         return read_preset(users[name], "user", overrides=name in bundled)
     if name in bundled:
         return read_preset(bundled[name], "bundled")
-    known = preset_names()
-    raise PresetError(
-        f"Unknown preset '{printable(name)}'. Presets: {', '.join(known)}.", field="preset", allowed=known
-    )
+    names = preset_names()
+    near = difflib.get_close_matches(name[:60], names, n=1, cutoff=0.75)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    message = f"Unknown preset '{printable(name)}'.{guess} Presets: {', '.join(names)}."
+    raise PresetError(message, field="preset", allowed=names)
 
 
 def read_preset(path: Path, source: Source = "user", *, overrides: bool = False) -> Preset:

@@ -79,7 +79,7 @@ def test_a_loaded_pipeline_is_taken_over(pipe, peer, picture):
 
 
 def test_without_a_picture_and_at_other_sizes_it_draws_nothing(pipe):
-    with pytest.raises(SettingsError, match="draws variations of a picture"):
+    with pytest.raises(SettingsError, match="only makes variations of an image"):
         pipe.run(Settings("a fox", width=64, height=64))
     assert pipe.family.size_limits.multiple_of == 4
     assert pipe.family.defaults["scheduler"] == "ddim"

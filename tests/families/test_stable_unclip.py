@@ -97,9 +97,9 @@ def test_it_sees_what_its_own_feature_extractor_prepares(pipe, peer, picture):
 
 
 def test_without_a_picture_it_draws_nothing(pipe, folder):
-    with pytest.raises(SettingsError, match=r"draws variations of a picture: clipgen vary IMAGE -m "):
+    with pytest.raises(SettingsError, match=r"only makes variations of an image: clipgen vary IMAGE -m "):
         pipe.run(Settings("a fox", width=64, height=64))
-    with pytest.raises(SettingsError, match="draws variations of a picture"):
+    with pytest.raises(SettingsError, match="only makes variations of an image"):
         Pipeline.from_pretrained(str(folder), settings=[Settings("a fox")])
 
 

@@ -85,11 +85,11 @@ def test_rank_returns_the_best_image_first_with_its_index(generated, clip):
 
 def test_search_by_text_and_by_image(generated):
     folder = generated[FOX].parent
-    assert search("a car", [folder], top=1)[0].path == generated[CAR]
-    hits = search(None, [folder], like=generated[FOX])
+    assert search([folder], "a car", top=1)[0].path == generated[CAR]
+    hits = search([folder], like=generated[FOX])
     assert [each.path for each in hits] == [generated[FOX], generated[CAR]]
     with pytest.raises(SettingsError, match="A search is words"):
-        search(" ", [folder])
+        search([folder], " ")
 
 
 def test_diversity_of_equal_and_different_images(generated, clip):

@@ -85,7 +85,7 @@ def test_a_model_without_cross_attention_and_clip_raises_an_error(tmp_path):
 
 
 def test_a_text_without_words_is_rejected(with_clip, clip):
-    for ask in (lambda: explain(with_clip, SMALL.replace(prompt="!?")), lambda: explain_image(clip, IMAGE, "!?")):
+    for ask in (lambda: explain(with_clip, SMALL.replace(prompt="!?")), lambda: explain_image(IMAGE, "!?", model=clip)):
         with pytest.raises(SettingsError, match=r"prompt must contain a word, got '!\?'"):
             ask()
 
@@ -125,7 +125,7 @@ def test_patch_similarity_is_high_where_the_object_is(generated, clip):
     for k, text in enumerate((FOX, CAR)):
         with Image.open(generated[text]) as image:
             both.paste(image, (128 * k, 0))
-    explanation = explain_image(clip, both, "fox car")
+    explanation = explain_image(both, "fox car", model=clip)
     assert (explanation.source, explanation.maps.shape) == ("patch similarity", (2, 7, 14))
     left, right = explanation.maps[..., :7].mean(dim=(1, 2)), explanation.maps[..., 7:].mean(dim=(1, 2))
     assert left[0] > right[0]

@@ -332,7 +332,7 @@ def test_a_flat_picture_is_broken_by_the_decoder(pipe):
     with torch.no_grad():
         for weights in pipe.family.vae.decoder.parameters():
             weights.zero_()
-    with pytest.raises(BrokenImage, match=r"2 pictures are broken. .*seed 7 .* by the decoder"):
+    with pytest.raises(BrokenImage, match=r"2 images are broken. .*seed 7 .* by the decoder"):
         draw(pipe, images=2)
 
 
@@ -343,9 +343,32 @@ def test_half_precision_that_breaks_is_redone_in_float32(tiny_v):
     pipe.family.unet.register_forward_hook(
         lambda module, args, output: (output[0] * (torch.nan if module.dtype == torch.bfloat16 else 1),)
     )
-    result = draw(pipe)[0]
-    assert [note.code for note in result.warnings] == ["float32-retry"]
+    result = draw(pipe, negative_prompt="rain " * 40)[0]
+    assert [note.code for note in result.warnings] == ["prompt-cut", "float32-retry"]
+    result = draw(pipe)[0]  # the model stays in float32
+    assert result.warnings == ()
     assert (result.pixels - expected.pixels).abs().mean() <= 2 / 255
+
+
+def test_a_size_far_from_the_models_own_is_noted(pipes):
+    (note,) = draw(pipes["tiny_v"], steps=1, width=256, height=256)[0].warnings
+    assert (note.code, note.field) == ("size", "width")
+    assert note.message.startswith("256 x 256 is far from the model's own size, 128 x 128")
+    assert draw(pipes["tiny_v"], steps=1, width=192)[0].warnings == ()
+
+
+def test_pipelines_and_results_have_short_reprs(pipes, folders):
+    name = str(folders["tiny_v"])
+    assert repr(pipes["tiny_v"]) == f"Pipeline({name!r}, family='stable_diffusion', device='cpu', dtype='float32')"
+    result = draw(pipes["tiny_v"], steps=1)[0]
+    assert repr(result).startswith("Result('a fox in snow', seed=7, size=128x128")
+    assert len(repr(result)) < 100
+
+
+def test_a_pipeline_stays_on_its_device_and_refuses_an_unknown_one(pipe):
+    assert pipe.to("cpu") is pipe
+    with pytest.raises(SettingsError, match="Device 'gpu' is not"):
+        pipe.to("gpu")
 
 
 def refuse_rows(most):

@@ -25,14 +25,14 @@ def test_the_model_fills_what_is_left_open():
         4.0,
         0.0,
     )
-    (picture,) = batch.pictures
+    (picture,) = batch.images
     assert picture == Settings(prompt="a fox", seed=5, **{**DEFAULTS, "steps": 10})
 
 
 def test_pictures_count_up_from_the_seed_and_around():
     (batch,) = batches(seed=MAX_SEED, images=3)
     assert batch.seeds == [MAX_SEED, 0, 1]
-    assert {picture.images for picture in batch.pictures} == {1}
+    assert {picture.images for picture in batch.images} == {1}
 
 
 def test_a_seed_is_drawn_below_two_to_the_32():
@@ -42,8 +42,8 @@ def test_a_seed_is_drawn_below_two_to_the_32():
 
 
 def test_batches_are_as_large_as_pays():
-    assert [(batch.first, len(batch.pictures)) for batch in batches(images=19)] == [(0, 8), (8, 8), (16, 3)]
-    assert [len(batch.pictures) for batch in batches(images=3, width=512, height=512)] == [1, 1, 1]
+    assert [(batch.first, len(batch.images)) for batch in batches(images=19)] == [(0, 8), (8, 8), (16, 3)]
+    assert [len(batch.images) for batch in batches(images=3, width=512, height=512)] == [1, 1, 1]
 
 
 def test_clip_is_asked_about_the_prompt_without_syntax():
@@ -52,10 +52,10 @@ def test_clip_is_asked_about_the_prompt_without_syntax():
 
 
 def test_a_template_is_kept_beside_what_was_drawn_from_it():
-    (picture,) = batches(prompt="a {red|blue} fox")[0].pictures
+    (picture,) = batches(prompt="a {red|blue} fox")[0].images
     assert picture.prompt in ("a red fox", "a blue fox")
     assert picture.prompt_template == "a {red|blue} fox"
-    (again,) = plan(picture, "storybook", DEFAULTS, CPU)[0].pictures
+    (again,) = plan(picture, "storybook", DEFAULTS, CPU)[0].images
     assert again == picture
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from clipgen.clip.score import Score
 from clipgen.errors import OutputError, SettingsError
 from clipgen.image_file import read_settings
-from clipgen.pipeline.result import Look, Origin, Pace, Result
+from clipgen.pipeline.result import Origin, Preview, ProgressEstimate, Result
 from clipgen.settings.settings import Note, Settings
 
 SETTINGS = Settings(
@@ -80,23 +80,23 @@ def test_the_hash_is_worked_out_when_asked_for():
 
 def test_a_look_is_taken_once():
     drawn = []
-    look = Look(lambda: drawn.append(1) or torch.zeros(2, 3, 8, 8), None)
-    assert look.pixels is look.pixels
+    preview = Preview(lambda: drawn.append(1) or torch.zeros(2, 3, 8, 8), None)
+    assert preview.pixels is preview.pixels
     assert drawn == [1]
-    assert look.scores is None
+    assert preview.scores is None
 
 
 def test_pace_is_the_median_of_the_last_five():
-    pace = Pace(batches=1)
-    assert pace.step(9.0, 0, 10) is None
-    seconds = [pace.step(1.0, index, 10) for index in range(1, 10)]
+    estimate = ProgressEstimate(batches=1)
+    assert estimate.add_step(9.0, 0, 10) is None
+    seconds = [estimate.add_step(1.0, index, 10) for index in range(1, 10)]
     assert seconds[-1] == pytest.approx(1.0)
     assert seconds[4] == pytest.approx(5.0)
 
 
 def test_pace_counts_the_batches_to_come():
-    pace = Pace(batches=3)
-    pace.step(1.0, 0, 2)
-    assert pace.step(1.0, 1, 2) == pytest.approx(2 * 2 + 3)
-    pace.batch(0.5)
-    assert pace.step(1.0, 0, 2) == pytest.approx(1 + 2 + 2 * 0.5)
+    estimate = ProgressEstimate(batches=3)
+    estimate.add_step(1.0, 0, 2)
+    assert estimate.add_step(1.0, 1, 2) == pytest.approx(2 * 2 + 3)
+    estimate.add_batch(0.5)
+    assert estimate.add_step(1.0, 0, 2) == pytest.approx(1 + 2 + 2 * 0.5)

@@ -97,7 +97,8 @@ def test_it_is_recorded_by_name_and_hash_and_read_back(pipe, pictures, tmp_path)
     assert record["inputs"] == {"vary": hashlib.sha256(pictures["red"].read_bytes()).hexdigest()}
     assert record["likeness"] == result.likeness
     for name in ("v.png", "v.jpg", "v.webp"):
-        restored = read_settings(result.save(tmp_path / name))
+        restored = read_settings(path := result.save(tmp_path / name))
+        assert b"compositeWithTrainedAlgorithmicMedia" in path.read_bytes()
         assert (restored.source, restored.settings.prompt, restored.settings.vary) == ("clipgen", "", "./red.png:1")
         assert restored.record["inputs"] == record["inputs"]
     assert "likeness" not in pipe.run(Settings("a fox", seed=1))[0].metadata
@@ -111,7 +112,7 @@ def test_the_function_of_the_package_draws_and_takes_settings(folder, pictures):
 
 
 def test_a_model_without_a_writer_refuses_before_it_is_loaded(tiny_v, tiny_epsilon):
-    line = r"draws no variations: it brings no coca\. What works: a prompt with --guidance clip --like IMAGE$"
+    line = r"cannot make variations: it has no coca\. What works: a prompt with --guidance clip --like IMAGE$"
     for model in (tiny_v, tiny_epsilon):
         with pytest.raises(SettingsError, match=line):
             Pipeline.from_pretrained(str(model), settings=[Settings.from_dict({"vary": "fox.png"})])

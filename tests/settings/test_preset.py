@@ -109,6 +109,11 @@ def test_an_unknown_name_lists_the_presets_there_are(users: Path) -> None:
         assert (refused.value.exit_code, refused.value.allowed) == (2, sorted([*BUNDLED, "mine"]))
 
 
+def test_a_misspelt_name_names_the_nearest_preset() -> None:
+    with pytest.raises(PresetError, match=r"^Unknown preset 'watercolor'\. Did you mean watercolour\? Presets: black-"):
+        load_preset("watercolor")
+
+
 def test_values_arrive_in_their_own_type() -> None:
     preset = parsed(HEAD + '[settings]\nsteps = 20.0\nguidance_scale = 5\nscheduler = "Euler a"\n')
     assert preset.settings == {"steps": 20, "guidance_scale": 5.0, "scheduler": "euler_ancestral"}

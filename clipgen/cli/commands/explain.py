@@ -115,7 +115,7 @@ def _by_clip(picture: Image, prompt: str | None, clip: ClipChoice, report: Repor
     check_field("prompt", prompt)
     scorer = clip.load()
     report.note(NO_REPLAY)
-    return explain_image(scorer, picture, prompt)
+    return explain_image(picture, prompt, model=scorer)
 
 
 def _write(explanation: Explanation, picture: Path, output: str | None) -> Path:

@@ -287,7 +287,7 @@ class TestEarly:
             (["--guidance", "optimise", "--guard", "off"], 2, "guard must be survival with guidance optimise"),
             (["--guidance", "clip", "--budget", "2"], 2, "budget must be left out where guidance is chosen by name"),
             ([], 2, "guidance 'clip' needs a CLIP, and model './light' has none"),
-            (["--clip-model", "./nowhere"], 3, "Model './nowhere' is not a CLIP folder"),
+            (["--clip-model", "./nowhere"], 3, "There is no folder './nowhere'."),
             (["--clip-model", "org/name"], 3, "Model 'org/name' is not on this machine"),
         ],
     )

@@ -196,7 +196,7 @@ class TestStreams:
     def test_the_image_event_names_the_file(self, run: Run) -> None:
         ran = run("a fox", "-s", "7", "--json")
         image = next(event for event in ran.events if event["type"] == "image")
-        assert (image["image"], image["seed"], image["withheld"], image["clip"]) == (0, 7, False, None)
+        assert (image["image"], image["seed"], image["clip"]) == (0, 7, None)
         assert image["sha256"] == hashlib.sha256(Path(image["path"]).read_bytes()).hexdigest()
         assert ran.data == {"count": 1, "images": [{"path": image["path"], "seed": 7}]}
 

@@ -22,7 +22,7 @@ def test_listening_needs_passwords(run: Run) -> None:
 
 def test_an_unknown_model_is_an_error(run: Run) -> None:
     ran = run("ui", "--model", "./nowhere")
-    assert (ran.code, "nowhere' is not a diffusers model folder" in ran.err) == (3, True)
+    assert (ran.code, "There is no folder './nowhere'" in ran.err) == (3, True)
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "many"])
