@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -13,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from clipgen.atomic import replace_file
 from clipgen.errors import ClipgenError, OutputError, SettingsError
+from clipgen.hashing import sha256_of
 from clipgen.settings.checks import MAX_SEED, unknown_name
 from clipgen.settings.settings import FIELDS, Settings, check_field, coerce
 
@@ -118,7 +119,7 @@ def make_jobs(lines: Sequence[tuple[int, Settings]]) -> list[Job]:
         for image in range(settings.images):
             key = json.dumps([text, image, seen[text]])
             single = settings.replace(seed=(settings.seed + image) % (MAX_SEED + 1), images=1)
-            jobs.append(Job(hashlib.sha256(key.encode()).hexdigest()[:16], number, image, single))
+            jobs.append(Job(sha256_of(key)[:16], number, image, single))
         seen[text] += 1
     return jobs
 
@@ -137,12 +138,9 @@ class Journal:
         """Begins a new batch: removes the journals of the one before and writes the job list; raises OutputError."""
         head = {"schema": SCHEMA, "lines": [settings.to_dict() for _, settings in lines]}
         with _output_errors(self.path):
-            self.folder.mkdir(parents=True, exist_ok=True)
             for old in self._files():
                 old.unlink(missing_ok=True)
-            temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(head) + "\n", "utf-8")
-            os.replace(temporary, self.path)
+            replace_file(self.path, json.dumps(head) + "\n")
 
     def add(self, job: str, path: Path | None) -> None:
         """Notes that the picture of a job id is on the disk, None for one that --keep dropped; raises OutputError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipgen.errors import ClipgenError
+from clipgen.hashing import sha256_of
 from clipgen.home import history_path
 from clipgen.settings.settings import Settings
 
@@ -84,7 +84,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
 def record(path: Path, settings: Settings, *, clip: Mapping[str, Any] | None = None, parent: int | None = None) -> int:
     """Adds a written picture and returns its number; raises ClipgenError."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     values = (now, str(path.absolute()), digest, _json(settings.to_dict()), clip and _json(clip), parent)
     with _open() as connection:
         cursor = connection.execute(
@@ -123,7 +123,7 @@ def paths() -> list[Path]:
 
 def find_file(path: Path) -> Entry | None:
     """Returns the newest picture with the very bytes of a file, wherever it lies now; None for a stranger."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     return next(iter(_select("where sha256 = ? order by id desc limit 1", [digest])), None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
 from clipgen.families.text_encoders import PromptEmbeds, TextEncoder
+from clipgen.hashing import sha256_of
 from clipgen.settings.checks import printable
 from clipgen.settings.settings import Note
 
@@ -241,4 +241,4 @@ def _drawn(pieces: list[str], choices: dict[int, list[int]], seed: int) -> str:
 
 
 def _draw(seed: int, k: int, alternatives: int) -> int:
-    return int(hashlib.sha256(f"{seed}:{k}".encode()).hexdigest(), 16) % alternatives
+    return int(sha256_of(f"{seed}:{k}"), 16) % alternatives

@@ -34,7 +34,7 @@ LAYERS = (
     {"world", "history", "image_file"},
     {"settings", "device"},
     {"sampling", "home", "presets"},
-    {"errors"},
+    {"errors", "hashing", "atomic", "pixels"},
 )
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 
@@ -43,9 +43,11 @@ MEDIUM = {"numpy", "PIL"}
 LIGHT_PACKAGES = {
     "clipgen",
     "__main__",
+    "atomic",
     "cli",
     "compare",
     "errors",
+    "hashing",
     "history",
     "home",
     "image_file",

@@ -4,10 +4,11 @@ import numpy
 import pytest
 import torch
 
-from clipgen.decode import decode, decode_preview, is_broken, to_image
+from clipgen.decode import decode, decode_preview, is_broken
 from clipgen.device import MemoryFallback
 from clipgen.families import LAYOUTS, load_family
 from clipgen.models import ModelFolder, preflight
+from clipgen.pixels import to_image
 
 CPU = torch.device("cpu")
 

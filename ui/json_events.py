@@ -9,7 +9,7 @@ from typing import Any
 
 from clipgen.compare import Comparison, VariantStep, comparison_row
 from clipgen.errors import ClipgenError
-from clipgen.image_file import digest_of
+from clipgen.hashing import sha256_of
 from clipgen.report.comparison import verdicts
 
 from .job_events import ComparedImage, FinishedImage, JobStopped, Loading, Waiting
@@ -125,7 +125,7 @@ def _image(log: EventLog, image: FinishedImage) -> JsonEvent:
         seed=result.seed,
         prompt=result.settings.prompt,
         file={"path": str(image.path), "orig_name": image.path.name, "meta": {"_type": "gradio.FileData"}},
-        sha256=digest_of(image.path),
+        sha256=sha256_of(image.path),
         clip=None if result.clip is None else result.clip.to_dict(),
         warnings=[note.to_dict() for note in result.warnings],
         seconds=round(result.seconds, 3),

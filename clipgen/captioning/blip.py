@@ -9,6 +9,7 @@ import torch
 
 from clipgen.captioning.clip_captioner import MAX_NEW_TOKENS, NUM_BEAMS, clean_captions
 from clipgen.clip.encoder import CUBIC, MEAN, STD
+from clipgen.pixels import to_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,5 +44,4 @@ class BlipCaptioner:
         """Returns pixel_values [3, image_size, image_size], squeezed into a square as BlipImageProcessor does it."""
         size = self.image_size
         resized = image.resize((size, size), CUBIC)
-        levels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8).view(size, size, 3)
-        return (levels.permute(2, 0, 1) / 255 - self.mean) / self.std
+        return (to_pixels(resized) - self.mean) / self.std

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipgen.atomic import replace_file
 from clipgen.cli.terminal_image import MODES
 from clipgen.errors import OutputError, PresetError, SettingsError
 from clipgen.home import config_path
@@ -143,7 +144,6 @@ def write(key: str, value: Any) -> None:
     else:
         table[name] = value
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(tomlkit.dumps(document), "utf-8")
+        replace_file(path, tomlkit.dumps(document))
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {error.strerror}") from error

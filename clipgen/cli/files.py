@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from clipgen.atomic import replace_file
 from clipgen.cli.config_file import read_user
 from clipgen.cli.flags import Options
 from clipgen.errors import OutputError, SettingsError
@@ -109,7 +110,8 @@ def save(result: Result, target: OutputTarget, *, job: str | None = None, label:
 
     `label` is inserted before the file's suffix. On stdout the path stays None, and None is returned.
     """
-    from clipgen.image_file import digest_of, encode_image, fit_record, output_path, save_bytes
+    from clipgen.hashing import sha256_of
+    from clipgen.image_file import encode_image, fit_record, output_path, save_bytes
 
     record = {**result.metadata, "job": job}
     data = encode_image(result.image, record, format=target.format, quality=target.quality, metadata=target.metadata)
@@ -128,15 +130,14 @@ def save(result: Result, target: OutputTarget, *, job: str | None = None, label:
         percent=result.clip.percentile if result.clip else None,
     )
     result.path = save_bytes(data, folder, stem + label, suffix)
-    return digest_of(data)
+    return sha256_of(data)
 
 
 def replace_preview(image: Image, path: Path) -> None:
     """Replaces the preview file atomically; raises OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    buffer = io.BytesIO()
+    image.save(buffer, PREVIEW_FORMATS.get(path.suffix.lower(), "PNG"))
     try:
-        image.save(temporary, PREVIEW_FORMATS.get(path.suffix.lower(), "PNG"))
-        os.replace(temporary, path)
+        replace_file(path, buffer.getvalue())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"'{path}' cannot be written: {error.strerror}", field="preview") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from math import ceil, sqrt
 
 import torch
 from torch import Tensor
 
 from clipgen.clip.resample import resampling_matrices
+from clipgen.hashing import seed_from_text
 
 SIDE_MEAN, SIDE_DEVIATION, SIDE_RANGE = 0.8, 0.3, (0.35, 1.0)  # in units of the image's short side
 
@@ -30,8 +30,9 @@ def make_cutouts(pixels: Tensor, image_seeds: Sequence[int], step: int, cutouts:
 
 def cutout_generator(image_seed: int, step: int) -> torch.Generator:
     """Returns the CPU generator of one image's cutouts at one step."""
-    digest = blake2b(f"{image_seed}/views/{step}".encode(), digest_size=8).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big") >> 1)  # manual_seed takes a signed 64-bit
+    return torch.Generator("cpu").manual_seed(
+        seed_from_text(f"{image_seed}/views/{step}", 8) >> 1
+    )  # manual_seed takes a signed 64-bit
 
 
 def random_squares(generator: torch.Generator, cutouts: int, height: int, width: int) -> Tensor:

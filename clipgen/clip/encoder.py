@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.clip.resample import KERNELS, resize
+from clipgen.pixels import to_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,8 +139,7 @@ class ClipEncoder:
             image = _limit_aspect_ratio(image)
         height, width = self._resized_size(image.height, image.width)
         resized = image.resize((width, height), self._resample).crop(self._crop_box(height, width))
-        levels = torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.uint8)
-        return levels.view(resized.height, resized.width, 3).permute(2, 0, 1) / 255
+        return to_pixels(resized)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Returns the height and width that an image is resized to, before the centre crop."""

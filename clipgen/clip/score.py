@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import ModelError
-from clipgen.image_file import digest_of
+from clipgen.hashing import sha256_of
 
 CAPTIONS = "captions/storybook.txt"
 FEATURES_FILE = "caption_features.safetensors"  # in a model's clip folder: the text features of the captions
@@ -145,5 +144,5 @@ def load_features(folder: Path, captions: Sequence[str]) -> Tensor | None:
 
 
 def _metadata(folder: Path, captions: Sequence[str]) -> dict[str, str]:
-    captions_digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
-    return {"captions": captions_digest, "weights": digest_of(folder / "model.safetensors")}
+    captions_digest = sha256_of("\n".join(captions))
+    return {"captions": captions_digest, "weights": sha256_of(folder / "model.safetensors")}

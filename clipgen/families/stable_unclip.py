@@ -5,7 +5,6 @@ Rombach 2023 (Stable Diffusion 2.1 unCLIP), after Ramesh et al. 2022 (arXiv 2204
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from clipgen.errors import ModelError
 from clipgen.families import shared, stable_diffusion
 from clipgen.families.latent_family import vae_scale_factor
 from clipgen.families.text_encoders import ImageEmbeds
+from clipgen.hashing import seed_from_text
 from clipgen.models import ConfigComponent, Layout, NetworkSpec, SizeLimits
 
 if TYPE_CHECKING:
@@ -124,4 +124,4 @@ class StableUnclip(stable_diffusion.StableDiffusion):
 
 def noise_seed(seed: int) -> int:
     """Returns the seed of the noise on an image embedding; it differs from the seed of the latents."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/vary".encode(), digest_size=7).digest(), "big")
+    return seed_from_text(f"{seed}/vary")

@@ -20,7 +20,6 @@ from clipgen.clip.classify import (
 from clipgen.clip.diversity import Diversity
 from clipgen.clip.diversity import diversity as diversity_of
 from clipgen.clip.score import Score, Scorer, read_captions
-from clipgen.decode import to_image
 from clipgen.device import pick_device, raise_out_of_memory
 from clipgen.errors import SettingsError
 from clipgen.gallery.features import iter_captions, iter_image_features
@@ -31,6 +30,7 @@ from clipgen.image_file import open_image
 from clipgen.models import load_encoder
 from clipgen.models.find import find_clip
 from clipgen.models.load_captioner import load_captioner
+from clipgen.pixels import to_image
 
 ImageSource = str | Path | Image.Image | Tensor  # a path, a PIL image, or pixels [3, H, W] in [0, 1]
 STORYBOOK = "storybook"

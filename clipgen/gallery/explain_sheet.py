@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipgen.clip.word_importance import upsample_maps
 from clipgen.gallery.explanation import Explanation
-from clipgen.gallery.features import image_to_pixels
+from clipgen.pixels import to_image, to_pixels
 
 TILE, LINE, GAP, COLUMNS = 256, 24, 8, 4  # pixels; tiles per row
 DIM = 0.25  # brightness where the map is 0
@@ -20,12 +20,11 @@ GLOW = (255, 140, 20)
 
 def heat_image(image: Image.Image, heat: Tensor) -> Image.Image:
     """Returns an image that is darkened where a map [h, w] in [0, 1] is low and glows where it is high."""
-    pixels = image_to_pixels(image)
+    pixels = to_pixels(image)
     glow = torch.tensor(GLOW).view(3, 1, 1) / 255
     mask = upsample_maps(heat[None], (image.height, image.width))  # [1, H, W]
     blended = pixels * (DIM + (1 - DIM) * mask) + 0.25 * mask.square() * (glow - pixels)
-    levels = (blended.clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    return to_image(blended)
 
 
 def render_sheet(explanation: Explanation) -> Image.Image:

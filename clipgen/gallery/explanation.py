@@ -17,9 +17,10 @@ from clipgen.errors import SettingsError
 from clipgen.families.attention import AttentionMaps, has_text_cross_attention, recording_attention
 from clipgen.families.text_encoders import TextEncoder
 from clipgen.gallery.api import load_clip
-from clipgen.gallery.features import image_to_pixels, iter_image_features
+from clipgen.gallery.features import iter_image_features
 from clipgen.pipeline.pipeline import Pipeline
 from clipgen.pipeline.plan import plan
+from clipgen.pixels import to_pixels
 from clipgen.settings.settings import Settings
 
 MapSource = Literal["cross-attention", "patch similarity"]
@@ -96,7 +97,7 @@ def explain_image(image: Image.Image, text: str, *, model: str | Scorer = "story
     scorer = load_clip(model) if isinstance(model, str) else model
     spans = word_spans(text)
     _check_words(text, spans)
-    pixels = image_to_pixels(image).to(scorer.encoder.model.device)
+    pixels = to_pixels(image).to(scorer.encoder.model.device)
     maps = patch_maps(scorer.encoder, pixels, [text[start:end] for start, end in spans]).cpu()
     return _explanation(scorer, image, text, spans, maps, "patch similarity")
 

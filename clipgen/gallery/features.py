@@ -33,12 +33,6 @@ def open_images(paths: Iterable[Path], on_error: OnError) -> Iterator[tuple[Path
             yield path, image
 
 
-def image_to_pixels(image: Image) -> Tensor:
-    """Returns an RGB image as pixels [3, H, W] in [0, 1]."""
-    levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return levels.view(image.height, image.width, 3).permute(2, 0, 1) / 255
-
-
 @torch.no_grad()
 def iter_image_features(
     encoder: ClipEncoder, images: Iterable[tuple[Key, Image | Tensor]]

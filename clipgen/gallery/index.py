@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Generator, Iterable
@@ -16,6 +15,7 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import OutputError
 from clipgen.gallery.features import OnError, iter_image_features, open_images
+from clipgen.hashing import sha256_of
 from clipgen.home import index_dir
 
 SAVE_EVERY = 500  # new images, so that an interruption loses little
@@ -102,5 +102,5 @@ def _file_state(path: Path) -> FileState:
 def open_index(clip_folder: Path) -> ImageIndex:
     """Returns the index of the CLIP in a folder; if a file of the CLIP changes, its index is another one."""
     files = [(path.name, _file_state(path)) for path in sorted(clip_folder.resolve().iterdir()) if path.is_file()]
-    identity = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    identity = sha256_of(json.dumps(files))
     return ImageIndex(index_dir() / f"{identity[:16]}.safetensors", identity)

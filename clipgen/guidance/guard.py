@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipgen.decode import to_image
 from clipgen.families import Family
+from clipgen.pixels import to_image, to_pixels
 from clipgen.settings.settings import Note
 
 Change = Callable[[Tensor], Tensor]  # pixels [B, 3, H, W] in [0, 1] -> the same images, changed a little
@@ -78,8 +78,7 @@ def jpeg(pixels: Tensor) -> Tensor:
     def compress(image: Tensor) -> Tensor:
         file = io.BytesIO()
         to_image(image.cpu()).save(file, "JPEG", quality=JPEG_QUALITY)
-        levels = torch.frombuffer(bytearray(Image.open(file, formats=("JPEG",)).tobytes()), dtype=torch.uint8)
-        return levels.view(*image.shape[1:], 3).permute(2, 0, 1) / 255  # [H * W * 3] -> [3, H, W]
+        return to_pixels(Image.open(file, formats=("JPEG",)))
 
     return torch.stack([compress(image) for image in pixels]).to(pixels)
 

@@ -5,13 +5,13 @@ Best of N with successive halving (Karnin et al. 2013, ICML): N candidates for m
 
 from __future__ import annotations
 
-import hashlib
 from math import ceil
 
 import torch
 from torch import Tensor
 
 from clipgen.guidance.targets import Reward
+from clipgen.hashing import seed_from_text
 from clipgen.sampling.loop import StepState
 
 HALVING_PROGRESS = {2: (0.4,), 4: (0.2, 0.4), 8: (0.2, 0.4, 0.6), 16: (0.1, 0.2, 0.3, 0.4)}  # by number of candidates
@@ -22,8 +22,7 @@ def candidate_seeds(image_seed: int, count: int) -> tuple[int, ...]:
     """Returns the seeds of an image's candidates: its own seed first, then seeds below 2^32 derived from it."""
 
     def derived(number: int) -> int:
-        digest = hashlib.blake2b(f"{image_seed}/candidate/{number}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % 2**32
+        return seed_from_text(f"{image_seed}/candidate/{number}", 8) % 2**32
 
     return (image_seed, *map(derived, range(1, count)))
 

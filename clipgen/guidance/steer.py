@@ -5,7 +5,6 @@ Feynman-Kac steering: Singhal et al. 2025 (arXiv 2501.06848).
 
 from __future__ import annotations
 
-import hashlib
 from math import ceil
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from clipgen.errors import SettingsError
 from clipgen.guidance.targets import Reward
+from clipgen.hashing import seed_from_text
 from clipgen.sampling.loop import StepState
 from clipgen.sampling.schedulers import SCHEDULERS, scheduler_for
 
@@ -88,8 +88,7 @@ def systematic_resampling(weights: Tensor, generator: torch.Generator) -> Tensor
 
 def _generator(image_seed: int, index: int) -> torch.Generator:
     """Returns the CPU generator for the resampling of one image after one step."""
-    digest = hashlib.blake2b(f"{image_seed}/steer/{index}".encode(), digest_size=7).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big"))
+    return torch.Generator("cpu").manual_seed(seed_from_text(f"{image_seed}/steer/{index}"))
 
 
 def is_stochastic(scheduler: str, prediction_type: str, eta: float) -> bool:

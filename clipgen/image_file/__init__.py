@@ -6,7 +6,7 @@ from clipgen.image_file.names import FORMATS, format_of, output_path, slug
 from clipgen.image_file.open_image import open_image
 from clipgen.image_file.paths import strip_folders
 from clipgen.image_file.read import read_settings, settings_from_text
-from clipgen.image_file.record import digest_of, make_record
+from clipgen.image_file.record import make_record
 from clipgen.image_file.restored import RestoredSettings
 from clipgen.image_file.save import check_writable, save_bytes
 from clipgen.image_file.write import SUFFIXES, Format, encode_image, fit_record
@@ -17,7 +17,6 @@ __all__ = [
     "RestoredSettings",
     "SUFFIXES",
     "check_writable",
-    "digest_of",
     "encode_image",
     "fit_record",
     "format_of",

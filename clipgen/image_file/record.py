@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -73,11 +71,3 @@ def _strip_target(target: str) -> str:
 def to_json(record: Mapping[str, Any]) -> str:
     """Returns a record as one line of JSON with sorted keys; equal records give equal texts."""
     return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
-
-
-def digest_of(source: Path | bytes) -> str:
-    """Returns the SHA-256 of a file or of bytes, 64 hex digits. Raises OSError."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipgen.errors import ModelError, ModelNotFound, SettingsError
-from clipgen.image_file import digest_of
+from clipgen.hashing import sha256_of
 from clipgen.models.header import weight_files
 
 BUNDLED = {"storybook": Path(str(files("clipgen"))) / "storybook"}
@@ -58,7 +58,7 @@ class ModelFolder:
             if (self.path / name).is_dir():
                 index, weights = weight_files(self.path / name)
                 file = (index or weights[0]).resolve()
-                return file.name if _BLOB.fullmatch(file.name) else digest_of(file)
+                return file.name if _BLOB.fullmatch(file.name) else sha256_of(file)
         raise ModelError(f"Model '{self.name}' has no {' or '.join(DENOISERS)} folder.")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipgen.errors import ModelError, SettingsError
-from clipgen.image_file import digest_of
+from clipgen.hashing import sha256_of
 from clipgen.models.find import ModelFolder
 from clipgen.models.header import MAX_TOKENIZER, read_json
 from clipgen.models.layout import CheckedModel, ClassRef, Layout, SizeLimits, encoder_of
@@ -86,7 +86,7 @@ def verify(source: ModelFolder) -> int:
     lines = [line.partition(" ") for line in sums.read_text("utf-8").splitlines() if line.strip()]
     for digest, _, name in lines:
         path = source.path / name.strip().lstrip("*")
-        if not path.is_file() or not hmac.compare_digest(digest_of(path), digest):
+        if not path.is_file() or not hmac.compare_digest(sha256_of(path), digest):
             raise ModelError(f"{path.name} of model '{source.name}' does not match its SHA256SUMS; download it again.")
     return len(lines)
 

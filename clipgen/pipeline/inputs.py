@@ -32,14 +32,14 @@ def find_source_image(target: str, digest: object, near: Path, known: str | None
     Raises ImageFileError where it is nowhere.
     """
     from clipgen import history
-    from clipgen.image_file import digest_of
+    from clipgen.hashing import sha256_of
 
     picture, weight = split_target(target)
     name = re.split(r"[/\\]", picture)[-1]
     places = [Path(split_target(known)[0])] if known else []
     drawn = history.paths_of(digest) if isinstance(digest, str) else []
     for path in (*places, near.parent / name, Path(name), *drawn):
-        if path.is_file() and digest_of(path) == digest:
+        if path.is_file() and sha256_of(path) == digest:
             return f"{path}:{weight:g}"
     raise ImageFileError(
         f"'{printable(near.name)}' varies '{printable(name)}', which is missing. Name it: --vary IMAGE"

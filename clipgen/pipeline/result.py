@@ -16,9 +16,9 @@ from torch import Tensor
 
 from clipgen.clip.prompt_check import PhraseCheck, PromptChecker, split_phrases
 from clipgen.clip.score import Score
-from clipgen.decode import to_image
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
 from clipgen.pipeline.rewording import reword
+from clipgen.pixels import to_image
 from clipgen.sampling.loop import StepOutput
 from clipgen.settings.settings import Note, Settings
 from clipgen.text import plain_text

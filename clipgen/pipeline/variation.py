@@ -13,7 +13,7 @@ from clipgen.decode import read_pixels
 from clipgen.errors import SettingsError
 from clipgen.families import Family
 from clipgen.families.text_encoders import ImageEmbeds
-from clipgen.image_file import digest_of
+from clipgen.hashing import sha256_of
 from clipgen.models import Layout
 from clipgen.settings.checks import split_target
 from clipgen.settings.settings import Note, Settings
@@ -62,7 +62,7 @@ def encode_source_image(family: Family, source: SourceImage, encoder: ClipEncode
 def read_source_image(target: str) -> SourceImage:
     """Reads the file of the setting `vary`, `file:weight`; raises ImageFileError."""
     path, weight = split_target(target)
-    return SourceImage(read_pixels(path), weight, digest_of(Path(path)))
+    return SourceImage(read_pixels(path), weight, sha256_of(Path(path)))
 
 
 def check_vary(settings: Settings, model: str, layout: Layout, takes_image: bool) -> None:

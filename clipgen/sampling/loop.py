@@ -13,7 +13,6 @@ The loop knows no model family and no guidance method: both come in through `pre
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clipgen.hashing import seed_from_text
 from clipgen.sampling.prediction import (
     FLOW_MATCHING,
     NoiseLevel,
@@ -251,8 +251,7 @@ def _select_generators(
     selected: list[torch.Generator] = []
     for position, index in enumerate(indices):
         copy = list(indices[:position]).count(index)
-        text = f"{generators[index].initial_seed()}/{step}/{copy}".encode()
-        seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+        seed = seed_from_text(f"{generators[index].initial_seed()}/{step}/{copy}")
         selected.append(generators[index] if copy == 0 else torch.Generator("cpu").manual_seed(seed))
     return selected
 

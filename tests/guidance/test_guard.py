@@ -7,7 +7,6 @@ import tiny
 import torch
 from PIL import Image
 
-from clipgen.decode import to_image
 from clipgen.families import LAYOUTS, load_family
 from clipgen.guidance.guard import (
     Survival,
@@ -20,6 +19,7 @@ from clipgen.guidance.guard import (
     vae_round_trip,
 )
 from clipgen.models import find_model, preflight
+from clipgen.pixels import to_image
 
 SIZE = 64
 WAVE = torch.sin(torch.arange(SIZE) / 6)[:, None] * torch.cos(torch.arange(SIZE) / 9)  # a visible pattern

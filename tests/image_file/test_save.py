@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from clipgen.errors import OutputError
-from clipgen.image_file import check_writable, digest_of, save_bytes
+from clipgen.hashing import sha256_of
+from clipgen.image_file import check_writable, save_bytes
 from clipgen.image_file.save import sweep
 
 DATA = bytes(range(256)) * 400
@@ -144,10 +145,10 @@ def test_fifty_kills_while_writing_tear_no_picture_and_lose_none(tmp_path: Path)
         time.sleep(rng.uniform(0, 0.015))
         os.kill(child, signal.SIGKILL)
         assert exit_code(child) == -signal.SIGKILL
-    whole = digest_of(data)
+    whole = sha256_of(data)
     made = {path.name for path in tmp_path.glob("*.png")} - {old.name}
     assert len(made) >= 50
-    assert {digest_of(tmp_path / name) for name in made} == {whole}
+    assert {sha256_of(tmp_path / name) for name in made} == {whole}
     assert set(told.read_text().split()) <= made
     assert old.read_bytes() == DATA[::-1]
     leftovers = set(names(tmp_path)) - made - {old.name, "told"}
@@ -160,7 +161,7 @@ def test_fifty_kills_while_writing_tear_no_picture_and_lose_none(tmp_path: Path)
 
 def test_a_full_disk_is_told_and_old_files_stay(tmp_path: Path) -> None:
     old = [save_bytes(DATA + bytes([i]), tmp_path, "fox", ".png") for i in range(10)]
-    before = [digest_of(path) for path in old]
+    before = [sha256_of(path) for path in old]
 
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -168,7 +169,7 @@ def test_a_full_disk_is_told_and_old_files_stay(tmp_path: Path) -> None:
             save_bytes(DATA, tmp_path, "fox", ".png")
 
     assert exit_code(in_child(work)) == 0
-    assert [digest_of(path) for path in old] == before
+    assert [sha256_of(path) for path in old] == before
     assert len(names(tmp_path)) == 10  # no temporary file either
 
 

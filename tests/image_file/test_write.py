@@ -16,16 +16,8 @@ import piexif.helper
 import pytest
 from PIL import Image
 
-from clipgen.image_file import (
-    SUFFIXES,
-    Format,
-    digest_of,
-    encode_image,
-    fit_record,
-    parameters_block,
-    read_chunks,
-    read_settings,
-)
+from clipgen.hashing import sha256_of
+from clipgen.image_file import SUFFIXES, Format, encode_image, fit_record, parameters_block, read_chunks, read_settings
 from clipgen.image_file.exif import build_exif
 from clipgen.image_file.record import to_json
 from clipgen.settings.settings import Note, Settings
@@ -253,8 +245,8 @@ def test_a_record_does_not_change_with_what_it_was_made_from() -> None:
 
 def test_digest_of_a_file_and_of_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert digest_of(tmp_path / "a") == digest_of(b"abc")
-    assert digest_of(b"abc").startswith("ba7816bf")
+    assert sha256_of(tmp_path / "a") == sha256_of(b"abc")
+    assert sha256_of(b"abc").startswith("ba7816bf")
 
 
 @pytest.mark.parametrize("format", FORMATS)

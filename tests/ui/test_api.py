@@ -22,7 +22,8 @@ from clipgen.ui.page import BAD_INPUTS
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from clipgen.image_file import digest_of, read_settings
+from clipgen.hashing import sha256_of
+from clipgen.image_file import read_settings
 
 from .conftest import RunningServer
 
@@ -93,8 +94,8 @@ def test_generate_streams_events_and_the_file_equals_the_saved_image(client: Cli
         "envelope",
     ]
     (image,) = (event for event in job if event["type"] == "image")
-    assert digest_of(Path(image["file"])) == image["sha256"]
-    assert image["sha256"] in {digest_of(path) for path in server.folder.rglob("*.png")}
+    assert sha256_of(Path(image["file"])) == image["sha256"]
+    assert image["sha256"] in {sha256_of(path) for path in server.folder.rglob("*.png")}
     assert read_settings(image["file"]).settings.seed == 5
 
 
@@ -183,7 +184,7 @@ def run_clients(server: RunningServer, clients: int, jobs: int) -> Counter[str]:
             job = events(client, steps=1, seed=seed)
             if job[-1]["ok"]:
                 (image,) = (event for event in job if event["type"] == "image")
-                assert digest_of(Path(image["file"])) == image["sha256"]
+                assert sha256_of(Path(image["file"])) == image["sha256"]
                 return int(image["seed"])
             refusals[job[-1]["error"]["message"]] += 1
             sleep(0.5)

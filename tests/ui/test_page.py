@@ -13,7 +13,8 @@ from gradio_client import Client
 from PIL import Image
 from requirements import CHROMIUM, IN_CI, needs_chromium
 
-from clipgen.image_file import digest_of, read_settings
+from clipgen.hashing import sha256_of
+from clipgen.image_file import read_settings
 
 from .conftest import RunningServer
 
@@ -131,7 +132,7 @@ def test_generate_download_and_restore_the_settings(browser_page: BrowserPage, t
     download.value.save_as(file)
     assert file.name == "a-fox-in-snow-7.png"
     assert (read_settings(file).settings.seed, read_settings(file).settings.steps) == (7, 30)
-    assert digest_of(file) in {digest_of(path) for path in browser_page.server.folder.rglob("*.png")}
+    assert sha256_of(file) in {sha256_of(path) for path in browser_page.server.folder.rglob("*.png")}
     browser_page.set("prompt", "something else")
     browser_page.set("seed", "")
     page.get_by_role("tab", name="Info").click()

@@ -21,7 +21,8 @@ from clipgen.ui.worker import Worker
 from clipgen import history
 from clipgen.compare import BEST_OF_N
 from clipgen.errors import ClipgenError, SettingsError
-from clipgen.image_file import digest_of, read_settings
+from clipgen.hashing import sha256_of
+from clipgen.image_file import read_settings
 from clipgen.pipeline.result import Step
 from clipgen.settings.checks import LOCAL, SERVED
 
@@ -49,7 +50,7 @@ def test_a_local_server_saves_images_and_history(tiny_v: Path, image_store: Imag
     config = ServerConfig((str(tiny_v),), LOCAL, device="cpu", output=str(tmp_path / "pictures"), history=True)
     (image,) = images(Worker(config, image_store), seed=1)
     assert image.saved_path is not None
-    assert digest_of(image.saved_path) == digest_of(image.path)
+    assert sha256_of(image.saved_path) == sha256_of(image.path)
     assert history.find(["fox"])[0].path == image.saved_path
 
 
