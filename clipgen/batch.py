@@ -1,4 +1,4 @@
-"""Many prompts over many processes, resumable: job files, job ids, and a journal beside the pictures."""
+"""Batches of prompts: job files, job ids, a journal to resume from, and the split over several processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clipgen.settings.settings import FIELDS, Settings, check_field, coerce
 
 SCHEMA = "clipgen-journal/1"
 JOURNAL = ".clipgen-journal.{}.jsonl"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # A1111's names in its "prompts from file" lines -> ours
 A1111 = {"cfg_scale": "guidance_scale", "sampler_name": "scheduler", "batch_size": "images", "n_iter": "images"}
 Item = TypeVar("Item")
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a job file: its number, from 1, and the Settings fields it sets, checked one by one."""
+    """One line of a job file: its number, from 1, and the Settings fields that it sets."""
 
     number: int
     fields: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture of a batch: image `image` of a line, as Settings of its own; `id` names it for ever."""
+    """One image of a batch: the index `image` within its line, and its settings; `id` is the same in every run."""
 
     id: str
     line: int
@@ -47,7 +47,7 @@ class Job:
 def read_lines(text: str, *, jsonl: bool = False) -> list[Line]:
     """Reads a job file: prompts, `# comments`, A1111 lines `--prompt "..." --steps 20`, or JSONL of Settings fields.
 
-    JSONL is also meant when the first character is `{`. Raises SettingsError, naming the line.
+    A file whose first character is `{` is read as JSONL. Raises SettingsError with the number of the line.
     """
     parse = _json_fields if jsonl or text.lstrip().startswith("{") else _text_fields
     lines = []
@@ -63,7 +63,7 @@ def read_lines(text: str, *, jsonl: bool = False) -> list[Line]:
 
 
 def in_line(number: int, error: ClipgenError) -> SettingsError:
-    """Returns an error with the number of the line that is at fault."""
+    """Returns the error with the number of the line in its message."""
     return SettingsError(f"Line {number}: {error}", field=error.field, allowed=error.allowed)
 
 
@@ -88,7 +88,7 @@ def _text_fields(line: str) -> dict[str, Any]:
 
 
 def _flag(word: str, rest: Iterator[str]) -> tuple[str, Any]:
-    """Returns field and value of one `--name value` or `--name=value`; A1111's seed -1 is random."""
+    """Returns the field and the value of `--name value` or `--name=value`; A1111's seed -1 means a random seed."""
     spelled, equals, value = word.partition("=")
     if not spelled.startswith("--"):
         raise SettingsError(f"a flag such as --steps must come before '{word}'")
@@ -107,27 +107,28 @@ def _known(name: str) -> str:
 
 
 def make_jobs(lines: Sequence[tuple[int, Settings]]) -> list[Job]:
-    """Returns the pictures of resolved lines, whose seed is set: image k has seed + k and an id of its own.
+    """Returns one job per image of the lines, whose settings have a seed; image k of a line has seed + k.
 
-    id = first 16 hex of sha256(canonical JSON of the line's Settings, image index, which of several equal lines).
+    The id is the first 16 hex digits of the SHA-256 of: the line's settings as JSON with sorted keys, the index of the
+    image, and the number of equal lines before this one.
     """
-    seen: Counter[str] = Counter()
+    equal_lines: Counter[str] = Counter()
     jobs = []
     for number, settings in lines:
         assert settings.seed is not None
         text = json.dumps(settings.to_dict(), sort_keys=True)
         for image in range(settings.images):
-            key = json.dumps([text, image, seen[text]])
+            key = json.dumps([text, image, equal_lines[text]])
             single = settings.replace(seed=(settings.seed + image) % (MAX_SEED + 1), images=1)
             jobs.append(Job(sha256_of(key)[:16], number, image, single))
-        seen[text] += 1
+        equal_lines[text] += 1
     return jobs
 
 
 class Journal:
-    """What a batch has finished, one JSON line a picture; each process appends to a file of its own.
+    """The finished images of a batch, one JSON line each; every process appends to its own file.
 
-    The first line of process 0's file is the job list, so that a resumed batch is known to be the same one.
+    The first line of process 0's file is the job list, with which a resumed batch is compared.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
@@ -135,7 +136,7 @@ class Journal:
         self.path = folder / JOURNAL.format(rank)
 
     def start(self, lines: Sequence[tuple[int, Settings]]) -> None:
-        """Begins a new batch: removes the journals of the one before and writes the job list; raises OutputError."""
+        """Starts a new batch: removes the journals of the previous one and writes the job list; raises OutputError."""
         head = {"schema": SCHEMA, "lines": [settings.to_dict() for _, settings in lines]}
         with _output_errors(self.path):
             for old in self._files():
@@ -143,48 +144,48 @@ class Journal:
             replace_file(self.path, json.dumps(head) + "\n")
 
     def add(self, job: str, path: Path | None) -> None:
-        """Notes that the picture of a job id is on the disk, None for one that --keep dropped; raises OutputError."""
+        """Records that the image of a job is saved; None = `--keep` dropped it. Raises OutputError."""
         line = {"job": job, "path": path and os.path.relpath(path, self.folder)}
         with _output_errors(self.path), self.path.open("ab+") as file:
             file.seek(max(0, file.tell() - 1))
-            mend = b"\n" if file.read(1) not in (b"", b"\n") else b""  # the line before was torn by a kill
-            file.write(mend + json.dumps(line).encode() + b"\n")
+            line_end = b"\n" if file.read(1) not in (b"", b"\n") else b""  # a killed process wrote half a line
+            file.write(line_end + json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
     def lines(self) -> list[dict[str, Any]] | None:
-        """Returns the Settings of each line of the batch that was begun here, None when there is none."""
+        """Returns the settings of each line of the batch in this folder; None if there is no batch."""
         heads = [entry["lines"] for entry in self._entries() if entry.get("schema") == SCHEMA]
         return heads[0] if heads else None
 
     def done(self, jobs: Sequence[Job]) -> set[str]:
-        """Returns the ids of finished pictures: noted with the file there, or in a file that carries the id itself."""
-        noted = {entry["job"]: entry["path"] for entry in self._entries() if "job" in entry}
-        done = {job for job, path in noted.items() if path is None or (self.folder / path).is_file()}
-        known = {(self.folder / path).resolve() for path in noted.values() if path}
-        wanted = {job.id for job in jobs} - done
-        return (done | self._unnoted(known) if wanted else done) & {job.id for job in jobs}
+        """Returns the ids of the finished jobs: recorded here with an existing file, or in an image's record."""
+        recorded = {entry["job"]: entry["path"] for entry in self._entries() if "job" in entry}
+        done = {job for job, path in recorded.items() if path is None or (self.folder / path).is_file()}
+        known_files = {(self.folder / path).resolve() for path in recorded.values() if path}
+        ids = {job.id for job in jobs}
+        return (done | self._unrecorded(known_files) if ids - done else done) & ids
 
-    def _unnoted(self, known: set[Path]) -> set[str]:
-        """Returns the ids inside pictures that no line tells of: the process died between picture and line."""
+    def _unrecorded(self, known_files: set[Path]) -> set[str]:
+        """Returns the ids in images that no line records, because the process was killed between the two writes."""
         from clipgen.image_file import read_settings
 
-        found = set()
+        ids = set()
         for path in self.folder.rglob("*"):
-            if path.suffix.lower() in PICTURES and path.resolve() not in known:
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.resolve() not in known_files:
                 try:
                     record = read_settings(path).record
                 except ClipgenError:
                     continue
                 if record:
-                    found.add(str(record.get("job")))
-        return found
+                    ids.add(str(record.get("job")))
+        return ids
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(JOURNAL.format("*")))
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """Yields the lines of every process's journal; what a kill tore is left out."""
+        """Yields the entries of every process's journal; incomplete lines are skipped."""
         for file in self._files():
             for line in file.read_text("utf-8", "replace").splitlines():
                 with suppress(ValueError):
@@ -200,30 +201,30 @@ def _output_errors(path: Path) -> Iterator[None]:
 
 
 def same_lines(before: Sequence[Mapping[str, Any]], now: Sequence[tuple[int, Settings]]) -> list[tuple[int, Settings]]:
-    """Returns the lines with the seeds that were drawn the first time; raises SettingsError naming the first change."""
+    """Returns the lines with the random seeds of the first run; raises SettingsError with the first difference."""
     if len(before) != len(now):
-        raise SettingsError(f"The job list has {len(now)} prompts and had {len(before)}; start anew without --resume.")
+        raise SettingsError(f"The job list has {len(now)} prompts and had {len(before)}; start again without --resume.")
     same = []
     for old, (number, settings) in zip(before, now, strict=True):
-        seeded = settings if settings.seed is not None else settings.replace(seed=old.get("seed"))
-        for name, value in seeded.to_dict().items():
+        with_seed = settings if settings.seed is not None else settings.replace(seed=old.get("seed"))
+        for name, value in with_seed.to_dict().items():
             if old.get(name) != value:
                 message = f"Line {number} has changed: {name} was '{old.get(name)}' and is '{value}'"
-                raise SettingsError(f"{message}; start anew without --resume.", field=name)
-        same.append((number, seeded))
+                raise SettingsError(f"{message}; start again without --resume.", field=name)
+        same.append((number, with_seed))
     return same
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes does: its rank, how many there are, its device."""
+    """The share of one process: its rank, the number of processes, its device."""
 
     rank: int = 0
     processes: int = 1
     device: str = "auto"
 
     def of(self, items: Sequence[Item]) -> list[Item]:
-        """Returns this process's part of a list that all of them have."""
+        """Returns the part of a list that this process works on."""
         if self.processes == 1:
             return list(items)
         from accelerate import PartialState
@@ -232,7 +233,7 @@ class Share:
             return list(mine)
 
     def wait(self) -> None:
-        """Waits until every process is here."""
+        """Waits for all processes."""
         if self.processes > 1:
             from accelerate import PartialState
 
@@ -241,7 +242,7 @@ class Share:
 
 @contextmanager
 def sharing() -> Iterator[Share]:
-    """Joins the processes that `accelerate launch` started; alone without it."""
+    """Joins the processes that `accelerate launch` started; without it, the share is everything."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Share()
         return

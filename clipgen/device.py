@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision, how many pictures at once, and what is given up when memory runs short."""
+"""Devices, dtypes and batch sizes, and the fallback when memory runs out."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-# Pixels of one batch. On a CPU 8 pictures of 128 x 128 cost .6 of 8 single ones; from 256 x 256 on nothing is gained.
-PIXELS_AT_ONCE = {"cpu": 8 * 128 * 128, "mps": 4 * 512 * 512, "cuda": 16 * 512 * 512}
-MOST_AT_ONCE = 64
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# Pixels of one batch. On a CPU, a batch of 8 images of 128 x 128 takes 60% of the time of 8 single ones; from 256 x 256
+# on a batch saves nothing.
+BATCH_PIXELS = {"cpu": 8 * 128 * 128, "mps": 4 * 512 * 512, "cuda": 16 * 512 * 512}
+MAX_BATCH = 64
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _UNITS = {"bytes": 1, "MiB": 2**20, "GiB": 2**30}
 
 
 def set_library_switches() -> None:
-    """Keeps the model libraries from running foreign code, phoning home and chattering; acts before their import."""
+    """Sets environment variables so that diffusers and transformers run no remote code, send no telemetry and log less.
+
+    They take effect only if these libraries are not imported yet.
+    """
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
@@ -39,37 +43,37 @@ def set_library_switches() -> None:
 
 @contextmanager
 def collection_off() -> Iterator[None]:
-    """Pauses garbage collection; importing diffusers makes half a million objects that stay, and none to free."""
-    was_on = gc.isenabled()
+    """Pauses garbage collection, because importing diffusers creates half a million objects and no garbage."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
+        if was_enabled:
             gc.enable()
 
 
 def devices() -> list[str]:
-    """Returns the devices of this machine, the fastest first; `cpu` is always the last."""
+    """Returns the names of the devices of this machine, the fastest first and `cpu` last."""
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Returns the device of that name, `auto` the fastest; raises SettingsError naming those there are."""
-    known = devices()
-    wanted = {"auto": known[0], "cuda": "cuda:0"}.get(name, name)
-    if wanted not in known:
+    """Returns the device of that name, for `auto` the fastest; raises SettingsError with the available names."""
+    available = devices()
+    device = {"auto": available[0], "cuda": "cuda:0"}.get(name, name)
+    if device not in available:
         raise SettingsError(
-            f"Device '{name[:60]}' is not here. Devices: auto, {', '.join(known)}.",
+            f"Device '{name[:60]}' is not available. Devices: auto, {', '.join(available)}.",
             field="device",
-            allowed=["auto", *known],
+            allowed=["auto", *available],
         )
-    return torch.device(wanted)
+    return torch.device(device)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Returns the precision of that name; `auto` is float16 on CUDA, else float32, so that every CPU draws the same.
+    """Returns the dtype of that name; `auto` is float16 on CUDA and float32 elsewhere.
 
     Raises SettingsError.
     """
@@ -83,24 +87,24 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def images_at_once(width: int, height: int, device: torch.device) -> int:
-    """Returns how many pictures of that size are denoised as one batch; a batch is as large as it still pays."""
-    return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE[device.type] // (width * height)))
+    """Returns the number of images of that size that are denoised as one batch."""
+    return max(1, min(MAX_BATCH, BATCH_PIXELS[device.type] // (width * height)))
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Returns the bytes a device can still give, None where the system does not say."""
+    """Returns the free memory of a device in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return None
     available = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text("ascii"))
-    found = [] if available is None else [int(available[1]) * 1024]
-    return min(found + _cgroup_free(), default=None)
+    system = [] if available is None else [int(available[1]) * 1024]
+    return min(system + _cgroup_free(), default=None)
 
 
 def _cgroup_free() -> list[int]:
-    """Returns what a container's memory limit leaves, if there is one."""
+    """Returns the bytes below the memory limit of the container, [] without a limit."""
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if not limit.exists() or not (text := limit.read_text("ascii").strip()).isdigit():
         return []
@@ -108,14 +112,14 @@ def _cgroup_free() -> list[int]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an error means that memory ran out, on any device."""
+    """Returns whether an error of any device means that memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def check_memory(needed: int, device: torch.device, model: str) -> None:
-    """Raises OutOfMemory if the `needed` bytes of a model are more than the device has left."""
+    """Raises OutOfMemory if a model needs more bytes than the device has free."""
     free = free_memory(device)
     if free is not None and needed > free:
         raise OutOfMemory(f"Model '{model}' needs {_gib(needed)} of memory, {_gib(free)} are free on {device}.")
@@ -123,7 +127,7 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
 
 @contextmanager
 def raise_out_of_memory(what: str, device: torch.device) -> Iterator[None]:
-    """Turns a lack of memory inside into OutOfMemory that names what did not fit."""
+    """Raises OutOfMemory with the message that `what` does not fit, for any out-of-memory error inside."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -133,10 +137,11 @@ def raise_out_of_memory(what: str, device: torch.device) -> Iterator[None]:
 
 
 class MemoryFallback:
-    """Runs a batch whole if it fits, else in ever smaller pieces, and remembers what fitted for each size.
+    """Runs a function on a batch and, if memory runs out, on smaller and smaller parts of it.
 
-    The rungs: collect garbage and retry; halve the piece, down to one row (for classifier-free guidance the last
-    halving is its two calls); OutOfMemory. A retry starts from the same inputs, so the picture stays the same.
+    First the garbage is collected and the call repeated; then the part is halved, down to one row; then OutOfMemory is
+    raised. The part that fits is remembered for each image size. A repeated call gets the same inputs, so the image
+    does not change.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -144,60 +149,61 @@ class MemoryFallback:
         self._rows: dict[tuple[str, int, int], int] = {}
 
     def run(self, what: str, size: tuple[int, int], call: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """Returns `call(*rows)` for tensors that share their first axis, pieces concatenated along it.
+        """Returns `call(*rows)`, the results of the parts concatenated along the first axis.
 
-        `what` and `size` (width, height in pixels) are the memory's key. Raises OutOfMemory.
+        `rows` are tensors of equal first axis. The part that fits is remembered by `what` and `size`, (width, height)
+        in pixels. Raises OutOfMemory.
         """
         total = len(rows[0])
-        piece = self._rows.get((what, *size), total)
-        retried = piece < total
+        part_size = self._rows.get((what, *size), total)
+        retried = part_size < total
         while True:
             try:
-                parts = [call(*part) for part in zip(*(torch.split(tensor, piece) for tensor in rows), strict=True)]
+                parts = [call(*part) for part in zip(*(torch.split(tensor, part_size) for tensor in rows), strict=True)]
                 return parts[0] if len(parts) == 1 else torch.cat(parts)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if retried and piece == 1:
-                    raise self._defeat(what, size, error) from error
-            piece = self._next(what, size, piece) if retried else piece
+                if retried and part_size == 1:
+                    raise self._out_of_memory(what, size, error) from error
+            part_size = self._halve(what, size, part_size) if retried else part_size
             retried = True
-            self._collect()
+            self._free_memory()
 
     def measures(self, size: tuple[int, int]) -> list[str]:
-        """Returns one line for each thing that was given up at this size."""
+        """Returns one line per function that ran in parts at this image size."""
         return [
             f"{what} ran {rows} at a time to fit into memory"
             for (what, *at), rows in self._rows.items()
             if (*at,) == size
         ]
 
-    def _next(self, what: str, size: tuple[int, int], piece: int) -> int:
-        self._rows[what, *size] = max(1, piece // 2)
+    def _halve(self, what: str, size: tuple[int, int], part_size: int) -> int:
+        self._rows[what, *size] = max(1, part_size // 2)
         return self._rows[what, *size]
 
-    def _collect(self) -> None:
+    def _free_memory(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _defeat(self, what: str, size: tuple[int, int], error: BaseException) -> OutOfMemory:
+    def _out_of_memory(self, what: str, size: tuple[int, int], error: BaseException) -> OutOfMemory:
         width, height = size
-        asked, free = _asked(str(error)), free_memory(self.device)
-        share = min(0.5, free / asked) if free and asked else 0.5
+        requested, free = _requested_bytes(str(error)), free_memory(self.device)
+        share = min(0.5, free / requested) if free and requested else 0.5
         fits = [max(64, int(side * share**0.5) // 64 * 64) for side in size]
-        numbers = f" ({_gib(asked)} asked, {_gib(free)} free)" if free and asked else ""
+        numbers = f" ({_gib(requested)} requested, {_gib(free)} free)" if free and requested else ""
         return OutOfMemory(
-            f"{what} of {width} x {height} does not fit into the memory of {self.device}{numbers}, one at a time "
-            f"neither. Try {fits[0]} x {fits[1]}.",
+            f"{what} of {width} x {height} does not fit into the memory of {self.device}{numbers}, even one image "
+            f"at a time. Try {fits[0]} x {fits[1]}.",
             field="width",
         )
 
 
-def _asked(message: str) -> int | None:
-    """Reads the bytes out of torch's own message, if it names them."""
-    found = re.search(r"allocate ([\d.]+) (bytes|MiB|GiB)", message)
-    return None if found is None else int(float(found[1]) * _UNITS[found[2]])
+def _requested_bytes(message: str) -> int | None:
+    """Returns the number of bytes in torch's error message, None if there is none."""
+    match = re.search(r"allocate ([\d.]+) (bytes|MiB|GiB)", message)
+    return None if match is None else int(float(match[1]) * _UNITS[match[2]])
 
 
 def _gib(size: int) -> str:

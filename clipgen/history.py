@@ -1,4 +1,4 @@
-"""What was made, searchable: one SQLite file with a row a picture."""
+"""The history of generated images: one SQLite file with one row per image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clipgen.home import history_path
 from clipgen.settings.settings import Settings
 
 VERSION = 1
-BUSY_SECONDS = 10.0  # other processes of a batch write too
+BUSY_SECONDS = 10.0  # how long a write waits for those of other processes
 COLUMNS = "id, time, path, sha256, settings, clip, parent"
 SCHEMA = """
 create table if not exists pictures (
@@ -35,9 +35,16 @@ create index if not exists pictures_sha256 on pictures (sha256);
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: its number, when and where it was written, what it was made from.
+    """One image of the history.
 
-    `clip` is the record's score or None; `parent` the picture it was made again from, or None.
+    Attributes:
+        id: The number of the image in the history.
+        time: When the file was written.
+        path: Where it was written.
+        sha256: The SHA-256 of the file.
+        settings: The settings of the image.
+        clip: The CLIP score as in the record; None without one.
+        parent: The id of the image that `again` repeated; None for a new image.
     """
 
     id: int
@@ -60,7 +67,7 @@ class Entry:
 
 @contextlib.contextmanager
 def _open() -> Iterator[sqlite3.Connection]:
-    """Opens the history inside one transaction, making it first; raises ClipgenError when the file is unusable."""
+    """Opens the history in a transaction, and creates it if needed; raises ClipgenError if the file cannot be used."""
     path = history_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +89,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def record(path: Path, settings: Settings, *, clip: Mapping[str, Any] | None = None, parent: int | None = None) -> int:
-    """Adds a written picture and returns its number; raises ClipgenError."""
+    """Adds an image file and returns its id; raises ClipgenError."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     digest = sha256_of(path)
     values = (now, str(path.absolute()), digest, _json(settings.to_dict()), clip and _json(clip), parent)
@@ -95,26 +102,26 @@ def record(path: Path, settings: Settings, *, clip: Mapping[str, Any] | None = N
 
 
 def last(back: int = 0) -> Entry | None:
-    """Returns the newest picture, or the one `back` before it; None when there are not so many."""
+    """Returns the newest image, or the one `back` places before it; None if there are fewer."""
     return next(iter(_select("order by id desc limit 1 offset ?", [back])), None)
 
 
 def get(number: int) -> Entry:
-    """Returns one picture; raises ClipgenError when the history has no such number."""
-    if not (found := _select("where id = ?", [number])):
+    """Returns the image with an id; raises ClipgenError if there is none."""
+    if not (entries := _select("where id = ?", [number])):
         raise ClipgenError(f"The history has no picture '{number}'. See: clipgen history list")
-    return found[0]
+    return entries[0]
 
 
 def find(words: Sequence[str] = (), *, limit: int = 20) -> list[Entry]:
-    """Returns the newest pictures, newest first, whose settings or path hold every word."""
+    """Returns the newest images whose settings or path contain every word, newest first."""
     where = " and ".join(["(settings like ? escape '!' or path like ? escape '!')"] * len(words)) or "true"
     patterns = [f"%{_escaped(word)}%" for word in words for _ in range(2)]
     return _select(f"where {where} order by id desc limit ?", [*patterns, limit])
 
 
 def paths() -> list[Path]:
-    """Returns where every picture was written, the newest first."""
+    """Returns the paths of all images, newest first."""
     if not history_path().exists():
         return []
     with _open() as connection:
@@ -122,24 +129,24 @@ def paths() -> list[Path]:
 
 
 def find_file(path: Path) -> Entry | None:
-    """Returns the newest picture with the very bytes of a file, wherever it lies now; None for a stranger."""
+    """Returns the newest image with the same content as a file, which may have been moved; None if there is none."""
     digest = sha256_of(path)
     return next(iter(_select("where sha256 = ? order by id desc limit 1", [digest])), None)
 
 
 def paths_of(digest: str) -> list[Path]:
-    """Returns where pictures with that SHA-256 were written, the newest first."""
+    """Returns the paths of the images with a SHA-256, newest first."""
     return [entry.path for entry in _select("where sha256 = ? order by id desc", [digest])]
 
 
 def forget(numbers: Sequence[int]) -> int:
-    """Removes pictures from the history, not from the disk, and returns how many it had."""
+    """Removes images from the history and returns their number; the files stay."""
     marks = ", ".join("?" * len(numbers))
     return _delete(f"where id in ({marks})", list(numbers))
 
 
 def forget_all() -> int:
-    """Empties the history and returns how many pictures it had; the files stay."""
+    """Removes all images from the history and returns their number; the files stay."""
     return _delete("", [])
 
 
@@ -161,15 +168,15 @@ def _select(rest: str, values: list[Any]) -> list[Entry]:
 def _entry(
     number: int, time: str, path: str, sha256: str, settings: str, clip: str | None, parent: int | None
 ) -> Entry:
-    """Returns a row as an Entry; a setting of a later clipgen is left out."""
+    """Returns a row as an Entry; fields that this version does not know are left out."""
     values = {key: value for key, value in json.loads(settings).items() if key in Settings.__dataclass_fields__}
-    made = Settings.from_dict(values)
+    known_settings = Settings.from_dict(values)
     score = json.loads(clip) if clip else None
-    return Entry(number, datetime.fromisoformat(time), Path(path), sha256, made, score, parent)
+    return Entry(number, datetime.fromisoformat(time), Path(path), sha256, known_settings, score, parent)
 
 
 def _escaped(word: str) -> str:
-    """Returns a word with the wildcards of `like` taken literally."""
+    """Returns a word with the wildcards of SQL's `like` escaped."""
     return word.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 

@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 
 
 def _folder(kind: str) -> Path:
-    """Returns the folder of one kind, `config` or `data`; under `$CLIPGEN_HOME` both are that folder."""
+    """Returns the folder for `config` or `data`; `$CLIPGEN_HOME` is both."""
     home = os.environ.get("CLIPGEN_HOME")
     if home:
         return Path(home).expanduser()
@@ -22,32 +22,32 @@ def _folder(kind: str) -> Path:
 
 
 def config_dir() -> Path:
-    """Returns the folder of config.toml and the user's presets; it need not exist."""
+    """Returns the folder of config.toml and the user's presets; it may not exist."""
     return _folder("config")
 
 
 def data_dir() -> Path:
-    """Returns the folder of what clipgen itself records; it need not exist."""
+    """Returns the folder of the history and the image indexes; it may not exist."""
     return _folder("data")
 
 
 def config_path() -> Path:
-    """Returns the user's config.toml."""
+    """Returns the path of the user's config.toml."""
     return config_dir() / "config.toml"
 
 
 def presets_dir() -> Path:
-    """Returns the folder of the user's own presets, one TOML file each."""
+    """Returns the folder of the user's presets, one TOML file each."""
     return config_dir() / "presets"
 
 
 def history_path() -> Path:
-    """Returns the SQLite file of the history."""
+    """Returns the path of the history, an SQLite file."""
     return data_dir() / "history.db"
 
 
 def index_dir() -> Path:
-    """Returns the folder of what CLIP saw of pictures, a file a CLIP."""
+    """Returns the folder of the indexes of image features, one file per CLIP."""
     return data_dir() / "index"
 
 

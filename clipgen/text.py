@@ -1,4 +1,4 @@
-"""Prompt syntax (weights, wildcards) and its way through a model's text encoders."""
+"""The prompt syntax (weights, wildcards), and the encoding of prompts with the text encoders of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_WEIGHT = 2.0
-ROUND, SQUARE = 1.1, 1 / 1.1  # what (x) and [x] multiply by
+ROUND, SQUARE = 1.1, 1 / 1.1  # the weights of (x) and [x]
 OPENERS = {")": "(", "]": "["}
 ESCAPED = r"\\[()\[\]{}_\\]"
 LORA = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
@@ -28,7 +28,7 @@ BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as a family takes it: what each tower makes of it, its text, and the words that none of them read."""
+    """An encoded prompt: the embeddings of each text encoder, the plain text, and the words that no encoder read."""
 
     embedded: tuple[PromptEmbeds, ...]
     text: str
@@ -52,20 +52,21 @@ def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[
 
 
 def plain_text(prompt: str, syntax: str) -> str:
-    """Returns the prompt without its syntax, as CLIP is asked about it."""
+    """Returns the prompt without weights and escapes, as CLIP scores it."""
     return "".join(text for text, _ in parse_prompt(prompt, syntax)).strip()
 
 
 def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
-    """Draws one of each `{a|b|}`; choice k, counted by opening brace from 0, is sha256("seed:k") mod its alternatives.
+    """Replaces each `{a|b|}` by one of its alternatives.
 
-    Braces without `|` or without a partner are text and come back escaped, so that nothing is drawn twice when the
-    result is resolved again.
+    Choice k, counted by opening brace from 0, takes the alternative sha256("seed:k") modulo their number. Braces
+    without `|` or without a partner are text; they are escaped in the result, so that resolving it again changes
+    nothing.
     """
     if syntax == "plain":
         return template
     pieces = [match[0] for match in BRACES.finditer(template)]
-    return _drawn(pieces, _choices(pieces), seed)
+    return _resolve(pieces, _choices(pieces), seed)
 
 
 def encode_prompt(
@@ -152,7 +153,7 @@ def _too_long(lost: str, tower: TextEncoder, field: str) -> str:
 
 
 def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, float]]:
-    """Yields each piece of text with the product of the brackets around it."""
+    """Yields each piece of text with its weight, the product of the brackets around it."""
     factors, closers = _pairs([token[0] for token in tokens])
     weights = [1.0]
     for k, token in enumerate(tokens):
@@ -171,21 +172,21 @@ def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, fl
 
 
 def _pairs(tokens: list[str]) -> tuple[dict[int, float], set[int]]:
-    """Returns the factor of each opening bracket that has a partner, and the places of the partners."""
+    """Returns the weight of each opening bracket that has a partner, by its index, and the indices of the partners."""
     factors: dict[int, float] = {}
     closers: set[int] = set()
-    places: list[int] = []
-    kinds: list[str] = []
+    open_indices: list[int] = []
+    open_kinds: list[str] = []
     for k, token in enumerate(tokens):
         opener = "" if token[0] == "\\" else OPENERS.get(token[-1], "")
         if token in ("(", "["):
-            places.append(k)
-            kinds.append(token)
-        elif opener in kinds:
-            depth = len(kinds) - 1 - kinds[::-1].index(opener)  # what this pair crosses is text
-            factors[places[depth]] = _factor(token)
+            open_indices.append(k)
+            open_kinds.append(token)
+        elif opener in open_kinds:
+            depth = len(open_kinds) - 1 - open_kinds[::-1].index(opener)  # unclosed brackets inside the pair are text
+            factors[open_indices[depth]] = _factor(token)
             closers.add(k)
-            del places[depth:], kinds[depth:]
+            del open_indices[depth:], open_kinds[depth:]
     return factors, closers
 
 
@@ -200,45 +201,45 @@ def _unescaped(token: str) -> str:
 
 
 def _token_weights(runs: list[tuple[str, float]], spans: list[list[int]]) -> list[float]:
-    """Returns the weight of each token, that of its first character; start, end and padding tokens weigh 1."""
+    """Returns the weight of each token, that of its first character; start, end and padding tokens have weight 1."""
     by_character = [weight for text, weight in runs for _ in text]
     return [by_character[start] if start < end else 1.0 for start, end in spans]
 
 
 def _choices(pieces: list[str]) -> dict[int, list[int]]:
-    """Returns, for each opening brace of a choice, the places of its bars and of its closing brace."""
-    found: dict[int, list[int]] = {}
-    waiting: list[tuple[int, list[int]]] = []
+    """Returns, by the index of each opening brace of a choice, the indices of its bars and of its closing brace."""
+    choices: dict[int, list[int]] = {}
+    unclosed: list[tuple[int, list[int]]] = []
     for k, piece in enumerate(pieces):
         if piece == "{":
-            waiting.append((k, []))
-        elif piece == "|" and waiting:
-            waiting[-1][1].append(k)
-        elif piece == "}" and waiting:
-            opening, bars = waiting.pop()
+            unclosed.append((k, []))
+        elif piece == "|" and unclosed:
+            unclosed[-1][1].append(k)
+        elif piece == "}" and unclosed:
+            opening, bars = unclosed.pop()
             if bars:
-                found[opening] = [*bars, k]
-    return found
+                choices[opening] = [*bars, k]
+    return choices
 
 
-def _drawn(pieces: list[str], choices: dict[int, list[int]], seed: int) -> str:
+def _resolve(pieces: list[str], choices: dict[int, list[int]], seed: int) -> str:
     number = {opening: k for k, opening in enumerate(sorted(choices))}
     out: list[str] = []
-    ends: list[tuple[int, int]] = []  # (where the drawn alternative stops, the closing brace to jump to)
+    ends: list[tuple[int, int]] = []  # (the end of the chosen alternative, the closing brace to continue after)
     k = 0
     while k < len(pieces):
         if ends and k == ends[-1][0]:
             k = ends.pop()[1]
         elif k in choices:
-            pick = _draw(seed, number[k], len(choices[k]))
+            choice = _choose(seed, number[k], len(choices[k]))
             starts = [k, *choices[k]]
-            ends.append((starts[pick + 1], choices[k][-1]))
-            k = starts[pick]
+            ends.append((starts[choice + 1], choices[k][-1]))
+            k = starts[choice]
         else:
             out.append(f"\\{pieces[k]}" if pieces[k] in ("{", "}", "\\") else pieces[k])
         k += 1
     return "".join(out)
 
 
-def _draw(seed: int, k: int, alternatives: int) -> int:
+def _choose(seed: int, k: int, alternatives: int) -> int:
     return int(sha256_of(f"{seed}:{k}"), 16) % alternatives

@@ -200,7 +200,7 @@ def test_another_list_is_refused(now: list[tuple[int, Settings]], message: str) 
     before = [settings.to_dict() for _, settings in lines_of("a", "b")]
     with pytest.raises(SettingsError) as caught:
         same_lines(before, now)
-    assert str(caught.value) == f"{message}; start anew without --resume."
+    assert str(caught.value) == f"{message}; start again without --resume."
 
 
 def test_no_place_to_write(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_auto_is_the_fastest_device_there_is():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
 def test_a_device_that_is_not_here_is_named(name):
-    with pytest.raises(SettingsError, match=f"Device '{name}' is not here. Devices: auto, .*cpu") as error:
+    with pytest.raises(SettingsError, match=f"Device '{name}' is not available. Devices: auto, .*cpu") as error:
         pick_device(name)
     assert error.value.field == "device"
 

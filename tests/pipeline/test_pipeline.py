@@ -367,7 +367,7 @@ def test_pipelines_and_results_have_short_reprs(pipes, folders):
 
 def test_a_pipeline_stays_on_its_device_and_refuses_an_unknown_one(pipe):
     assert pipe.to("cpu") is pipe
-    with pytest.raises(SettingsError, match="Device 'gpu' is not"):
+    with pytest.raises(SettingsError, match="Device 'gpu' is not available"):
         pipe.to("gpu")
 
 

@@ -127,7 +127,7 @@ class TestFiles:
             (["-o", "/proc/pictures/"], 1, "Cannot write '/proc/pictures"),
             (["--preview", "/proc/x.png"], 1, "'/proc/x.png' cannot be written"),
             (["--keep", "2"], 2, "keep must be at most 1, the number of pictures, got '2'"),
-            (["--device", "cuda:9"], 2, "Device 'cuda:9' is not here. Devices: auto, cpu."),
+            (["--device", "cuda:9"], 2, "Device 'cuda:9' is not available. Devices: auto, cpu."),
             (["--dtype", "int8"], 2, "Unknown dtype 'int8'."),
         ],
     )
