@@ -195,7 +195,7 @@ class Model:
         return encode_prompt(prompt, [self.tower], **how)
 
     def embed(self, prompt: str, **how: Any) -> Any:
-        """What the denoiser is told, [1, T, D]."""
+        """Returns the prompt embeddings [1, T, D]."""
         return self.encode(prompt, **how).embedded[0].prompt_embeds
 
     def theirs(self, prompt: str, negative_prompt: str = "") -> Any:

@@ -127,7 +127,7 @@ def vae_kl() -> Any:
 
 
 def unet_xl() -> Any:
-    """The UNet of SDXL: told a summary of the prompt and the picture's size."""
+    """The UNet of SDXL: conditioned also on the pooled prompt and the image size."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -348,12 +348,12 @@ def coca(words: Any, states: int = 32) -> Any:
     )
     model = Coca(CocaConfig(states=states, queries=4, decoder=decoder)).eval()
     with torch.no_grad():
-        model.decoder.transformer.h[0].crossattention.c_proj.weight.mul_(40)  # as it is at random all are told alike
+        model.decoder.transformer.h[0].crossattention.c_proj.weight.mul_(40)  # else all inputs give one text
     return model
 
 
 def unet_unclip() -> Any:
-    """The UNet of Stable unCLIP: told a picture's vector of 32 numbers, and 32 that say how noisy it is."""
+    """The UNet of Stable unCLIP: conditioned on an image embedding [B, 32] and on 32 numbers of its noise level."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -416,7 +416,7 @@ def save_unclip(folder: Path) -> Path:
 
 
 def unet_kandinsky() -> Any:
-    """The UNet of Kandinsky 2.2: told a picture's vector of 32 numbers; gives noise and variance."""
+    """The UNet of Kandinsky 2.2: conditioned on an image embedding [B, 32]; predicts noise and variance."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)

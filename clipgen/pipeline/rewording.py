@@ -1,4 +1,4 @@
-"""Prompts in the words that a model knows: what it encodes, and what its user is told about the words.
+"""Prompts in the words that a model knows: the prompt that is encoded, and the notes on replaced and unknown words.
 
 A model that declares a vocabulary (`vocabulary` in its clipgen.json) gets every text that describes the image in known
 words: the prompt, the negative prompt, the texts of `guide`, and what CLIP scores and checks. The record inside the

@@ -99,13 +99,13 @@ def test_sides_are_multiples_of_the_patch(pipes):
 
 def test_weights_act_on_t5s_tokens_and_not_on_the_summary(pipes):
     plain, weighted = (encode_prompt(prompt, pipes["dev"].family.text_encoders) for prompt in ("a fox", "a (fox:1.5)"))
-    told = [pipes["dev"].family.encode(encoded.embedded, is_empty=False) for encoded in (plain, weighted)]
-    assert apart(told[0]["encoder_hidden_states"], told[1]["encoder_hidden_states"]) > 0.1
-    assert torch.equal(told[0]["pooled_projections"], told[1]["pooled_projections"])
+    conditionings = [pipes["dev"].family.encode(encoded.embedded, is_empty=False) for encoded in (plain, weighted)]
+    assert apart(conditionings[0]["encoder_hidden_states"], conditionings[1]["encoder_hidden_states"]) > 0.1
+    assert torch.equal(conditionings[0]["pooled_projections"], conditionings[1]["pooled_projections"])
 
 
 def test_the_longest_reader_decides_what_is_cut(pipes):
-    """CLIP's 75 letters are more than the tiny T5's 31 tokens; only what neither reads is told."""
+    """CLIP's 75 letters are more than the tiny T5's 31 tokens; only what neither reads gives a note."""
     assert [note.code for note in results(pipes["schnell"], "a" * 70)[0].warnings] == ["no-clip"]
     assert "75 tokens" in results(pipes["schnell"], "a" * 80)[0].warnings[0].message
 

@@ -38,7 +38,7 @@ def peer(folder):
     ],
 )
 def test_the_picture_is_diffusers_own(pipe, peer, options):
-    """Not square, so that height and width must be told in their order; without a negative prompt it is zeros."""
+    """Not square, so that the order of height and width matters; without a negative prompt it is zeros."""
     assert apart(ours(pipe, **options), theirs(peer, **options)) <= 1e-4
 
 
@@ -77,13 +77,13 @@ def test_the_defaults_are_the_models_own(pipe):
     assert family.latent_rgb.shape == (4, 3)
 
 
-def told(family, prompt):
+def conditioning(family, prompt):
     encoded = encode_prompt(prompt, family.text_encoders)
     return family.encode(encoded.embedded, is_empty=encoded.text == "")
 
 
 def test_weights_act_on_the_tokens_of_both_encoders_and_not_on_the_summary(pipe):
-    plain, weighted = told(pipe.family, "a fox in snow"), told(pipe.family, "a (fox:1.5) in snow")
+    plain, weighted = conditioning(pipe.family, "a fox in snow"), conditioning(pipe.family, "a (fox:1.5) in snow")
     assert plain["encoder_hidden_states"].shape == (1, 77, 64)
     moved = (weighted["encoder_hidden_states"] - plain["encoder_hidden_states"]).abs()[0, 3:6]  # f, o, x after start, a
     assert moved[:, :32].max() > 0.1
@@ -92,10 +92,10 @@ def test_weights_act_on_the_tokens_of_both_encoders_and_not_on_the_summary(pipe)
 
 
 def test_a_blank_prompt_is_zeros_only_where_the_model_was_trained_so(pipe, folder, tmp_path):
-    assert not any(tensor.any() for tensor in told(pipe.family, "").values())
+    assert not any(tensor.any() for tensor in conditioning(pipe.family, "").values())
     other = spoiled(folder, tmp_path / "model", "model_index.json", force_zeros_for_empty_prompt=False)
     family, _ = load_family(check(other), CPU, torch.float32)
-    assert all(tensor.any() for tensor in told(family, "").values())
+    assert all(tensor.any() for tensor in conditioning(family, "").values())
 
 
 @pytest.mark.parametrize(("upcast", "after"), [(True, torch.float32), (False, torch.float16)])

@@ -128,19 +128,19 @@ def test_fifty_kills_while_writing_tear_no_picture_and_lose_none(tmp_path: Path)
     rng = random.Random(0)
     old = save_bytes(DATA[::-1], tmp_path, "fox", ".png")
     data = DATA * 3
-    told = tmp_path / "told"
-    told.touch()
+    saved = tmp_path / "saved.txt"
+    saved.touch()
 
     def work() -> None:
-        with told.open("a") as log:
+        with saved.open("a") as log:
             while True:
                 log.write(f"{save_bytes(data, tmp_path, 'fox', '.png').name}\n")
                 log.flush()
 
     for _ in range(50):
-        before = told.stat().st_size
+        before = saved.stat().st_size
         child = in_child(work)
-        while told.stat().st_size == before:  # however busy the machine, each child saves something first
+        while saved.stat().st_size == before:  # however busy the machine, each child saves something first
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.015))
         os.kill(child, signal.SIGKILL)
@@ -149,14 +149,14 @@ def test_fifty_kills_while_writing_tear_no_picture_and_lose_none(tmp_path: Path)
     made = {path.name for path in tmp_path.glob("*.png")} - {old.name}
     assert len(made) >= 50
     assert {sha256_of(tmp_path / name) for name in made} == {whole}
-    assert set(told.read_text().split()) <= made
+    assert set(saved.read_text().split()) <= made
     assert old.read_bytes() == DATA[::-1]
-    leftovers = set(names(tmp_path)) - made - {old.name, "told"}
+    leftovers = set(names(tmp_path)) - made - {old.name, "saved.txt"}
     assert all(name.startswith(".fox") for name in leftovers)
     for name in leftovers:
         os.utime(tmp_path / name, (0, 0))
     sweep(tmp_path)
-    assert set(names(tmp_path)) == made | {old.name, "told"}
+    assert set(names(tmp_path)) == made | {old.name, "saved.txt"}
 
 
 def test_a_full_disk_is_told_and_old_files_stay(tmp_path: Path) -> None:

@@ -208,8 +208,8 @@ CLIMBED = {"guidance": "optimise", "steps": 2, "iterations": 6}
 
 def test_an_ascent_starts_at_the_picture_without_it_and_ends_higher(tiny_epsilon, tiny_v):
     bare, clip = Pipeline.from_pretrained(str(tiny_epsilon)), str(tiny_v / "clip")
-    told = {"clip_models": [clip], "guide_decoder": "full", **CLIMBED}
-    (plain,), (climbed,), (again,) = draw(bare, guidance="off", steps=2), draw(bare, **told), draw(bare, **told)
+    options = {"clip_models": [clip], "guide_decoder": "full", **CLIMBED}
+    (plain,), (climbed,), (again,) = draw(bare, guidance="off", steps=2), draw(bare, **options), draw(bare, **options)
     encoder = bare.encoder(clip)
     with torch.no_grad():
         seen = encoder.image_features(torch.stack([plain.pixels, climbed.pixels]))
@@ -276,13 +276,13 @@ def last(event):
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++_2m"])
 def test_adaptive_projection_tames_what_a_high_scale_does(pipe, scheduler):
-    told = {"guidance": "off", "guidance_scale": 12, "scheduler": scheduler, "steps": 8, "images": 4, "seed": 3}
+    options = {"guidance": "off", "guidance_scale": 12, "scheduler": scheduler, "steps": 8, "images": 4, "seed": 3}
     plain, tamed = (
-        torch.stack([step.x0 for step in pipe.generate(Settings("a fox", apg=apg, **told)) if last(step)])
+        torch.stack([step.x0 for step in pipe.generate(Settings("a fox", apg=apg, **options)) if last(step)])
         for apg in (False, True)
     )
     assert tamed.square().mean() < plain.square().mean()
-    tamed = draw(pipe, apg=True, **told)
+    tamed = draw(pipe, apg=True, **options)
     alone = draw(pipe, guidance="off", guidance_scale=12, scheduler=scheduler, apg=True, seed=5, steps=8)[0]
     assert torch.allclose(tamed[2].pixels, alone.pixels, atol=1 / 255)
 
@@ -343,8 +343,8 @@ def test_it_stops_between_two_passes_of_one_step(pipe, settings):
 
 
 def test_loading_tells_how_many_bytes_are_in_place(tiny_v):
-    told = []
-    Pipeline.from_pretrained(str(tiny_v), progress=lambda done, total: told.append((done, total)))
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][0] == told[-1][1]
-    assert len({total for _, total in told}) == 1
+    loaded = []
+    Pipeline.from_pretrained(str(tiny_v), progress=lambda done, total: loaded.append((done, total)))
+    assert [done for done, _ in loaded] == sorted(done for done, _ in loaded)
+    assert loaded[-1][0] == loaded[-1][1]
+    assert len({total for _, total in loaded}) == 1

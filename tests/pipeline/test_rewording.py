@@ -154,7 +154,7 @@ def test_each_image_has_the_notes_of_its_own_prompt(pipeline: Pipeline) -> None:
 
 
 def test_the_prompt_embeddings_are_those_of_the_known_word(pipeline: Pipeline) -> None:
-    encode = getattr(pipeline, "encode_prompt", None) or pipeline.told
+    encode = pipeline.encode_prompt
     typed, known = encode(Settings(prompt="a kitten")), encode(Settings(prompt="a cat"))
     assert all(torch.equal(typed[name], known[name]) for name in known)
 

@@ -61,8 +61,8 @@ def test_the_weight_goes_from_the_prompt_alone_to_the_picture_alone(pipe, pictur
 def test_the_picture_alone_is_the_prompt_that_the_writer_writes_of_it(pictures):
     pipe = Pipeline.from_pretrained("storybook")
     (said,) = clipgen.caption(pictures["red"])
-    (told,), (alone,) = pipe.run(Settings(said, seed=3, steps=2)), drawn(pipe, pictures["red"], steps=2)
-    assert (told.pixels - alone.pixels).abs().max() < 1e-5
+    (described,), (alone,) = pipe.run(Settings(said, seed=3, steps=2)), drawn(pipe, pictures["red"], steps=2)
+    assert (described.pixels - alone.pixels).abs().max() < 1e-5
     (note,) = alone.warnings
     assert (note.code, said in note.message) == ("read-as", True)
 
