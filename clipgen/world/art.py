@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from clipgen.errors import ClipgenError
-from clipgen.home import data_dir
+from clipgen.home import data_dir, install_command
 
 PACKAGES = {
     "flat": "@iconify-json/fluent-emoji-flat",  # Microsoft, MIT
@@ -68,7 +68,7 @@ def _svg(emoji: str, art: str) -> Image.Image:
     try:
         import resvg_py
     except ImportError as error:
-        raise ClipgenError("Drawings are rasterised by resvg-py. To install it: pip install resvg-py") from error
+        raise ClipgenError(f"Drawings are rasterised by resvg-py. To install it: {install_command('train')}") from error
     icons, names = _iconify(art)
     name = next((names[code] for code in _codes(emoji) if code in names), None)
     if name is None:
