@@ -128,7 +128,7 @@ def test_the_model_of_a_picture_is_never_downloaded(run: Run) -> None:
     for words in (["again", "fox.json"], ["generate", "--from", "fox.json"]):
         ran = run(*words)
         assert ran.code == 3
-        assert "fetch it with clipgen models pull org/name, or choose another with --model." in ran.err
+        assert "download it with clipgen models pull org/name, or choose another with --model." in ran.err
     assert run("again", "fox.json", "--model", "./light", "--dry-run").code == 3
     assert "The picture names it" not in run("again", "fox.json", "--model", "org/name").err
 

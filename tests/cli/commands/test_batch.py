@@ -63,7 +63,7 @@ def test_all_lines_are_checked_before_the_first_picture(run: Run) -> None:
     "words, code, message",
     [
         (["none.txt"], 2, "'none.txt' cannot be read: No such file or directory"),
-        (["jobs.txt", "-o", "-"], 2, "batch writes files, not to stdout"),
+        (["jobs.txt", "-o", "-"], 2, "batch cannot write to stdout"),
         (["jobs.txt", "-s", "1,2"], 2, "seed must be random or"),
         (["jobs.txt", "-p", "x"], 2, "No such option: -p"),
     ],

@@ -19,7 +19,7 @@ def varying(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def picture(elsewhere: Path) -> Path:
+def picture(working_folder: Path) -> Path:
     Path("given").mkdir()
     path = Path("given") / "fox.png"
     Image.linear_gradient("L").convert("RGB").save(path)
