@@ -18,7 +18,7 @@ from ..conftest import Run
         (["captioner", "--minutes", "1", "--mapper", "gru"], 2, "Unknown mapper 'gru'. Mappers: mlp, transformer."),
         (["captioner", "--minutes", "1", "--kind", "coca", "--mapper", "mlp"], 2, "'coca' has no mapper"),
         (["assemble", "--tier", "tpu"], 1, "Unknown tier 'tpu'. Tiers: cpu, gpu."),
-        (["captioner", "--minutes", "1", "--kind", "coca"], 2, "storybook's coca learns together with its CLIP"),
+        (["captioner", "--minutes", "1", "--kind", "coca"], 2, "storybook's coca is trained together with its CLIP"),
         (["assemble"], 1, "Stage 'clip' has not been trained in 'runs/storybook'. Run: clipgen train clip"),
     ],
 )

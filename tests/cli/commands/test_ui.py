@@ -41,7 +41,7 @@ def test_names_and_passwords_come_from_a_file(tmp_path: Path) -> None:
 def test_a_file_without_passwords_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "users"
     file.write_text(text)
-    with pytest.raises(SettingsError, match="must hold a line NAME:PASSWORD each"):
+    with pytest.raises(SettingsError, match="must have lines of NAME:PASSWORD"):
         read_users(file)
     with pytest.raises(SettingsError, match="cannot be read"):
         read_users(tmp_path / "missing")
