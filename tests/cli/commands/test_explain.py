@@ -46,7 +46,7 @@ def test_a_replay_that_differs_is_a_warning(run: Run, fox: Path, tiny_v: Path) -
     record = read_settings(fox).record
     Path("other.png").write_bytes(encode_image(Image.new("RGB", (128, 128), "red"), record, format="png"))
     ran = run("explain", "other.png", "-m", str(tiny_v))
-    assert "warning: The replay gives another picture" in ran.err
+    assert "warning: The replay differs from the picture" in ran.err
 
 
 def test_other_pictures_by_patch_similarity(run: Run, tmp_path: Path) -> None:

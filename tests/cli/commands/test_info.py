@@ -75,7 +75,7 @@ def test_several_files_and_one_without_settings(run: Run, fox: str, foreign: str
     assert ran.code == 1
     assert len(ran.lines) == 2
     assert ran.err.splitlines()[0] == "clipgen: 'text.png' is not a PNG, JPEG or WebP file."
-    assert ran.err.splitlines()[-1] == "clipgen: 1 of 3 files: no settings."
+    assert ran.err.splitlines()[-1] == "clipgen: 1 of 3 files have no settings."
     envelope = run("info", "--json", fox, "text.png", foreign).events[-1]
     assert (envelope["ok"], envelope["error"]["code"], len(envelope["data"]["files"])) == (False, "image-file-error", 2)
 

@@ -30,7 +30,7 @@ def test_a_folder_by_similarity_to_a_picture(run: Run, album: Path) -> None:
 
 
 def test_the_history(run: Run, tiny_v: Path) -> None:
-    assert run("search", "a fox").err == "clipgen: There is no PNG, JPEG or WebP picture.\n"
+    assert run("search", "a fox").err == "clipgen: No PNG, JPEG or WebP file found.\n"
     made = run("a fox", "-n", "2", "-s", "1", "--steps", "2", "-m", str(tiny_v), "-o", "made/").lines
     ran = run("search", "a fox + snow - a car", "--json")
     assert ran.data["count"] == 2
