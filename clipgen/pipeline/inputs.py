@@ -1,4 +1,4 @@
-"""What settings name beside the model, looked at before anything is loaded: pictures to resemble, CLIPs that guide."""
+"""Checks the files and CLIP models that settings name, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clipgen.settings.settings import Settings
 
 
 def check_images(runs: Iterable[Settings]) -> None:
-    """Opens each picture once; raises ImageFileError for a broken one to vary, SettingsError for one of `like`."""
+    """Opens each input image once; raises ImageFileError for an unreadable one of `vary`, SettingsError for `like`."""
     from clipgen.image_file import open_image
 
     runs = list(runs)
@@ -26,19 +26,19 @@ def check_images(runs: Iterable[Settings]) -> None:
 
 
 def find_source_image(target: str, digest: object, near: Path, known: str | None) -> str:
-    """Returns what a record varies, `picture:weight`, with the path of the very file, by its SHA-256.
+    """Returns the setting `vary` of a record, `file:weight`, with the path of the file that has this SHA-256.
 
-    Looked for where the history knows it (`known`), beside the picture `near`, here, and among all that was drawn.
-    Raises ImageFileError where it is nowhere.
+    The file is searched at the path that the history recorded (`known`), in the folder of the image file `near`, in the
+    working directory, and among the images of the history. Raises ImageFileError if it is not found.
     """
     from clipgen import history
     from clipgen.hashing import sha256_of
 
-    picture, weight = split_target(target)
-    name = re.split(r"[/\\]", picture)[-1]
-    places = [Path(split_target(known)[0])] if known else []
-    drawn = history.paths_of(digest) if isinstance(digest, str) else []
-    for path in (*places, near.parent / name, Path(name), *drawn):
+    file, weight = split_target(target)
+    name = re.split(r"[/\\]", file)[-1]
+    recorded = [Path(split_target(known)[0])] if known else []
+    generated = history.paths_of(digest) if isinstance(digest, str) else []
+    for path in (*recorded, near.parent / name, Path(name), *generated):
         if path.is_file() and sha256_of(path) == digest:
             return f"{path}:{weight:g}"
     raise ImageFileError(
@@ -47,9 +47,9 @@ def find_source_image(target: str, digest: object, near: Path, known: str | None
 
 
 def check_clips(settings: Settings, *, offline: bool) -> None:
-    """Finds the CLIPs that guide, fetching those of the hub unless `offline`.
+    """Finds the CLIP models that guide, and downloads those of the hub unless `offline`.
 
-    Raises SettingsError where there are too few for the guidance, ModelNotFound.
+    Raises SettingsError if the guidance needs more of them, and ModelNotFound.
     """
     if not settings.guided:
         return
@@ -60,40 +60,37 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
             find_clip(name, offline=offline)
         except ModelNotFound as error:
             raise ModelNotFound(str(error), field="clip_models") from error
-    second = settings.guard == "two-key"
-    if second and not settings.clip_models:
+    needs_second = settings.guard == "two-key"
+    if needs_second and not settings.clip_models:
         raise SettingsError("guard two-key needs a second CLIP: name it with --clip-model", field="guard")
-    if not own_clip_folder(settings.model).is_dir() and len(settings.clip_models) <= second:
-        needs = "two CLIPs" if second else "a CLIP"
-        asks = f"guidance '{settings.guidance}'" if settings.budget is None else f"budget {settings.budget:g}x"
+    if not own_clip_folder(settings.model).is_dir() and len(settings.clip_models) <= needs_second:
+        needs = "two CLIPs" if needs_second else "a CLIP"
+        feature = f"guidance '{settings.guidance}'" if settings.budget is None else f"budget {settings.budget:g}x"
         raise SettingsError(
-            f"{asks} needs {needs}, and model '{settings.model}' brings none: name "
-            f"{'both' if second else 'one'} with --clip-model, such as openai/clip-vit-base-patch32",
+            f"{feature} needs {needs}, and model '{settings.model}' has none: name "
+            f"{'both' if needs_second else 'one'} with --clip-model, such as openai/clip-vit-base-patch32",
             field="clip_models",
         )
 
 
 def own_clip_folder(model: str) -> Path:
-    """Returns where a model's own CLIP lies, if it brings one; the model is on this machine."""
+    """Returns the folder of the own CLIP of a model on this machine; it may not exist."""
     from clipgen.models import find_model
 
     return (find_model(model, offline=True).path / "clip").resolve()
 
 
 def guiding_clips(settings: Settings) -> set[Path]:
-    """Returns the folders of all CLIPs that steer, one that only vetoes among them; they are on this machine."""
+    """Returns the folders of all CLIP models that guide, including one that only vetoes; they are on this machine."""
     from clipgen.models.find import find_clip
 
-    guides = {find_clip(name, offline=True).path.resolve() for name in settings.clip_models}
-    return (
-        guides
-        if len(settings.clip_models) > (settings.guard == "two-key")
-        else guides | {own_clip_folder(settings.model)}
-    )
+    folders = {find_clip(name, offline=True).path.resolve() for name in settings.clip_models}
+    own_guides = len(settings.clip_models) <= (settings.guard == "two-key")
+    return folders | {own_clip_folder(settings.model)} if own_guides else folders
 
 
 def choose_judge(settings: Settings, judge: str | None) -> str | None:
-    """Returns the CLIP that is to judge: the one that is named, else the model's `judge` folder, unless that guides."""
+    """Returns the CLIP that judges: `judge` if it is given, else the model's `judge` folder unless that one guides."""
     from clipgen.models import find_model
 
     own = find_model(settings.model, offline=True).path / "judge"
@@ -101,7 +98,7 @@ def choose_judge(settings: Settings, judge: str | None) -> str | None:
 
 
 def check_judge(judge: str, settings: Settings, *, offline: bool) -> None:
-    """Finds the CLIP that is to judge; raises SettingsError if it guides these settings, ModelNotFound."""
+    """Finds the CLIP that judges; raises SettingsError if it guides these settings, and ModelNotFound."""
     from clipgen.models.find import find_clip
 
     if find_clip(judge, offline=offline).path.resolve() in guiding_clips(settings):

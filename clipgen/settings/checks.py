@@ -1,4 +1,4 @@
-"""What each Settings field may hold, and which of them fit together: the checks behind `settings`."""
+"""The checks of Settings fields: the valid values of each, and the combinations that exclude each other."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from clipgen.errors import SettingsError
 from clipgen.sampling.schedulers import SCHEDULERS, find_scheduler
 
 MAX_SEED = 2**63 - 1
-MAX_DRAWN_SEED = 2**32 - 1  # a seed nobody chose stays below this, so that other apps can take it
-FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # controls but newline and tab; surrogates
+MAX_DRAWN_SEED = 2**32 - 1  # the largest random seed, which other apps accept too
+FORBIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
+)  # control characters except newline and tab; surrogates
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # of guidance/, alone or together
+METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # the guidance methods and their valid combinations
 DECODERS = ("auto", "tiny", "pooled", "linear", "latent", "full")
 GUARDS = ("off", "survival", "two-key")
 CANDIDATES = (2, 4, 8, 16)
 MAX_TARGETS = 8
 NO_UNION = {
-    "pick+steer": "both choose which pictures live on",
-    "clip+steer": "a gradient would have to enter the weights of the particles",
+    "pick+steer": "both select which images continue",
+    "clip+steer": "the gradient would have to enter the weights of the particles",
 }
-COPIES = {"pick": "candidates", "steer": "particles", "optimise": "iterations"}  # what multiplies a method's work
+COPIES = {
+    "pick": "candidates",
+    "steer": "particles",
+    "optimise": "iterations",
+}  # the field that multiplies the work of a method
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one door accepts: (least, most) of each number, and the most characters, pixels and work.
+    """What one interface accepts: (minimum, maximum) of each number, and maxima of characters, pixels and work.
 
-    `pixels` bounds width x height, `work` bounds width x height x steps x images x what guidance multiplies them by;
-    None = no limit. `files` tells whether a field may name a file of this machine.
+    `pixels` bounds width x height, `work` bounds width x height x steps x images x the factor of the guidance method;
+    None = no limit. `files` = fields may name files of this machine.
     """
 
     characters: int = 2_000
@@ -59,7 +65,7 @@ SERVED = Limits(images=(1, 8), pixels=1_048_576, work=419_430_400, cutouts=(1, 1
 
 
 def printable(value: object) -> str:
-    """Returns any value as one short printable line for an error message."""
+    """Returns a value as one short printable line for an error message."""
     if not isinstance(value, str | int | float | None):
         return f"a {type(value).__name__}"
     if isinstance(value, int) and value.bit_length() > 256:  # str() refuses integers over 4,300 digits
@@ -69,7 +75,7 @@ def printable(value: object) -> str:
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Returns the line for an unknown key: what is wrong, and the nearest known name, else all of them."""
+    """Returns the error message for an unknown name, with the nearest known name, or else all known names."""
     near = difflib.get_close_matches(printable(name), known := tuple(known), n=1)
     return f"Unknown {kind} '{printable(name)}'. " + (
         f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
@@ -84,7 +90,7 @@ def _refused(name: str, rule: str, value: object, allowed: tuple[str, ...] | Non
 
 
 def check_text(name: str, value: Any, limits: Limits) -> str:
-    """Returns a text with its line ends as newlines, at most as long as the door allows."""
+    """Checks a text of limited length; returns it with newlines as line ends."""
     if not isinstance(value, str):
         raise _refused(name, "text", value)
     if (length := len(value) - value.count("\r\n")) > limits.characters:  # before a copy is made
@@ -96,14 +102,14 @@ def check_text(name: str, value: Any, limits: Limits) -> str:
 
 
 def check_filled(name: str, value: Any, limits: Limits) -> str:
-    """Returns a text that is not blank."""
+    """Checks a text that must not be blank."""
     if not (text := check_text(name, value, limits)).strip():
         raise SettingsError(f"{name} must not be empty", field=name)
     return text
 
 
 def check_line(name: str, value: Any, limits: Limits = LOCAL) -> str:
-    """Returns a text of one line without spaces around it; raises SettingsError."""
+    """Checks a text of one line without spaces around it; raises SettingsError."""
     text = check_filled(name, value, limits)
     if "\n" in text or "\t" in text or text != text.strip():
         raise _refused(name, "one line without spaces around it", value)
@@ -111,19 +117,19 @@ def check_line(name: str, value: Any, limits: Limits = LOCAL) -> str:
 
 
 def check_preset(name: str, value: Any, limits: Limits) -> str:
-    """Returns what may be a preset's name."""
+    """Checks the name of a preset."""
     if not isinstance(value, str) or not PRESET_NAME.fullmatch(value):
         raise _refused(name, "a preset name (a-z, 0-9, - and _, at most 64)", value)
     return value
 
 
 def check_scheduler(name: str, value: Any, limits: Limits) -> str:
-    """Returns our name of a scheduler, whichever app's it was given by."""
+    """Checks the name of a scheduler in any app and returns clipgen's own name for it."""
     return find_scheduler(check_line(name, value, limits)).name
 
 
 def one_of(*choices: str) -> Check:
-    """Returns the check of a field that is one of a few words."""
+    """Returns the check of a field with a few valid words."""
 
     def check(name: str, value: Any, limits: Limits) -> str:
         if not isinstance(value, str) or value not in choices:
@@ -138,12 +144,12 @@ def _is_number(value: object) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """True for an int and for an integral float below 2^53, beyond which a float has lost digits."""
+    """Returns whether a value is an int, or an integral float below 2^53, where floats are exact."""
     return isinstance(value, numbers.Integral) or (abs(value) < 2**53 and value == int(value))
 
 
 def whole(limit: str, rule: str = "{} to {}", multiple: int = 1) -> Check:
-    """Returns the check of a whole number between the two of `limits.<limit>`; `rule` says so in words."""
+    """Returns the check of a whole number in the range `limits.<limit>`; `rule` describes it in errors."""
 
     def check(name: str, value: Any, limits: Limits) -> int:
         low, high = getattr(limits, limit)
@@ -155,7 +161,7 @@ def whole(limit: str, rule: str = "{} to {}", multiple: int = 1) -> Check:
 
 
 def real(limit: str) -> Check:
-    """Returns the check of a number between the two of `limits.<limit>`."""
+    """Returns the check of a number in the range `limits.<limit>`."""
 
     def check(name: str, value: Any, limits: Limits) -> float:
         low, high = getattr(limits, limit)
@@ -167,14 +173,14 @@ def real(limit: str) -> Check:
 
 
 def check_switch(name: str, value: Any, limits: Limits) -> bool:
-    """Returns true or false."""
+    """Checks a boolean."""
     if not isinstance(value, bool):
         raise _refused(name, "true or false", value)
     return value
 
 
 def check_guidance(name: str, value: Any, limits: Limits) -> str:
-    """Checks one method or a union of two, whose names come out sorted."""
+    """Checks a guidance method or a combination of two; returns the names sorted."""
     joined = "+".join(sorted(part.strip() for part in value.split("+"))) if isinstance(value, str) else value
     if not isinstance(joined, str) or joined not in METHODS:
         why = NO_UNION.get(joined) if isinstance(joined, str) else None
@@ -185,27 +191,27 @@ def check_guidance(name: str, value: Any, limits: Limits) -> str:
 
 
 def check_budget(name: str, value: Any, limits: Limits) -> float:
-    """Checks how many times the unguided price guidance may cost; people write 1.5 or 1.5x."""
+    """Checks the cost of an image as a multiple of an unguided one, written as 1.5 or 1.5x."""
     number = parse_number(value.removesuffix("x")) if isinstance(value, str) else value
     return float(real("budget")(name, number, limits))
 
 
 def check_candidates(name: str, value: Any, limits: Limits) -> int:
-    """Returns how many candidates halving begins with."""
+    """Checks the number of candidates that `pick` starts with."""
     if not (_is_number(value) and value in CANDIDATES):
         raise _refused(name, "2, 4, 8 or 16", value)
     return int(value)
 
 
 def split_target(target: str) -> tuple[str, float]:
-    """Returns what a target names and its weight: `snow:-0.5` -> ("snow", -0.5); without a weight it is 1."""
+    """Splits a target into its name and its weight: `snow:-0.5` -> ("snow", -0.5); the default weight is 1."""
     words, colon, weight = target.rpartition(":")
     number = parse_number(weight.strip()) if colon else None
     return (words.strip(), float(number)) if isinstance(number, int | float) else (target.strip(), 1.0)
 
 
 def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
-    """Checks a list of `words:weight`; each comes out as one line with its weight."""
+    """Checks a list of `text:weight`; returns each with its weight."""
     if isinstance(value, str) or not isinstance(value, Iterable) or len(targets := tuple(value)) > MAX_TARGETS:
         raise _refused(name, f"a list of at most {MAX_TARGETS} texts", value)
     checked = []
@@ -218,7 +224,7 @@ def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
 
 
 def check_source(name: str, value: Any, limits: Limits) -> str:
-    """Checks one `picture:weight`, its weight from 0 to 1; it comes out with its weight, 1 where none is given."""
+    """Checks `file:weight` with a weight from 0 to 1; returns it with its weight, by default 1."""
     if not limits.files:
         raise SettingsError(f"{name} opens a file, which only the terminal and Python do", field=name)
     picture, weight = split_target(check_line(name, value, limits))
@@ -239,7 +245,7 @@ check_part = real("part")
 
 
 def parse_number(text: str) -> int | float | str:
-    """Returns the number that the text spells, or the text itself for the check to refuse and quote."""
+    """Returns the number in a text, or the text itself, which the check then refuses and quotes."""
     for parse in (int, float):
         try:
             return parse(text)
@@ -249,7 +255,7 @@ def parse_number(text: str) -> int | float | str:
 
 
 def check_together(values: Mapping[str, Any], limits: Limits) -> None:
-    """Holds checked fields against each other; raises SettingsError."""
+    """Checks the combinations of fields; raises SettingsError."""
     start, stop, steps, scheduler = (values[name] for name in ("cfg_start", "cfg_stop", "steps", "scheduler"))
     if start >= stop:
         raise SettingsError(f"cfg_start must be below cfg_stop ({stop:g}), got '{start:g}'", field="cfg_start")
@@ -263,7 +269,7 @@ def check_together(values: Mapping[str, Any], limits: Limits) -> None:
 
 def _check_methods(guidance: str, guard: str, budget: float | None) -> None:
     if budget is not None and guidance != "off":
-        raise _refused("budget", "left out where guidance is chosen by name", f"{budget:g}")
+        raise _refused("budget", "left out if guidance is chosen by name", f"{budget:g}")
     if guidance == "optimise" and guard != "survival":
         raise _refused("guard", "survival with guidance optimise", guard)
     if guard == "two-key" and guidance in ("pick", "steer"):

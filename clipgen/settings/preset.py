@@ -1,4 +1,4 @@
-"""Presets: a TOML file of Settings fields and a style that wraps the prompt, found by name."""
+"""Presets: TOML files with Settings fields and a style that wraps the prompt, found by their name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SECTIONS = ("schema", "title", "about", "settings", "style")
 SETTINGS = tuple(name for name in FIELDS if name not in ("preset", "seed", "prompt_template"))
 SLOTS = {"prompt": "{prompt}", "negative_prompt": "{negative_prompt}"}
 LOCAL_PATH = re.compile(r"[./~\\]|[A-Za-z]:")
-Source = Literal["bundled", "user"]
+PresetSource = Literal["bundled", "user"]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One named look: Settings fields, and a style text for the prompt and the negative prompt with one slot each.
+    """A named set of Settings fields, and optional style texts with one slot for the prompt or the negative prompt.
 
-    `overrides` = a user's preset that takes the place of a bundled one of that name.
+    `overrides` = a preset of the user that replaces a bundled one of the same name.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Preset:
     settings: dict[str, Any]
     style_prompt: str | None
     style_negative_prompt: str | None
-    source: Source
+    source: PresetSource
     path: Path
     overrides: bool = False
 
     def apply(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns `values` over the preset's settings, the prompts in its style, `preset` set to its name.
+        """Returns the preset's settings overridden by `values`, with the style applied to the prompts.
 
-        A prompt that already ends (and begins) as the style makes it stays as it is.
+        A prompt that already has the style is not changed. `preset` is set to the name of this preset.
         """
         merged = {**self.settings, **values, "preset": self.name}
         for field, style in (("prompt", self.style_prompt), ("negative_prompt", self.style_negative_prompt)):
@@ -63,18 +63,18 @@ def _styled(style: str, slot: str, text: str) -> str:
 
 
 def preset_names() -> list[str]:
-    """Returns the name of every preset, bundled or the user's, sorted; opens none of the files."""
-    return sorted({*_bundled(), *_users()})
+    """Returns the sorted names of all presets without reading the files."""
+    return sorted({*_bundled_files(), *_user_files()})
 
 
 def list_presets() -> list[Preset]:
-    """Reads every preset, sorted by name; raises PresetError for the first that is malformed."""
+    """Returns all presets sorted by name; raises PresetError for the first malformed one."""
     return [load_preset(name) for name in preset_names()]
 
 
 def load_preset(name: str) -> Preset:
-    """Finds and reads a preset, the user's before a bundled one; raises PresetError, naming those there are."""
-    users, bundled = _users(), _bundled()
+    """Returns a preset by its name, the user's before a bundled one; raises PresetError with the existing names."""
+    users, bundled = _user_files(), _bundled_files()
     if name in users:
         return read_preset(users[name], "user", overrides=name in bundled)
     if name in bundled:
@@ -86,8 +86,8 @@ def load_preset(name: str) -> Preset:
     raise PresetError(message, field="preset", allowed=names)
 
 
-def read_preset(path: Path, source: Source = "user", *, overrides: bool = False) -> Preset:
-    """Reads and checks one preset file; raises PresetError naming the file, the key and the nearest valid key."""
+def read_preset(path: Path, source: PresetSource = "user", *, overrides: bool = False) -> Preset:
+    """Reads and checks a preset file; raises PresetError with the file, the key and the nearest valid key."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -96,8 +96,8 @@ def read_preset(path: Path, source: Source = "user", *, overrides: bool = False)
     return parse_preset(data, path, source, overrides=overrides)
 
 
-def parse_preset(data: bytes, path: Path, source: Source = "user", *, overrides: bool = False) -> Preset:
-    """Checks the bytes of a preset file, named by `path`; raises PresetError."""
+def parse_preset(data: bytes, path: Path, source: PresetSource = "user", *, overrides: bool = False) -> Preset:
+    """Parses and checks the content of the preset file `path`; raises PresetError."""
     if path.suffix != ".toml" or not PRESET_NAME.fullmatch(path.stem):
         raise _refused(path, "the name must be a-z, 0-9, - and _, at most 64, then .toml")
     table = parse_toml(data, path)
@@ -119,7 +119,7 @@ def parse_preset(data: bytes, path: Path, source: Source = "user", *, overrides:
 
 
 def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
-    """Parses TOML of at most 64 KB and 4,096 characters a line; raises PresetError naming the file."""
+    """Parses TOML of at most 64 KB and 4,096 characters per line; raises PresetError with the name of the file."""
     if len(data) > MAX_BYTES:
         raise _refused(path, f"larger than {MAX_BYTES // 1024} KB")
     try:
@@ -133,11 +133,11 @@ def parse_toml(data: bytes, path: Path) -> dict[str, Any]:
         raise _refused(path, f"not valid TOML: {' '.join(str(error).split())}") from error
 
 
-def _users() -> dict[str, Path]:
+def _user_files() -> dict[str, Path]:
     return _files(home.presets_dir())
 
 
-def _bundled() -> dict[str, Path]:
+def _bundled_files() -> dict[str, Path]:
     return _files(Path(str(files("clipgen.presets"))))
 
 
@@ -170,7 +170,7 @@ def _words(path: Path, table: Mapping[str, Any], name: str) -> str:
 
 
 def _settings(path: Path, section: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the [settings] in their own types, held against each other too."""
+    """Returns the [settings] in their own types, after checking them and their combinations."""
     _known_keys(path, "[settings] key", section, SETTINGS)
     try:
         checked = Settings.from_dict({"prompt": "a", **section}).to_dict()

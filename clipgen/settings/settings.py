@@ -1,4 +1,4 @@
-"""Settings: every knob of one generation, its default and its limits; the only home of defaults."""
+"""Settings: every parameter of one generation with its default and its check. Defaults are defined here only."""
 
 from __future__ import annotations
 
@@ -41,74 +41,78 @@ from clipgen.settings.checks import (
     whole,
 )
 
-INFO_NOTES = frozenset({"budget", "read-as", "word-replaced"})  # codes of notes that warn of nothing
+INFO_NOTES = frozenset({"budget", "read-as", "word-replaced"})  # codes of notes that are no warnings
 
 
 @dataclass(frozen=True)
 class Note:
-    """One warning for people: a kebab-case code, the Settings field it is about, one line."""
+    """A note for the user: a code in kebab case, the Settings field it is about, and one line of text."""
 
     code: str
     field: str | None
     message: str
 
     def to_dict(self) -> dict[str, str | None]:
-        """Returns code, field and message, as the record and the JSON events carry them."""
+        """Returns code, field and message for the record and the JSON events."""
         return dataclasses.asdict(self)
 
 
-def _knob(text: str, check: Check, default: Any = dataclasses.MISSING) -> Any:
-    """Returns a dataclass field with its line of help and its check; a default of None makes None a valid value."""
+def _setting(text: str, check: Check, default: Any = dataclasses.MISSING) -> Any:
+    """Returns a dataclass field with a help text and a check; with a default of None, None is a valid value."""
     return dataclasses.field(default=default, metadata={"help": text, "check": check})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a picture; checked when made, so a Settings in hand is a valid one.
+    """Every parameter that an image depends on; checked on creation, so that every Settings object is valid.
 
-    None in MODEL_FIELDS means the model's own. Raises SettingsError.
+    None in one of MODEL_FIELDS means the model's default. Raises SettingsError.
     """
 
-    prompt: str = _knob("What to draw.", check_filled)
-    negative_prompt: str = _knob("What to keep out of the picture.", check_text, "")
-    prompt_syntax: Literal["a1111", "plain"] = _knob(
+    prompt: str = _setting("What to draw.", check_filled)
+    negative_prompt: str = _setting("What to keep out of the picture.", check_text, "")
+    prompt_syntax: Literal["a1111", "plain"] = _setting(
         "a1111 reads (word:1.2) and {a|b}, plain takes every character.", one_of("a1111", "plain"), "a1111"
     )
-    long_prompt: Literal["cut", "error"] = _knob(
+    long_prompt: Literal["cut", "error"] = _setting(
         "Past the model's token limit: cut with a warning, or an error.", one_of("cut", "error"), "cut"
     )
-    prompt_template: str | None = _knob("The prompt as typed, before {a|b} choices were drawn.", check_filled, None)
-    model: str = _knob("A bundled name, a hub id org/name, or a ./folder.", check_line, "storybook")
-    preset: str | None = _knob("A named look; `clipgen presets list` shows them.", check_preset, None)
-    seed: int | None = _knob("0 to 2^63-1, or random.", whole("seed", "random or {} to {}"), None)
-    images: int = _knob("How many pictures; picture k uses seed + k.", whole("images"), 1)
-    steps: int | None = _knob("Denoising steps, 1 to 150; more is slower and finer.", whole("steps"), None)
-    width: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
-    height: int | None = _knob("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
-    scheduler: str | None = _knob("The sampler; names of A1111, ComfyUI and InvokeAI work too.", check_scheduler, None)
-    guidance_scale: float | None = _knob("How strictly the prompt is followed, 0 to 50.", real("guidance_scale"), None)
-    eta: float | None = _knob("Fresh noise in each step of the ddim scheduler, 0 to 1.", check_part, None)
-    cfg_start: float = _knob("Part of the run, 0 to 1, at which guidance_scale sets in.", check_part, 0.0)
-    cfg_stop: float = _knob("Part of the run, 0 to 1, at which guidance_scale ends.", check_part, 1.0)
-    guidance_rescale: float = _knob("Tames overexposure from a high guidance_scale, 0 to 1.", check_part, 0.0)
-    apg: bool = _knob("Guides without more contrast, by adaptive projection.", check_switch, False)
-    guidance: str = _knob("How CLIP steers: off, clip, pick, steer, optimise, clip+pick.", check_guidance, "off")
-    budget: float | None = _knob("Most it may cost, 1.5 = 1.5 times as much; chooses guidance.", check_budget, None)
-    clip_guidance_scale: float = _knob("How strongly CLIP's gradient pulls, 0 to 1.", check_part, 0.25)
-    cutouts: int | None = _knob("Views that CLIP gets in a guided step, 1 to 64.", whole("cutouts"), None)
-    guidance_start: float = _knob("Part of the run, 0 to 1, at which CLIP guidance sets in.", check_part, 0.1)
-    guidance_stop: float = _knob("Part of the run, 0 to 1, at which CLIP guidance ends.", check_part, 0.7)
-    guidance_every: int | None = _knob("Guides every N-th step, 1 to 4.", whole("guidance_every"), None)
-    through_unet: bool = _knob("Sends CLIP's gradient through the denoiser: slower, truer.", check_switch, False)
-    guide_decoder: str | None = _knob("What shows CLIP the latents.", one_of(*DECODERS), None)
-    candidates: int = _knob("Pictures that pick starts with: 2, 4, 8 or 16.", check_candidates, 8)
-    particles: int = _knob("Pictures that steer keeps, 2 to 16.", whole("particles"), 4)
-    iterations: int = _knob("Rounds of optimise, 1 to 200.", whole("iterations"), 25)
-    guard: str = _knob("Against fooling CLIP: off, survival or two-key.", one_of(*GUARDS), "survival")
-    guide: tuple[str, ...] = _knob("Also pulls towards a text, away if the weight is negative.", check_targets, ())
-    like: tuple[str, ...] = _knob("Also pulls towards what a picture shows.", check_targets, ())
-    clip_models: tuple[str, ...] = _knob("CLIP or SigLIP models that guide; the model's own.", check_lines, ())
-    vary: str | None = _knob(
+    prompt_template: str | None = _setting("The prompt as typed, before {a|b} choices were drawn.", check_filled, None)
+    model: str = _setting("A bundled name, a hub id org/name, or a ./folder.", check_line, "storybook")
+    preset: str | None = _setting("A named look; `clipgen presets list` shows them.", check_preset, None)
+    seed: int | None = _setting("0 to 2^63-1, or random.", whole("seed", "random or {} to {}"), None)
+    images: int = _setting("How many pictures; picture k uses seed + k.", whole("images"), 1)
+    steps: int | None = _setting("Denoising steps, 1 to 150; more is slower and finer.", whole("steps"), None)
+    width: int | None = _setting("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
+    height: int | None = _setting("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
+    scheduler: str | None = _setting(
+        "The sampler; names of A1111, ComfyUI and InvokeAI work too.", check_scheduler, None
+    )
+    guidance_scale: float | None = _setting(
+        "How strictly the prompt is followed, 0 to 50.", real("guidance_scale"), None
+    )
+    eta: float | None = _setting("Fresh noise in each step of the ddim scheduler, 0 to 1.", check_part, None)
+    cfg_start: float = _setting("Part of the run, 0 to 1, at which guidance_scale sets in.", check_part, 0.0)
+    cfg_stop: float = _setting("Part of the run, 0 to 1, at which guidance_scale ends.", check_part, 1.0)
+    guidance_rescale: float = _setting("Tames overexposure from a high guidance_scale, 0 to 1.", check_part, 0.0)
+    apg: bool = _setting("Guides without more contrast, by adaptive projection.", check_switch, False)
+    guidance: str = _setting("How CLIP steers: off, clip, pick, steer, optimise, clip+pick.", check_guidance, "off")
+    budget: float | None = _setting("Most it may cost, 1.5 = 1.5 times as much; chooses guidance.", check_budget, None)
+    clip_guidance_scale: float = _setting("How strongly CLIP's gradient pulls, 0 to 1.", check_part, 0.25)
+    cutouts: int | None = _setting("Views that CLIP gets in a guided step, 1 to 64.", whole("cutouts"), None)
+    guidance_start: float = _setting("Part of the run, 0 to 1, at which CLIP guidance sets in.", check_part, 0.1)
+    guidance_stop: float = _setting("Part of the run, 0 to 1, at which CLIP guidance ends.", check_part, 0.7)
+    guidance_every: int | None = _setting("Guides every N-th step, 1 to 4.", whole("guidance_every"), None)
+    through_unet: bool = _setting("Sends CLIP's gradient through the denoiser: slower, truer.", check_switch, False)
+    guide_decoder: str | None = _setting("What shows CLIP the latents.", one_of(*DECODERS), None)
+    candidates: int = _setting("Pictures that pick starts with: 2, 4, 8 or 16.", check_candidates, 8)
+    particles: int = _setting("Pictures that steer keeps, 2 to 16.", whole("particles"), 4)
+    iterations: int = _setting("Rounds of optimise, 1 to 200.", whole("iterations"), 25)
+    guard: str = _setting("Against fooling CLIP: off, survival or two-key.", one_of(*GUARDS), "survival")
+    guide: tuple[str, ...] = _setting("Also pulls towards a text, away if the weight is negative.", check_targets, ())
+    like: tuple[str, ...] = _setting("Also pulls towards what a picture shows.", check_targets, ())
+    clip_models: tuple[str, ...] = _setting("CLIP or SigLIP models that guide; the model's own.", check_lines, ())
+    vary: str | None = _setting(
         "A picture to draw variations of; its weight, 0 to 1, against the prompt's.", check_source, None
     )
 
@@ -118,12 +122,12 @@ class Settings:
 
     @property
     def guided(self) -> bool:
-        """Whether CLIP steers: by a method that is named, or by whatever a budget buys."""
+        """Whether CLIP guides, by a named method or by the method that a budget chooses."""
         return self.guidance != "off" or self.budget is not None
 
     @property
     def title(self) -> str:
-        """What a picture is called: its prompt, or what it is a variation of."""
+        """The title of an image: its prompt, or the name of the image that it is a variation of."""
         if self.prompt.strip() or self.vary is None:
             return self.prompt
         picture = re.split(r"[/\\]", split_target(self.vary)[0])[-1]
@@ -134,20 +138,20 @@ class Settings:
         return Settings.from_dict({**self.to_dict(), **changes})
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Settings:
-        """Returns a copy with the None of MODEL_FIELDS filled from `defaults`, whose other keys are left alone.
+        """Returns a copy in which `defaults` replace None in MODEL_FIELDS; other keys of `defaults` are ignored.
 
-        How CLIP steers is filled only where it does.
+        GUIDANCE_FIELDS are filled only if CLIP guides.
         """
-        asked = (name for name in MODEL_FIELDS if self.guided or name not in GUIDANCE_FIELDS)
-        return self.replace(**{name: defaults.get(name) for name in asked if getattr(self, name) is None})
+        fields = (name for name in MODEL_FIELDS if self.guided or name not in GUIDANCE_FIELDS)
+        return self.replace(**{name: defaults.get(name) for name in fields if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field, JSON-safe, in the order of FIELDS."""
+        """Returns every field in the order of FIELDS, with lists in place of tuples."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Makes Settings from a mapping; raises SettingsError, naming the nearest field for an unknown key."""
+        """Creates Settings from a mapping; raises SettingsError, with the nearest field for an unknown key."""
         for key in values:
             if key not in FIELDS:
                 raise SettingsError(unknown_name("setting", key, FIELDS), field=printable(key), allowed=FIELDS)
@@ -157,7 +161,7 @@ class Settings:
 _FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 FIELDS: tuple[str, ...] = tuple(_FIELDS)
 DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.default is not dataclasses.MISSING}
-GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of a model that knows no better
+GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of models that define none
 GUIDANCE_FIELDS = tuple(GUIDANCE_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *GUIDANCE_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
@@ -166,31 +170,31 @@ SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "n
 
 
 def with_seed(settings: Settings) -> Settings:
-    """Returns settings with a seed, drawn if nobody chose one."""
+    """Returns settings with a seed, a random one if `seed` is None."""
     return settings if settings.seed is not None else settings.replace(seed=secrets.randbelow(MAX_DRAWN_SEED + 1))
 
 
 def without_guidance(settings: Settings) -> Settings:
-    """Returns the settings of the twin: the same noise, without CLIP."""
+    """Returns the settings without CLIP guidance; the start noise stays the same."""
     return settings.replace(guidance="off", budget=None)
 
 
 def validate(settings: Settings, limits: Limits) -> None:
-    """Checks settings against one door's limits; raises SettingsError with one line that names the first fault."""
+    """Checks settings against other limits than LOCAL; raises SettingsError for the first invalid field."""
     _checked(settings, limits)
 
 
 def check_field(name: str, value: Any, limits: Limits = LOCAL) -> Any:
-    """Returns one field's value in its own type (20.0 steps become 20); raises SettingsError."""
+    """Returns the value of a field in the type of the field (20.0 steps become 20); raises SettingsError."""
     field = _FIELDS[name]
     return None if value is None and field.default is None else field.metadata["check"](name, value, limits)
 
 
 def coerce(name: str, text: str) -> Any:
-    """Parses and checks the text form of a field, as a flag, the environment or `--change` gives it.
+    """Parses and checks a field that a flag, the environment or `--change` gives as text.
 
-    An empty text or `none`, for the seed also `random`, is None where that is a value; a list has an item a line.
-    Raises SettingsError.
+    An empty text, `none`, and `random` for the seed mean None if None is valid; a list has one item per line. Raises
+    SettingsError.
     """
     if name in LIST_FIELDS:
         return check_field(name, text.splitlines())
@@ -202,17 +206,9 @@ def coerce(name: str, text: str) -> Any:
 
 
 def _checked(settings: Settings, limits: Limits) -> dict[str, Any]:
-    """Returns every field in its own type, the fields held against each other too.
-
-    Where a picture says what to draw, words may be missing.
-    """
-    may_be_blank = settings.vary is not None
-    words = (
-        check_text("prompt", settings.prompt, limits)
-        if may_be_blank
-        else check_field("prompt", settings.prompt, limits)
-    )
+    """Returns every field in its own type, after checking each one and their combinations."""
+    check_prompt = check_field if settings.vary is None else check_text  # a variation needs no prompt
     values = {name: check_field(name, getattr(settings, name), limits) for name in FIELDS if name != "prompt"}
-    values = {"prompt": words, **values}
+    values = {"prompt": check_prompt("prompt", settings.prompt, limits), **values}
     check_together(values, limits)
     return values

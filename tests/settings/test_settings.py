@@ -89,7 +89,7 @@ def refusal(**fields: Any) -> str:
         ({"guidance": None}, f"guidance must be {NAMES}, got 'None'"),
         (
             {"guidance": "steer+pick"},
-            f"guidance must be {NAMES} (both choose which pictures live on), got 'steer+pick'",
+            f"guidance must be {NAMES} (both select which images continue), got 'steer+pick'",
         ),
         (
             {"guidance": "pick+optimise"},
@@ -97,7 +97,7 @@ def refusal(**fields: Any) -> str:
         ),
         ({"budget": 0.5}, "budget must be 1 to 64, got '0.5'"),
         ({"budget": "much"}, "budget must be 1 to 64, got 'much'"),
-        ({"budget": 2, "guidance": "clip"}, "budget must be left out where guidance is chosen by name, got '2'"),
+        ({"budget": 2, "guidance": "clip"}, "budget must be left out if guidance is chosen by name, got '2'"),
         ({"particles": 1}, "particles must be 2 to 16, got '1'"),
         ({"iterations": 201}, "iterations must be 1 to 200, got '201'"),
         ({"guidance": "optimise", "guard": "off"}, "guard must be survival with guidance optimise, got 'off'"),

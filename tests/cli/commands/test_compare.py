@@ -282,10 +282,10 @@ class TestEarly:
         [
             (["--like", "none.png:2"], 2, "'none.png' cannot be opened: No such file"),
             (["--guard", "two-key"], 2, "guard two-key needs a second CLIP"),
-            (["--guidance", "steer+clip"], 2, "a gradient would have to enter the weights of the particles"),
+            (["--guidance", "steer+clip"], 2, "the gradient would have to enter the weights of the particles"),
             (["--guidance", "pick", "--guard", "two-key"], 2, "which has no gradient to veto"),
             (["--guidance", "optimise", "--guard", "off"], 2, "guard must be survival with guidance optimise"),
-            (["--guidance", "clip", "--budget", "2"], 2, "budget must be left out where guidance is chosen by name"),
+            (["--guidance", "clip", "--budget", "2"], 2, "budget must be left out if guidance is chosen by name"),
             ([], 2, "guidance 'clip' needs a CLIP, and model './light' has none"),
             (["--clip-model", "./nowhere"], 3, "There is no folder './nowhere'."),
             (["--clip-model", "org/name"], 3, "Model 'org/name' is not on this machine"),
