@@ -126,7 +126,7 @@ def test_odd_batches_lose_no_row():
 
 def test_the_end_of_the_ladder_names_a_size():
     with pytest.raises(
-        OutOfMemory, match=r"denoising of 512 x 512 does not fit .*8.0 GiB asked, .* Try \d+ x \d+\."
+        OutOfMemory, match=r"denoising of 512 x 512 does not fit .*8.0 GiB requested, .* Try \d+ x \d+\."
     ) as error:
         run(MemoryFallback(CPU), Memory(0))
     assert error.value.field == "width"

@@ -144,7 +144,7 @@ def test_piexif_reads_the_block(tmp_path: Path, format: Format, prompt: str) -> 
 @pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize(
     ("inputs", "mark"),
-    [({}, "trainedAlgorithmicMedia"), ({"init": "0" * 64}, "compositeWithTrainedAlgorithmicMedia")],
+    [({}, "trainedAlgorithmicMedia"), ({"vary": "0" * 64}, "compositeWithTrainedAlgorithmicMedia")],
 )
 def test_every_file_says_that_a_machine_drew_it(
     tmp_path: Path, format: Format, metadata: bool, inputs: dict[str, str], mark: str
