@@ -96,7 +96,7 @@ def test_blip_preprocessing_equals_that_of_transformers(tmp_path: Path) -> None:
     pixel_values = BlipImageProcessorPil.from_pretrained(tmp_path / "blip")(image, return_tensors="pt").pixel_values[0]
     writer = load_captioner(str(tmp_path / "blip"), torch.device("cpu"))
     assert isinstance(writer, BlipCaptioner)
-    assert torch.allclose(writer._prepare(image), pixel_values, atol=1e-5)
+    assert torch.allclose(writer._preprocess(image), pixel_values, atol=1e-5)
 
 
 def test_a_model_without_captioner_is_an_error(run: Run, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ class TestCompare:
             (["--judge", "nobody"], "Unknown model 'nobody'"),
             (["--like", "none.png"], "none.png' cannot be opened: No such file"),
             (["--guard", "two-key"], "two-key needs a second CLIP"),
-            (["-o", "-"], "compare writes several files"),
+            (["-o", "-"], "compare cannot write to stdout"),
         ):
             ran = run("compare", *FOX, *words)
             assert (ran.code, ran.out, message in ran.err) == (2, "", True), ran.err
@@ -219,7 +219,7 @@ class TestFiles:
         assert run("compare", "a.png", "b.png", "-m", model, "--json").data["self_graded"]
         rows = [line.split("\t") for line in run("compare", "a.png", "b.png", "--judge", siglip).lines]
         assert rows[0] == ["guidance", "off", "clip"]
-        assert rows[-2][0] == "by siglip"
+        assert rows[-2][0] == "CLIP score by siglip"
 
     def test_pictures_without_settings_take_a_prompt(self, run: Run, siglip: str) -> None:
         for name, colour in (("red.png", (255, 0, 0)), ("black.png", (0, 0, 0))):
@@ -264,9 +264,9 @@ class TestTwin:
         assert "1 of 1 pictures score below" in ran.err
 
     def test_invalid_options(self, run: Run) -> None:
-        assert "--compare needs guidance by CLIP" in run(*FOX, "--compare").err
+        assert "--compare needs CLIP guidance" in run(*FOX, "--compare").err
         assert "--compare and --keep exclude each other" in run(*FOX, "-c", "1", "--compare", "--keep", "1").err
-        assert "takes one picture" in run(*FOX, "-c", "1", "--compare", "-o", "-").err
+        assert "is for one picture" in run(*FOX, "-c", "1", "--compare", "-o", "-").err
 
     def test_a_batch_with_twins(self, run: Run) -> None:
         Path("jobs.txt").write_text("a fox\n--prompt owl --guidance off\n")
