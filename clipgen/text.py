@@ -28,7 +28,11 @@ BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded prompt: the embeddings of each text encoder, the plain text, and the words that no encoder read."""
+    """An encoded prompt.
+
+    `embedded` = the embeddings of each text encoder, `text` = the prompt without weights, `lost` = the words that were
+    cut off in every text encoder.
+    """
 
     embedded: tuple[PromptEmbeds, ...]
     text: str
@@ -37,16 +41,19 @@ class Encoded:
 
 
 def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[str, float]]:
-    r"""Splits a prompt into runs of text of one weight each, A1111's way; `plain` is one run of weight 1.
+    r"""Splits a prompt in A1111 syntax into (text, weight) pairs; neighbours with equal weights are joined.
 
-    `(x)` 1.1, `[x]` 1/1.1, `(x:1.3)`; nesting multiplies. A backslash makes `( ) [ ] { } _ \` text, and a bracket
-    without its partner is text. Raises PromptError, with the position, for a weight outside 0..2 and `<lora:...>`.
+    `(x)` has weight 1.1, `[x]` 1/1.1 and `(x:1.3)` 1.3; nested weights multiply. A backslash escapes
+    `( ) [ ] { } _ \`, and an unmatched bracket is text. With syntax `plain` the whole prompt is one pair of weight 1.
+
+    Raises:
+        PromptError: A weight is outside 0 to 2, or the prompt contains `<lora:...>`; the message gives the position.
     """
     if syntax == "plain":
         return [(prompt, 1.0)]
     if lora := LORA.search(prompt):
         where = f"{field}, character {lora.start() + 1}"
-        raise PromptError(f"{where}: '{printable(lora[0])}' cannot be used, clipgen loads no LoRA yet", field=field)
+        raise PromptError(f"{where}: '{printable(lora[0])}' cannot be used, LoRA is not supported", field=field)
     runs = groupby(_weighted(list(TOKEN.finditer(prompt)), field), key=lambda piece: piece[1])
     return [("".join(text for text, _ in pieces), weight) for weight, pieces in runs]
 
@@ -59,9 +66,9 @@ def plain_text(prompt: str, syntax: str) -> str:
 def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
     """Replaces each `{a|b|}` by one of its alternatives.
 
-    Choice k, counted by opening brace from 0, takes the alternative sha256("seed:k") modulo their number. Braces
-    without `|` or without a partner are text; they are escaped in the result, so that resolving it again changes
-    nothing.
+    Choices are numbered by their opening brace, from 0. Choice k takes the alternative with the index sha256("seed:k")
+    modulo the number of alternatives. Braces without `|` and unmatched braces are text; they are escaped in the
+    result, so that resolving it again changes nothing.
     """
     if syntax == "plain":
         return template
@@ -77,12 +84,22 @@ def encode_prompt(
     long_prompt: str = "cut",
     field: str = "prompt",
 ) -> Encoded:
-    """Encodes a prompt with each text encoder of a model, in its dtype and on its device.
+    """Encodes a prompt with each text encoder of a model, in the dtype and on the device of the encoder.
 
-    Without weights it is what diffusers' own encode_prompt gives, bit for bit; weights act on the token embeddings of
-    every tower, never on its summary. With `long_prompt` `cut` the tokens past a tower's limit go, with the warning
-    `prompt-cut` for words that no tower reads; with `error`, and for wrong syntax, it raises PromptError. Without any
-    text encoder a prompt is not read, with a warning.
+    Without weights the embeddings equal those of diffusers' encode_prompt, bit for bit. Weights scale the token
+    embeddings of every text encoder; the pooled embeddings do not change.
+
+    Args:
+        prompt: the prompt in the given syntax.
+        towers: the text encoders of the model. If there are none, the prompt is ignored with the warning
+            `prompt-unread`.
+        syntax: `a1111` or `plain`, see parse_prompt.
+        long_prompt: `cut` truncates a prompt at the token limit of each text encoder, and adds the warning
+            `prompt-cut` if words are cut off in every text encoder; `error` raises PromptError in that case.
+        field: the Settings field that warnings and errors name.
+
+    Raises:
+        PromptError: The syntax is wrong, or the prompt is too long and `long_prompt` is `error`.
     """
     runs = parse_prompt(prompt, syntax, field)
     text = "".join(run for run, _ in runs)
@@ -97,7 +114,7 @@ def encode_prompt(
 
 
 def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds:
-    """Returns what one tower makes of runs of text, their weights applied."""
+    """Returns the embeddings of (text, weight) pairs by one text encoder, with the weights applied."""
     import torch
 
     tokens = tower.tokenizer(
@@ -118,9 +135,10 @@ def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds
 
 
 def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
-    """Scales prompt_embeds [1, T, D] by one weight a token, then shifts them back to the mean they had.
+    """Scales prompt_embeds [1, T, D] by one weight per token, then restores their mean by a shift.
 
-    A1111 restores the mean by a factor; a shift does not break where the mean is near 0, as after a LayerNorm.
+    A1111 restores the mean by a factor. A factor diverges if the mean is near 0, as after a LayerNorm; a shift does
+    not.
     """
     plain = prompt_embeds.float()
     scaled = plain * plain.new_tensor(weights)[:, None]
@@ -128,19 +146,22 @@ def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
 
 
 def lost_words(text: str, tower: TextEncoder) -> str:
-    """Returns the words of plain text that are past a tower's limit, from the first that does not fit whole; or ''."""
+    """Returns the words of a plain text that exceed the token limit of a text encoder, "" if there are none.
+
+    A word that fits only in part is included.
+    """
     limit = _limit(tower)
     spans = tower.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
     if len(spans) <= limit:
         return ""
     start = spans[limit][0]
     while text[max(start - 1, 0) : start + 1].isalnum() and start > 0:
-        start -= 1  # a word that fits in part is lost as a word
+        start -= 1  # a word that is cut in the middle counts as lost
     return text[start:].strip(" \t\n,")
 
 
 def count_tokens(text: str, tower: TextEncoder) -> tuple[int, int]:
-    """Returns how many tokens a plain text has, and how many of them a tower reads."""
+    """Returns the number of tokens of a plain text, and the token limit of the text encoder."""
     return len(tower.tokenizer(text, add_special_tokens=False, verbose=False).input_ids), _limit(tower)
 
 
@@ -172,7 +193,7 @@ def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, fl
 
 
 def _pairs(tokens: list[str]) -> tuple[dict[int, float], set[int]]:
-    """Returns the weight of each opening bracket that has a partner, by its index, and the indices of the partners."""
+    """Returns the weight of each matched opening bracket by its index, and the indices of the closing brackets."""
     factors: dict[int, float] = {}
     closers: set[int] = set()
     open_indices: list[int] = []
@@ -201,7 +222,7 @@ def _unescaped(token: str) -> str:
 
 
 def _token_weights(runs: list[tuple[str, float]], spans: list[list[int]]) -> list[float]:
-    """Returns the weight of each token, that of its first character; start, end and padding tokens have weight 1."""
+    """Returns the weight of each token: the weight of its first character, 1 for start, end and padding tokens."""
     by_character = [weight for text, weight in runs for _ in text]
     return [by_character[start] if start < end else 1.0 for start, end in spans]
 

@@ -68,8 +68,8 @@ def test_weights(prompt: str, runs: list[tuple[str, float]]) -> None:
         ("(at 10:30)", r"prompt, character 2: weight must be 0 to 2, got '30'; \( is a plain bracket"),
         ("(x:-0.1)", r"prompt, character 2: weight must be 0 to 2, got '-0.1'; \( is a plain bracket"),
         (f"(x:{'9' * 400})", r"prompt, character 2: weight must be 0 to 2, got 'inf'; \( is a plain bracket"),
-        ("a fox <lora:snow:0.8>", "prompt, character 7: '<lora:snow:0.8>' cannot be used, clipgen loads no LoRA yet"),
-        ("<LORA:x>", "prompt, character 1: '<LORA:x>' cannot be used, clipgen loads no LoRA yet"),
+        ("a fox <lora:snow:0.8>", "prompt, character 7: '<lora:snow:0.8>' cannot be used, LoRA is not supported"),
+        ("<LORA:x>", "prompt, character 1: '<LORA:x>' cannot be used, LoRA is not supported"),
     ],
 )
 def test_wrong_syntax_is_one_line_with_its_position(prompt: str, line: str) -> None:

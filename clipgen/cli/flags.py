@@ -16,7 +16,6 @@ from clipgen.cli.help import FINE_TUNING, print_help
 from clipgen.cli.numbers import percentage, whole
 from clipgen.cli.terminal_image import MODES
 from clipgen.errors import SettingsError
-from clipgen.settings.checks import DECODERS
 from clipgen.settings.settings import DEFAULTS, FIELDS, LIST_FIELDS, MODEL_FIELDS, Settings, coerce
 
 PICTURE, LOOK, GUIDANCE, FILES, TERMINAL, MACHINE = "Picture", "Look", "CLIP guidance", "Files", "Terminal", "Machine"
@@ -52,15 +51,14 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
 }
 ORDER = tuple(SPELLINGS) + tuple(name for name in FIELDS if name not in SPELLINGS)
 PROMPT_HELP = {
-    "prompt": "What to draw; repeat it for several pictures.",
-    "seed": "7, random, or 1,2,5-8 for one run per seed.",
+    "prompt": "Text that describes the picture; repeat the option for several pictures.",
+    "seed": "Seed of the random noise: 7, random, or 1,2,5-8 for one run per seed.",
 }
 FIELD_HELP = {
-    "guide_decoder": f"How CLIP sees unfinished pictures: {', '.join(DECODERS)}.",
-    "guide": "A further text to guide towards, or away from if W is negative; repeatable.",
-    "like": "A picture to guide towards; repeatable.",
-    "vary": "A picture to draw variations of; W 0.5 mixes it half and half with the prompt.",
-    "clip_models": "A CLIP or SigLIP model to guide with; repeatable.",
+    "guide": "Target text for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
+    "like": "Target picture for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
+    "vary": "Picture to generate variations of; W is 0 (prompt only) to 1 (picture only).",
+    "clip_models": "CLIP or SigLIP model for CLIP guidance; repeatable.",
 }
 FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}
 

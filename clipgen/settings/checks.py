@@ -185,7 +185,7 @@ def check_guidance(name: str, value: Any, limits: Limits) -> str:
     if not isinstance(joined, str) or joined not in METHODS:
         why = NO_UNION.get(joined) if isinstance(joined, str) else None
         if isinstance(joined, str) and "optimise" in joined.split("+"):
-            why = "optimise owns the whole loop"
+            why = "optimise runs its own sampling loop"
         raise _refused(name, ", ".join(METHODS) + (f" ({why})" if why else ""), value, METHODS)
     return joined
 
@@ -218,7 +218,9 @@ def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
     for target in targets:
         words, weight = split_target(check_line(name, target, limits))
         if not words:
-            raise SettingsError(f"{name} must name something before its weight, got '{printable(target)}'", field=name)
+            raise SettingsError(
+                f"{name} must have a name or text before its weight, got '{printable(target)}'", field=name
+            )
         checked.append(f"{words}:{real('target')(name, weight, limits):g}")
     return tuple(checked)
 
@@ -226,7 +228,7 @@ def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
 def check_source(name: str, value: Any, limits: Limits) -> str:
     """Checks `file:weight` with a weight from 0 to 1; returns it with its weight, by default 1."""
     if not limits.files:
-        raise SettingsError(f"{name} opens a file, which only the terminal and Python do", field=name)
+        raise SettingsError(f"{name} names a file, which only the terminal and Python accept", field=name)
     picture, weight = split_target(check_line(name, value, limits))
     if not picture:
         raise SettingsError(f"{name} must name a picture before its weight, got '{printable(value)}'", field=name)

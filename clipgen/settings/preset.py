@@ -191,5 +191,5 @@ def _style(path: Path, section: Mapping[str, Any]) -> dict[str, str]:
         raise _refused(path, f"[style] {error}") from error
     for name, text in style.items():
         if text.count(SLOTS[name]) != 1:
-            raise _refused(path, f"[style] {name} must hold {SLOTS[name]} once, got '{printable(text)}'")
+            raise _refused(path, f"[style] {name} must contain {SLOTS[name]} once, got '{printable(text)}'")
     return style

@@ -69,51 +69,103 @@ class Settings:
     None in one of MODEL_FIELDS means the model's default. Raises SettingsError.
     """
 
-    prompt: str = _setting("What to draw.", check_filled)
-    negative_prompt: str = _setting("What to keep out of the picture.", check_text, "")
+    prompt: str = _setting("Text that describes the picture.", check_filled)
+    negative_prompt: str = _setting("Text that describes what the picture should not contain.", check_text, "")
     prompt_syntax: Literal["a1111", "plain"] = _setting(
-        "a1111 reads (word:1.2) and {a|b}, plain takes every character.", one_of("a1111", "plain"), "a1111"
+        "a1111 parses weights (word:1.2) and choices {a|b}; plain uses the text unchanged.",
+        one_of("a1111", "plain"),
+        "a1111",
     )
     long_prompt: Literal["cut", "error"] = _setting(
-        "Past the model's token limit: cut with a warning, or an error.", one_of("cut", "error"), "cut"
+        "How to handle a prompt over the token limit: cut (truncate and warn) or error.", one_of("cut", "error"), "cut"
     )
-    prompt_template: str | None = _setting("The prompt as typed, before {a|b} choices were drawn.", check_filled, None)
-    model: str = _setting("A bundled name, a hub id org/name, or a ./folder.", check_line, "storybook")
-    preset: str | None = _setting("A named look; `clipgen presets list` shows them.", check_preset, None)
-    seed: int | None = _setting("0 to 2^63-1, or random.", whole("seed", "random or {} to {}"), None)
-    images: int = _setting("How many pictures; picture k uses seed + k.", whole("images"), 1)
-    steps: int | None = _setting("Denoising steps, 1 to 150; more is slower and finer.", whole("steps"), None)
-    width: int | None = _setting("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
-    height: int | None = _setting("Pixels, 64 to 2048, a multiple of 8.", check_side, None)
+    prompt_template: str | None = _setting(
+        "The prompt before its {a|b} choices are resolved; has no effect on the picture.", check_filled, None
+    )
+    model: str = _setting(
+        "Model: a bundled name, a Hugging Face id org/name, or a folder such as ./model.", check_line, "storybook"
+    )
+    preset: str | None = _setting(
+        "Named style or group of settings; `clipgen presets list` shows all.", check_preset, None
+    )
+    seed: int | None = _setting(
+        "Seed of the random noise: 0 to 2^63-1, or random.", whole("seed", "random or {} to {}"), None
+    )
+    images: int = _setting("Number of pictures, 1 to 1,000; the seed increases by 1 per picture.", whole("images"), 1)
+    steps: int | None = _setting(
+        "Number of denoising steps, 1 to 150; more steps are slower and add detail.", whole("steps"), None
+    )
+    width: int | None = _setting("Width in pixels, 64 to 2048, a multiple of 8.", check_side, None)
+    height: int | None = _setting("Height in pixels, 64 to 2048, a multiple of 8.", check_side, None)
     scheduler: str | None = _setting(
-        "The sampler; names of A1111, ComfyUI and InvokeAI work too.", check_scheduler, None
+        "Scheduler (sampler); names from A1111, ComfyUI and InvokeAI are accepted.", check_scheduler, None
     )
     guidance_scale: float | None = _setting(
-        "How strictly the prompt is followed, 0 to 50.", real("guidance_scale"), None
+        "Classifier-free guidance scale (CFG), 0 to 50; higher follows the prompt more closely.",
+        real("guidance_scale"),
+        None,
     )
-    eta: float | None = _setting("Fresh noise in each step of the ddim scheduler, 0 to 1.", check_part, None)
-    cfg_start: float = _setting("Part of the run, 0 to 1, at which guidance_scale sets in.", check_part, 0.0)
-    cfg_stop: float = _setting("Part of the run, 0 to 1, at which guidance_scale ends.", check_part, 1.0)
-    guidance_rescale: float = _setting("Tames overexposure from a high guidance_scale, 0 to 1.", check_part, 0.0)
-    apg: bool = _setting("Guides without more contrast, by adaptive projection.", check_switch, False)
-    guidance: str = _setting("How CLIP steers: off, clip, pick, steer, optimise, clip+pick.", check_guidance, "off")
-    budget: float | None = _setting("Most it may cost, 1.5 = 1.5 times as much; chooses guidance.", check_budget, None)
-    clip_guidance_scale: float = _setting("How strongly CLIP's gradient pulls, 0 to 1.", check_part, 0.25)
-    cutouts: int | None = _setting("Views that CLIP gets in a guided step, 1 to 64.", whole("cutouts"), None)
-    guidance_start: float = _setting("Part of the run, 0 to 1, at which CLIP guidance sets in.", check_part, 0.1)
-    guidance_stop: float = _setting("Part of the run, 0 to 1, at which CLIP guidance ends.", check_part, 0.7)
-    guidance_every: int | None = _setting("Guides every N-th step, 1 to 4.", whole("guidance_every"), None)
-    through_unet: bool = _setting("Sends CLIP's gradient through the denoiser: slower, truer.", check_switch, False)
-    guide_decoder: str | None = _setting("What shows CLIP the latents.", one_of(*DECODERS), None)
-    candidates: int = _setting("Pictures that pick starts with: 2, 4, 8 or 16.", check_candidates, 8)
-    particles: int = _setting("Pictures that steer keeps, 2 to 16.", whole("particles"), 4)
-    iterations: int = _setting("Rounds of optimise, 1 to 200.", whole("iterations"), 25)
-    guard: str = _setting("Against fooling CLIP: off, survival or two-key.", one_of(*GUARDS), "survival")
-    guide: tuple[str, ...] = _setting("Also pulls towards a text, away if the weight is negative.", check_targets, ())
-    like: tuple[str, ...] = _setting("Also pulls towards what a picture shows.", check_targets, ())
-    clip_models: tuple[str, ...] = _setting("CLIP or SigLIP models that guide; the model's own.", check_lines, ())
+    eta: float | None = _setting(
+        "Noise that the ddim scheduler adds per step, 0 (deterministic) to 1.", check_part, None
+    )
+    cfg_start: float = _setting(
+        "Fraction of the steps, 0 to 1, after which classifier-free guidance starts.", check_part, 0.0
+    )
+    cfg_stop: float = _setting(
+        "Fraction of the steps, 0 to 1, after which classifier-free guidance stops.", check_part, 1.0
+    )
+    guidance_rescale: float = _setting(
+        "Rescales classifier-free guidance to reduce overexposure, 0 (off) to 1.", check_part, 0.0
+    )
+    apg: bool = _setting(
+        "Uses adaptive projected guidance (APG) to reduce oversaturation at high CFG scales.", check_switch, False
+    )
+    guidance: str = _setting(
+        "CLIP guidance method: off, clip, pick, steer, optimise or clip+pick.", check_guidance, "off"
+    )
+    budget: float | None = _setting(
+        "Maximum cost relative to an unguided picture, 1 to 64; selects the guidance method.", check_budget, None
+    )
+    clip_guidance_scale: float = _setting(
+        "CLIP guidance scale, 0 (off) to 1: step size along the gradient of CLIP similarity.", check_part, 0.25
+    )
+    cutouts: int | None = _setting(
+        "Number of random crops that CLIP scores per guided step, 1 to 64.", whole("cutouts"), None
+    )
+    guidance_start: float = _setting(
+        "Fraction of the steps, 0 to 1, after which CLIP guidance starts.", check_part, 0.1
+    )
+    guidance_stop: float = _setting("Fraction of the steps, 0 to 1, after which CLIP guidance stops.", check_part, 0.7)
+    guidance_every: int | None = _setting(
+        "Applies CLIP guidance at every N-th step, 1 to 4.", whole("guidance_every"), None
+    )
+    through_unet: bool = _setting(
+        "Backpropagates the CLIP gradient through the denoiser: slower, more exact.", check_switch, False
+    )
+    guide_decoder: str | None = _setting(
+        f"Decoder of the latents for CLIP: {', '.join(DECODERS)}.", one_of(*DECODERS), None
+    )
+    candidates: int = _setting("Number of candidates that pick starts with: 2, 4, 8 or 16.", check_candidates, 8)
+    particles: int = _setting("Number of particles that steer resamples, 2 to 16.", whole("particles"), 4)
+    iterations: int = _setting(
+        "Maximum number of gradient steps of optimise on the initial noise, 1 to 200.", whole("iterations"), 25
+    )
+    guard: str = _setting(
+        "Check against adversarial pictures: off, survival, or two-key (a second CLIP can veto).",
+        one_of(*GUARDS),
+        "survival",
+    )
+    guide: tuple[str, ...] = _setting(
+        "More target texts for CLIP guidance, as text:weight, -2 to 2; negative weights repel.", check_targets, ()
+    )
+    like: tuple[str, ...] = _setting(
+        "Target pictures for CLIP guidance, as file:weight, -2 to 2; negative weights repel.", check_targets, ()
+    )
+    clip_models: tuple[str, ...] = _setting(
+        "CLIP or SigLIP models for CLIP guidance; default: the CLIP of the model.", check_lines, ()
+    )
     vary: str | None = _setting(
-        "A picture to draw variations of; its weight, 0 to 1, against the prompt's.", check_source, None
+        "Picture to generate variations of, as file:weight; 1 = picture only, 0 = prompt only.", check_source, None
     )
 
     def __post_init__(self) -> None:

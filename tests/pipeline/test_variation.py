@@ -147,7 +147,7 @@ def test_the_field_and_what_goes_with_it():
             Settings.from_dict({"vary": bad})
     with pytest.raises(SettingsError, match="prompt must not be empty"):
         Settings("")
-    with pytest.raises(SettingsError, match="vary opens a file, which only the terminal and Python do"):
+    with pytest.raises(SettingsError, match="vary names a file, which only the terminal and Python accept"):
         validate(settings, SERVED)
 
 

@@ -145,14 +145,14 @@ def test_values_arrive_in_their_own_type() -> None:
         (HEAD + "[styl]", "Unknown key 'styl'. Did you mean style?"),
         (HEAD + '[style]\npromt = "{prompt}"', "Unknown [style] key 'promt'. Did you mean prompt?"),
         (HEAD + "[style]\nprompt = 5", "[style] prompt must be text, got '5'"),
-        (HEAD + '[style]\nprompt = "neon"', "[style] prompt must hold {prompt} once, got 'neon'"),
+        (HEAD + '[style]\nprompt = "neon"', "[style] prompt must contain {prompt} once, got 'neon'"),
         (
             HEAD + '[style]\nprompt = "{prompt}{prompt}"',
-            "[style] prompt must hold {prompt} once, got '{prompt}{prompt}'",
+            "[style] prompt must contain {prompt} once, got '{prompt}{prompt}'",
         ),
         (
             HEAD + '[style]\nnegative_prompt = "{prompt}"',
-            "[style] negative_prompt must hold {negative_prompt} once, got '{prompt}'",
+            "[style] negative_prompt must contain {negative_prompt} once, got '{prompt}'",
         ),
         ("a = " + "[" * 3_000, "nested too deeply"),
         ("x" * 4_097, "a line is longer than 4,096 characters"),

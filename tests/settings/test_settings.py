@@ -93,7 +93,7 @@ def refusal(**fields: Any) -> str:
         ),
         (
             {"guidance": "pick+optimise"},
-            f"guidance must be {NAMES} (optimise owns the whole loop), got 'pick+optimise'",
+            f"guidance must be {NAMES} (optimise runs its own sampling loop), got 'pick+optimise'",
         ),
         ({"budget": 0.5}, "budget must be 1 to 64, got '0.5'"),
         ({"budget": "much"}, "budget must be 1 to 64, got 'much'"),
@@ -113,7 +113,7 @@ def refusal(**fields: Any) -> str:
         ({"guide": "snow:1"}, "guide must be a list of at most 8 texts, got 'snow:1'"),
         ({"guide": ["x"] * 9}, "guide must be a list of at most 8 texts, got 'a list'"),
         ({"guide": ["snow:3"]}, "guide must be -2 to 2, got '3.0'"),
-        ({"guide": [":1"]}, "guide must name something before its weight, got ':1'"),
+        ({"guide": [":1"]}, "guide must have a name or text before its weight, got ':1'"),
         ({"like": [3]}, "like must be text, got '3'"),
         ({"clip_models": ["a\nb"]}, r"clip_models must be one line without spaces around it, got 'a\nb'"),
     ],

@@ -242,7 +242,7 @@ def test_size_buttons_cost_and_a_guidance_image(browser_page: BrowserPage, tmp_p
     page.wait_for_selector("#field-guidance input[value=clip]:checked", state="attached")
     page.click("#field-guidance label:has-text('Best of several')")
     page.wait_for_selector("#cost >> text=/× as long as without CLIP guidance/")
-    page.click("#field-guidance label:has-text('Steer') >> nth=0")
+    page.click("#field-guidance label:has-text('CLIP gradient') >> nth=0")
     browser_page.set("steps", "3")
     browser_page.generate("a fox in snow")
     page.wait_for_selector("#cost >> text=/About [\\d.]+ s per picture/")

@@ -28,40 +28,37 @@ HIDDEN = ("prompt_template",)  # a label that is stored in the image and has no 
 ADVANCED = tuple(name for name in FIELDS if name not in (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *HIDDEN))
 FIELD_ORDER = (*PROMPT, *LOOK, *VARY, *GUIDANCE, *EXPERT, *ADVANCED)  # the order of the values in every handler
 
-# Help for the fields that people meet first; the others show the help text of Settings.
+# Longer help texts for the most common fields; the others show the help text of Settings.
 HINTS: Mapping[str, str] = {
-    "preset": "A style: it adds words to the prompt, or sets speed and quality.",
-    "images": "How many to generate. Each one has its own seed, so each one is different.",
-    "width": "Pixels, a multiple of 8.",
-    "height": "Pixels, a multiple of 8.",
-    "negative_prompt": "What you do not want to see, such as: trees, blurry.",
-    "guidance_scale": "Classifier-free guidance (CFG): how strictly the prompt is followed. "
-    "1 = off, 4 to 8 is usual, above 15 pictures look overdone.",
-    "guidance": "CLIP compares pictures with the prompt. It can steer the generation, or choose the best of several.",
-    "clip_guidance_scale": "How strongly CLIP steers towards the prompt.",
-    "like": "CLIP also steers towards this picture.",
-    LIKE_WEIGHT: "The prompt has weight 1. A negative weight steers away from the picture.",
+    "preset": "A style that adds words to the prompt, or a group of settings for speed and quality.",
+    "images": "Number of pictures. Each picture has its own seed.",
+    "negative_prompt": "What the picture should not contain, for example: trees, blurry.",
+    "guidance_scale": "Classifier-free guidance (CFG): a higher scale follows the prompt more closely. "
+    "1 = off, 4 to 8 is usual, above 15 pictures are oversaturated.",
+    "guidance": "CLIP scores pictures against the prompt. It can guide the denoising, or select the best of several.",
+    "clip_guidance_scale": "How strongly CLIP guides the picture towards the prompt. 0 = off.",
+    "like": "CLIP also guides the result towards this picture.",
+    LIKE_WEIGHT: "The prompt has weight 1. A negative weight guides away from the picture.",
     "vary": "Generates new pictures with the same content as this one.",
     VARY_WEIGHT: "1 = this picture only, 0 = the prompt only.",
-    "budget": "How much longer a picture may take than without guidance, such as 1.5; the method is then chosen.",
-    "steps": "Number of denoising steps. More is slower and more detailed; 20 is usual.",
-    "scheduler": "The sampling method. The default is a good choice.",
-    "seed": "The random number that the noise is made from. Same seed and same settings give the same picture.",
+    "steps": "Number of denoising steps. More steps are slower and add detail; 20 is usual.",
+    "scheduler": "The sampling method.",
+    "seed": "Seed of the random noise. The same seed with the same settings gives the same picture.",
     "model": "The model that generates the picture.",
 }
 METHOD_LABELS = {
     "off": "Off",
-    "clip": "Steer",
+    "clip": "CLIP gradient",
     "pick": "Best of several",
-    "clip+pick": "Steer and choose",
-    "steer": "Multiply the best",
+    "clip+pick": "CLIP gradient, best of several",
+    "steer": "Particle resampling",
     "optimise": "Optimise the noise",
 }
 LABELS = {
-    "like": "Like a picture",
-    LIKE_WEIGHT: "Weight of that picture",
-    "vary": "Vary a picture",
-    VARY_WEIGHT: "Weight of that picture",
+    "like": "Target picture",
+    LIKE_WEIGHT: "Weight of the target picture",
+    "vary": "Picture to vary",
+    VARY_WEIGHT: "Weight of the picture to vary",
 }
 SPELLINGS = {"apg": "APG", "clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
 MODEL_DEFAULT = "the model's default"

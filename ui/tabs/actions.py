@@ -32,7 +32,7 @@ LABELS = {
     "words": "Explain words",
 }
 NO_IMAGE = "There is no picture yet."
-SOURCE_MISSING = " The picture that it was made from is no longer here: upload it again."
+SOURCE_MISSING = " The picture that it was made from is no longer available: upload it again."
 
 
 def local_paths(settings: Settings, worker: Worker) -> Settings:

@@ -23,13 +23,13 @@ from .updates import PanelUpdate, StepTracker
 
 PLACEHOLDER = (
     '<div class="empty-state slim"><p class="lead">Does CLIP guidance help?</p><p class="hint">Generates your prompt '
-    "twice from the same noise, with and without guidance. A third picture is the best of several unguided ones that "
-    "took as long as the guided one. Move the slider to compare two of them.</p></div>"
+    "twice from the same noise, with and without guidance. The third picture is the best of several unguided "
+    "pictures that together take as long as the guided one. Move the slider to compare two of them.</p></div>"
 )
 EXPLANATION = (
-    '<p class="note">Uses the form of the <b>Generate</b> tab. If guidance is off there, the method <b>Steer</b> is '
-    "used. <b>Compare strengths</b> generates without guidance and with a quarter, a half, all and twice of the CLIP "
-    "guidance scale.</p>"
+    '<p class="note">Uses the form of the <b>Generate</b> tab. If guidance is off there, the method <b>CLIP '
+    "gradient</b> is used. <b>Compare strengths</b> generates without guidance and with 0.25, 0.5, 1 and 2 times the "
+    "CLIP guidance scale.</p>"
 )
 SELF_GRADED = "Self-graded: the CLIP that guided also scores. Choose another CLIP as judge for an independent score."
 
