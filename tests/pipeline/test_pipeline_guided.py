@@ -298,7 +298,7 @@ def with_head(tiny_v, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny-head"
     shutil.copytree(tiny_v, folder)
     torch.manual_seed(0)
-    build_latent_head(CLIPModel.from_pretrained(folder / "clip"), 8).save_pretrained(folder / "latent_head")
+    build_latent_head(CLIPModel.from_pretrained(folder / "clip"), 8, 16).save_pretrained(folder / "latent_head")
     return Pipeline.from_pretrained(str(folder))
 
 
