@@ -254,7 +254,7 @@ def test_a_budget_becomes_guidance_before_anything_is_drawn(pipe):
     assert note.message.startswith("Budget 30x: guidance clip+pick, through_unet false, candidates 16, ")
     settings, notes = pipe.resolve_budget(Settings("a fox", budget="30x", steps=10))
     assert notes == [note]
-    assert pipe.resolve_budget(settings) == (settings, [])
+    assert pipe.resolve_budget(settings) == (settings, ())
     (plain,), (nothing,) = draw(pipe, guidance="off"), draw(pipe, guidance="off", budget=1)
     assert torch.equal(plain.pixels, nothing.pixels)
 
