@@ -1,4 +1,4 @@
-"""What every test gets: no network, warnings as errors, a private home, and two tiny models on disk."""
+"""Fixtures for every test: no network, warnings as errors, an empty CLIPGEN_HOME, and two tiny models on disk."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: more threads than cores would wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # With more threads than cores the test processes would block each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
-    # diffusers' schedulers hand torch tensors to numpy 2, whose protocol torch 2.13 does not speak yet.
+    # diffusers' schedulers pass torch tensors to numpy 2, whose array protocol torch 2.13 does not support yet.
     config.addinivalue_line("filterwarnings", "ignore:__array(_wrap)?__ :DeprecationWarning")
 
 

@@ -1,4 +1,4 @@
-"""The same pictures drawn by clipgen and by diffusers' own pipelines."""
+"""Generates the same images with clipgen and with the pipelines of diffusers, to compare them."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ from clipgen.families import LAYOUTS
 from clipgen.models import CheckedModel, ModelFolder, preflight
 
 PROMPT, SEEDS = "a fox in snow", (7, 8)
-DRAWN = {"steps": 4, "width": 96, "height": 64}
+IMAGE_SETTINGS = {"steps": 4, "width": 96, "height": 64}
 
 
-def results(pipe: Pipeline, prompt: str = PROMPT, **settings: Any) -> list[Result]:
-    wanted = Settings(prompt=prompt, **{"seed": SEEDS[0], "images": len(SEEDS), **DRAWN, **settings})
-    return [event for event in pipe.generate(wanted) if isinstance(event, Result)]
+def clipgen_results(pipe: Pipeline, prompt: str = PROMPT, **settings: Any) -> list[Result]:
+    batch_settings = Settings(prompt=prompt, **{"seed": SEEDS[0], "images": len(SEEDS), **IMAGE_SETTINGS, **settings})
+    return [event for event in pipe.generate(batch_settings) if isinstance(event, Result)]
 
 
-def ours(pipe: Pipeline, prompt: str = PROMPT, **settings: Any) -> Tensor:
-    """[2, 3, 64, 96] in [0, 1]."""
-    return torch.stack([result.pixels for result in results(pipe, prompt, **settings)])
+def clipgen_images(pipe: Pipeline, prompt: str = PROMPT, **settings: Any) -> Tensor:
+    """Returns clipgen's images [2, 3, 64, 96] in [0, 1]."""
+    return torch.stack([result.pixels for result in clipgen_results(pipe, prompt, **settings)])
 
 
-def theirs(peer: Any, prompt: str = PROMPT, negative_prompt: str | None = None, **options: Any) -> Tensor:
-    """[2, 3, 64, 96] in [0, 1]; a batch of the same size from the same seeds."""
-    peer.set_progress_bar_config(disable=True)
+def diffusers_images(
+    reference: Any, prompt: str = PROMPT, negative_prompt: str | None = None, **options: Any
+) -> Tensor:
+    """Returns the images of a diffusers pipeline [2, 3, 64, 96] in [0, 1], as one batch with the same seeds."""
+    reference.set_progress_bar_config(disable=True)
     if negative_prompt is not None:
         options["negative_prompt"] = [negative_prompt] * len(SEEDS)
-    images = peer(
+    images = reference(
         prompt=[prompt] * len(SEEDS),
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
-        num_inference_steps=DRAWN["steps"],
-        width=DRAWN["width"],
-        height=DRAWN["height"],
+        num_inference_steps=IMAGE_SETTINGS["steps"],
+        width=IMAGE_SETTINGS["width"],
+        height=IMAGE_SETTINGS["height"],
         output_type="np",
         **options,
     ).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def apart(one: Tensor, other: Tensor) -> float:
+def max_difference(one: Tensor, other: Tensor) -> float:
     assert one.shape == other.shape
     return float((one - other).abs().max())
 
@@ -57,8 +59,8 @@ def check(folder: Path) -> CheckedModel:
     return preflight(ModelFolder("./model", folder, "folder"), LAYOUTS)
 
 
-def spoiled(folder: Path, copy: Path, file: str, **changes: Any) -> Path:
-    """Links a model folder to `copy` and changes keys of one of its JSON files; None drops one."""
+def copy_with_changes(folder: Path, copy: Path, file: str, **changes: Any) -> Path:
+    """Links a model folder to `copy` and changes keys of one of its JSON files; None removes a key."""
     shutil.copytree(folder, copy, copy_function=os.link)
     values = json.loads((copy / file).read_text()) | changes
     (copy / file).unlink()
@@ -66,8 +68,8 @@ def spoiled(folder: Path, copy: Path, file: str, **changes: Any) -> Path:
     return copy
 
 
-def refused(folder: Path, message: str) -> None:
-    """Checks a folder, which must be refused in one line."""
+def assert_rejected(folder: Path, message: str) -> None:
+    """Asserts that the check of a folder raises a one-line ModelError."""
     with pytest.raises(ModelError, match=message) as error:
         check(folder)
     assert "\n" not in str(error.value)

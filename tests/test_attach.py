@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from parity import SEEDS, apart, ours, theirs
+from parity import SEEDS, clipgen_images, diffusers_images, max_difference
 from PIL import Image
 
 from clipgen import ClipGuidance, Pipeline, Settings, SettingsError
@@ -141,10 +141,10 @@ def test_attached_guidance_equals_the_loop_for_each_family(folders: dict[str, Pa
     fields: dict[str, Any] = {"clip_models": [clip], "cutouts": 2, "guidance_start": 0, "guidance_stop": 1}
     lengths = {} if kind == "xl" else {"max_sequence_length": 32}
     loop, pipe = Pipeline.from_pretrained(str(folders[kind])), load(folders[kind])
-    guided = ours(loop, guidance="clip", clip_guidance_scale=0.5, guidance_scale=3.5, **fields)
+    guided = clipgen_images(loop, guidance="clip", clip_guidance_scale=0.5, guidance_scale=3.5, **fields)
     with ClipGuidance(pipe, PROMPT, scale=0.5, seed=SEEDS[0], **fields):
-        image = theirs(pipe, guidance_scale=3.5, **lengths)
-    assert apart(guided, image) < 2e-3 < apart(guided, ours(loop, guidance_scale=3.5))
+        image = diffusers_images(pipe, guidance_scale=3.5, **lengths)
+    assert max_difference(guided, image) < 2e-3 < max_difference(guided, clipgen_images(loop, guidance_scale=3.5))
 
 
 def test_pipeline_is_restored_after_an_exception(folders: dict[str, Path], clip: str) -> None:
@@ -208,6 +208,6 @@ def test_inference_mode_raises(folders: dict[str, Path], clip: str) -> None:
 def test_invalid_fields_raise_at_construction(
     folders: dict[str, Path], clip: str, fields: dict[str, Any], line: str
 ) -> None:
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         ClipGuidance(load(folders["epsilon"]), PROMPT, **{"clip_models": [clip], **fields})
-    assert str(refused.value).startswith(line)
+    assert str(error.value).startswith(line)

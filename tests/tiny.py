@@ -1,4 +1,4 @@
-"""Tiny real networks, built from nothing in under a second and saved as diffusers model folders."""
+"""Builds tiny networks of the real classes with random weights, and saves them as diffusers model folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ZERO_TERMINAL = {
 
 
 def tokenizer(length: int = 77) -> Any:
-    """A CLIP tokenizer of 514 entries: the byte characters, the same at the end of a word, start and end of text."""
+    """A CLIP tokenizer of 514 entries: the byte characters, with and without end-of-word suffix, 2 special tokens."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
@@ -54,7 +54,7 @@ def text_encoder(words: Any) -> Any:
 
 
 def text_encoder_projected(words: Any) -> Any:
-    """A CLIP text encoder with its projection, as SDXL and SD3 have them; another one than `text_encoder`."""
+    """A CLIP text encoder with its projection, as in SDXL and SD3, with other weights than `text_encoder`."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     torch.manual_seed(1)
@@ -72,7 +72,7 @@ def t5_tokenizer(length: int = 32) -> Any:
 
 
 def t5(width: int) -> Any:
-    """A T5 encoder of that width with the gated feed-forward of T5 v1.1."""
+    """A T5 encoder of hidden size `width` with the gated feed-forward of T5 v1.1."""
     from transformers import T5Config, T5EncoderModel
 
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
@@ -151,7 +151,7 @@ def unet_xl() -> Any:
 
 
 def transformer_sd3() -> Any:
-    """The transformer of SD3, on patches of 2 x 2, with places for 24 x 24 of them."""
+    """The transformer of SD3, with patches of 2 x 2 and position embeddings for 24 x 24 of them."""
     from diffusers import SD3Transformer2DModel
 
     torch.manual_seed(0)
@@ -171,7 +171,7 @@ def transformer_sd3() -> Any:
 
 
 def transformer_flux(guidance: bool) -> Any:
-    """The transformer of Flux dev, or without `guidance` of schnell."""
+    """The transformer of Flux dev, or of schnell if `guidance` is false."""
     from diffusers import FluxTransformer2DModel
 
     torch.manual_seed(0)
@@ -209,7 +209,7 @@ def vae_shifted(levels: int) -> Any:
 
 
 def vae_tiny() -> Any:
-    """An AutoencoderTiny of factor 8 with 8 latent channels, as storybook may have one."""
+    """An AutoencoderTiny of factor 8 with 8 latent channels, as a storybook model may have."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
@@ -241,7 +241,7 @@ def save(folder: Path, words: Any, network: Any, vae: Any, scheduler: Any, setti
 
 
 def save_epsilon(folder: Path) -> Path:
-    """Saves an SD 1 look-alike: epsilon, AutoencoderKL, DPM++ 2M Karras, no CLIP; 64 x 64 pixels by default."""
+    """Saves a model like SD 1: epsilon, AutoencoderKL, DPM++ 2M Karras, no CLIP; 64 x 64 pixels by default."""
     from diffusers import DPMSolverMultistepScheduler
 
     scheduler = DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True)
@@ -249,7 +249,7 @@ def save_epsilon(folder: Path) -> Path:
 
 
 def save_v(folder: Path) -> Path:
-    """Saves a storybook look-alike: v, zero terminal SNR, 8 latent channels, 32 tokens, and a CLIP."""
+    """Saves a model like storybook: v, zero terminal SNR, 8 latent channels, 32 tokens, and a CLIP."""
     from diffusers import DDIMScheduler
 
     words = tokenizer(32)
@@ -269,7 +269,7 @@ def save_v(folder: Path) -> Path:
 
 
 def save_xl(folder: Path) -> Path:
-    """Saves an SDXL look-alike: epsilon, Euler with leading steps, an empty negative prompt that is zeros."""
+    """Saves a model like SDXL: epsilon, Euler with leading steps, an empty negative prompt that is zeros."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
     words = tokenizer()
@@ -287,7 +287,7 @@ def save_xl(folder: Path) -> Path:
 
 
 def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
-    """Saves an SD3 look-alike: flow matching with shift 3, factor 4 and patches of 2; T5 of 64, to hold both CLIPs."""
+    """Saves a model like SD3: flow matching with shift 3, factor 4, patches of 2; T5 has the width of both CLIPs."""
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 
     words = tokenizer()
@@ -306,7 +306,7 @@ def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
 
 
 def save_flux(folder: Path, *, guidance: bool = True) -> Path:
-    """Saves a Flux dev look-alike, or without `guidance` schnell's: factor 8, patches of 2, 32 tokens of T5."""
+    """Saves a model like Flux dev, or schnell if `guidance` is false: factor 8, patches of 2, 32 T5 tokens."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     words = tokenizer()
@@ -323,14 +323,14 @@ def save_flux(folder: Path, *, guidance: bool = True) -> Path:
 
 
 def save_varying(folder: Path) -> Path:
-    """Saves the storybook look-alike with a CoCa, so that it draws variations."""
+    """Saves the model like storybook with a CoCa, so that it can make variations."""
     save_v(folder)
     coca(tokenizer(32)).save_pretrained(folder / "coca")
     return folder
 
 
 def coca(words: Any, states: int = 32) -> Any:
-    """A CoCa that reads the patches of `clip`."""
+    """A CoCa for the patch states of `clip`."""
     from transformers import GPT2Config
 
     from clipgen.captioning.coca import Coca, CocaConfig
@@ -348,12 +348,12 @@ def coca(words: Any, states: int = 32) -> Any:
     )
     model = Coca(CocaConfig(states=states, queries=4, decoder=decoder)).eval()
     with torch.no_grad():
-        model.decoder.transformer.h[0].crossattention.c_proj.weight.mul_(40)  # else all inputs give one text
+        model.decoder.transformer.h[0].crossattention.c_proj.weight.mul_(40)  # otherwise all inputs give the same text
     return model
 
 
 def unet_unclip() -> Any:
-    """The UNet of Stable unCLIP: conditioned on an image embedding [B, 32] and on 32 numbers of its noise level."""
+    """The UNet of Stable unCLIP: conditioned on an image embedding [B, 32] and a noise level embedding [B, 32]."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -392,7 +392,7 @@ def vision_encoder() -> Any:
 
 
 def save_unclip(folder: Path) -> Path:
-    """Saves a Stable unCLIP look-alike: v, DDIM, a normaliser that is no identity, noise of its own schedule."""
+    """Saves a model like Stable unCLIP: v, DDIM, a normaliser, a noise schedule for the embedding."""
     from diffusers import DDIMScheduler, DDPMScheduler, StableUnCLIPImg2ImgPipeline
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
     from transformers import CLIPImageProcessorPil
@@ -440,7 +440,7 @@ def unet_kandinsky() -> Any:
 
 
 def movq() -> Any:
-    """The autoencoder of Kandinsky: its decoder is normed by the latents."""
+    """The autoencoder of Kandinsky: its decoder has spatial norms conditioned on the latents."""
     from diffusers import VQModel
 
     torch.manual_seed(0)
@@ -457,7 +457,7 @@ def movq() -> Any:
 
 
 def save_kandinsky(folder: Path) -> Path:
-    """Saves a Kandinsky 2.2 look-alike, prior and decoder in one folder; factor 2."""
+    """Saves a model like Kandinsky 2.2, prior and decoder in one folder; factor 2."""
     from diffusers import DDIMScheduler, KandinskyV22CombinedPipeline, PriorTransformer, UnCLIPScheduler
     from transformers import CLIPImageProcessorPil
 

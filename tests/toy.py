@@ -156,5 +156,5 @@ def draw(
 ) -> StepOutput:
     """Returns the last step of a run; the seeds of its rows are 0, 1, 2 ..."""
     generators = make_generators(range(rows))
-    made = make_scheduler(scheduler, scheduler_config(scheduler, prediction), steps, torch.device("cpu"))
-    return list(denoise(predict, made, initial_noise(generators, SHAPE), generators, eta, select))[-1]
+    scheduler_instance = make_scheduler(scheduler, scheduler_config(scheduler, prediction), steps, torch.device("cpu"))
+    return list(denoise(predict, scheduler_instance, initial_noise(generators, SHAPE), generators, eta, select))[-1]

@@ -111,7 +111,7 @@ def test_known_answers() -> None:
 
 
 @needs_drawings
-def test_generated_images_are_judged(tiny_v: Path) -> None:
+def test_generated_images_are_evaluated(tiny_v: Path) -> None:
     pipe = Pipeline.from_pretrained(str(tiny_v))
     pipe.defaults |= {"steps": 4}
     metrics = generated_images(GenerationTest(pipe, load_clip(str(BUNDLED["storybook"] / "judge")), 3), MIX, "dev")

@@ -61,8 +61,8 @@ def test_the_community_guidance_at_scale_zero_is_the_unguided_image(
         settings,
     )
     monkeypatch.setattr("clipgen.bench.community.CLIP_GUIDANCE_SCALE", 1e7)  # gradients of random networks are small
-    guided = community.generate(2)
-    assert torch.equal(guided, community.generate(2))
-    assert not torch.allclose(guided[0], plain.pixels, atol=1e-3)
+    images = community.generate(2)
+    assert torch.equal(images, community.generate(2))
+    assert not torch.allclose(images[0], plain.pixels, atol=1e-3)
     monkeypatch.setattr("clipgen.bench.community.CLIP_GUIDANCE_SCALE", 0.0)
     assert torch.allclose(community.generate(2)[0], plain.pixels, atol=1e-5)

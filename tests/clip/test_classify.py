@@ -33,8 +33,8 @@ def test_probabilities_are_the_softmax_of_the_logits(encoder, images):
 
 def test_label_features_are_the_normalised_mean_over_templates(encoder):
     both = label_features(encoder, LABELS, ["{}", "a drawing of {}"])
-    plain, drawn = encoder.text_features(LABELS), encoder.text_features([f"a drawing of {name}" for name in LABELS])
-    assert torch.allclose(both, F.normalize(plain + drawn, dim=-1), atol=1e-6)
+    plain, drawings = encoder.text_features(LABELS), encoder.text_features([f"a drawing of {name}" for name in LABELS])
+    assert torch.allclose(both, F.normalize(plain + drawings, dim=-1), atol=1e-6)
 
 
 def test_labels_are_sorted_by_probability(encoder, images):

@@ -20,16 +20,16 @@ def whole_image(size):
 @pytest.mark.parametrize(("size", "side"), [(50, 32), (32, 32), (20, 32), (224, 32)])
 def test_crops_equal_antialiased_interpolation(size, side):
     image = random_images(1, size, size)
-    theirs = F.interpolate(image, (side, side), mode="bicubic", antialias=True)
-    assert torch.allclose(crop_squares(image[0], whole_image(size), side), theirs, atol=2e-6)
+    expected = F.interpolate(image, (side, side), mode="bicubic", antialias=True)
+    assert torch.allclose(crop_squares(image[0], whole_image(size), side), expected, atol=2e-6)
 
 
 def test_the_inside_of_a_crop_equals_resizing_the_cropped_image():
-    """Its border may see beyond the crop_squares, as a crop's cannot."""
+    """Pixels at the border of a square also depend on pixels outside it, those of a cropped image do not."""
     image = random_images(1, 60, 80)
     square = torch.tensor([[20.0, 10.0, 40.0]], dtype=torch.float64)
-    theirs = F.interpolate(image[..., 10:50, 20:60], (16, 16), mode="bicubic", antialias=True)
-    assert torch.allclose(crop_squares(image[0], square, 16)[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], atol=2e-6)
+    expected = F.interpolate(image[..., 10:50, 20:60], (16, 16), mode="bicubic", antialias=True)
+    assert torch.allclose(crop_squares(image[0], square, 16)[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], atol=2e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96), (120, 40)])

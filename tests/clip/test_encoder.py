@@ -33,9 +33,9 @@ def test_logits_equal_transformers_logits_per_image(encoder):
     pixels = random_images(2, 32, 32)
     tokens = encoder.tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        theirs = encoder.model(**tokens, pixel_values=encoder.preprocess(pixels)).logits_per_image
+        expected = encoder.model(**tokens, pixel_values=encoder.preprocess(pixels)).logits_per_image
         ours = encoder.logits(encoder.image_features(pixels), encoder.text_features(texts))
-    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert torch.allclose(ours, expected, atol=1e-4)
 
 
 def new_encoder():
@@ -110,9 +110,9 @@ def test_preprocessing_equals_the_transformers_processor(size, changes):
         pytest.skip("an image of the model's own size is not resized")
     processor, words, levels = clip_processor(**changes), tiny.tokenizer(32), random_levels(size)
     encoder = ClipEncoder("tiny", tiny.clip(words), words, json.loads(processor.to_json_string()))
-    theirs = torch.from_numpy(numpy.stack(processor(pil_image(levels), return_tensors="np")["pixel_values"]))
-    assert (encoder.preprocess(levels / 255) - theirs).abs().max() <= 1e-5
-    assert (encoder.preprocess(encoder.to_pixels(pil_image(levels))[None]) - theirs).abs().max() <= 1e-5
+    expected = torch.from_numpy(numpy.stack(processor(pil_image(levels), return_tensors="np")["pixel_values"]))
+    assert (encoder.preprocess(levels / 255) - expected).abs().max() <= 1e-5
+    assert (encoder.preprocess(encoder.to_pixels(pil_image(levels))[None]) - expected).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -120,9 +120,9 @@ def test_image_features_equal_those_of_transformers_with_its_processor(encoder, 
     levels = random_levels(size)
     with torch.no_grad():
         pixel_values = clip_processor()(pil_image(levels), return_tensors="pt")["pixel_values"]
-        theirs = F.normalize(encoder.model.get_image_features(pixel_values).pooler_output, dim=-1)
-        assert torch.allclose(encoder.image_features(levels / 255), theirs, atol=1e-4)
-        assert torch.allclose(encoder.image_features(encoder.to_pixels(pil_image(levels))[None]), theirs, atol=1e-4)
+        expected = F.normalize(encoder.model.get_image_features(pixel_values).pooler_output, dim=-1)
+        assert torch.allclose(encoder.image_features(levels / 255), expected, atol=1e-4)
+        assert torch.allclose(encoder.image_features(encoder.to_pixels(pil_image(levels))[None]), expected, atol=1e-4)
 
 
 def test_only_the_middle_of_an_extremely_long_image_is_resized(encoder):
@@ -180,13 +180,13 @@ def test_siglip_features_and_logits_equal_those_of_transformers(siglip, size):
     tokens = siglip.tokenizer(texts, padding="max_length", max_length=16, return_tensors="pt")
     with torch.no_grad():
         inputs = siglip_processor(siglip)(pil_image(levels), return_tensors="pt")
-        theirs = siglip.model(**inputs, input_ids=tokens.input_ids)
+        expected = siglip.model(**inputs, input_ids=tokens.input_ids)
         words = siglip.text_features(texts)
         for pixels in (levels / 255, siglip.to_pixels(pil_image(levels))[None]):
             features = siglip.image_features(pixels)
-            assert torch.allclose(features, theirs.image_embeds, atol=1e-4)
-            assert torch.allclose(siglip.logits(features, words), theirs.logits_per_image, atol=1e-4)
-    assert torch.allclose(words, theirs.text_embeds, atol=1e-4)
+            assert torch.allclose(features, expected.image_embeds, atol=1e-4)
+            assert torch.allclose(siglip.logits(features, words), expected.logits_per_image, atol=1e-4)
+    assert torch.allclose(words, expected.text_embeds, atol=1e-4)
 
 
 def test_siglip_squeezes_the_image_and_siglip2_naflex_keeps_its_aspect_ratio(siglip):

@@ -57,7 +57,7 @@ def test_ties_count_half():
     assert percentile(image, same, captions[:, :])[0] == pytest.approx(50, abs=50)
 
 
-def test_captions_close_to_the_prompt_are_left_out():
+def test_captions_close_to_the_prompt_are_excluded():
     captions = unit_vectors(1000, 64)
     near = F.normalize(captions[:300] + 0.01 * unit_vectors(300, 64, seed=5), dim=-1)
     rank, used = percentile(unit_vectors(64, seed=9), captions[0], torch.cat([near[:1], captions]))

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from parity import DRAWN, SEEDS, apart, ours, refused, results, spoiled
+from parity import (
+    IMAGE_SETTINGS,
+    SEEDS,
+    assert_rejected,
+    clipgen_images,
+    clipgen_results,
+    copy_with_changes,
+    max_difference,
+)
 from PIL import Image
 
 from clipgen import Pipeline, Settings, SettingsError
@@ -22,13 +30,13 @@ def pipe(folder):
 
 
 @pytest.fixture(scope="module")
-def peer(folder):
+def reference(folder):
     options = {"dtype": torch.float32, "local_files_only": True}
     return diffusers.KandinskyV22CombinedPipeline.from_pretrained(folder, **options)
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
+def image_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     levels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     Image.fromarray(levels).resize((90, 60), Image.Resampling.BICUBIC).save(path)
@@ -36,49 +44,58 @@ def picture(tmp_path_factory):
 
 
 @torch.no_grad()
-def theirs(peer, picture, guidance_scale):
-    """Picture by picture, from the vectors that its own prior pipeline gives for the picture and for none."""
-    peer.set_progress_bar_config(disable=True)
-    prepared = peer.prior_image_processor(images=Image.open(picture), return_tensors="pt").pixel_values
-    seen, nothing = peer.prior_image_encoder(prepared).image_embeds, peer.prior_pipe.get_zero_embed()
-    drawn = [
-        peer.decoder_pipe(
-            image_embeds=seen,
-            negative_image_embeds=nothing,
+def diffusers_images(reference, image_path, guidance_scale):
+    """Returns the images of diffusers, one per seed, from the image embedding and the zero embedding of its prior."""
+    reference.set_progress_bar_config(disable=True)
+    prepared = reference.prior_image_processor(images=Image.open(image_path), return_tensors="pt").pixel_values
+    image_embeds, zero_embeds = (
+        reference.prior_image_encoder(prepared).image_embeds,
+        reference.prior_pipe.get_zero_embed(),
+    )
+    images = [
+        reference.decoder_pipe(
+            image_embeds=image_embeds,
+            negative_image_embeds=zero_embeds,
             generator=torch.Generator().manual_seed(seed),
             guidance_scale=guidance_scale,
-            num_inference_steps=DRAWN["steps"],
-            width=DRAWN["width"],
-            height=DRAWN["height"],
+            num_inference_steps=IMAGE_SETTINGS["steps"],
+            width=IMAGE_SETTINGS["width"],
+            height=IMAGE_SETTINGS["height"],
             output_type="np",
         ).images[0]
         for seed in SEEDS
     ]
-    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
-def test_the_picture_is_diffusers_own(pipe, peer, picture, guidance_scale):
-    drawn = ours(pipe, "", vary=str(picture), guidance_scale=guidance_scale)
-    assert apart(drawn, theirs(peer, picture, guidance_scale)) <= 1e-3
+def test_images_equal_those_of_diffusers(pipe, reference, image_path, guidance_scale):
+    images = clipgen_images(pipe, "", vary=str(image_path), guidance_scale=guidance_scale)
+    assert max_difference(images, diffusers_images(reference, image_path, guidance_scale)) <= 1e-3
 
 
-def test_everything_told_is_seen_and_a_prompt_is_said_not_to_be(pipe, picture, tmp_path):
+def test_image_and_weight_change_the_output_and_an_ignored_prompt_gives_a_note(pipe, image_path, tmp_path):
     other = tmp_path / "other.png"
     Image.new("RGB", (32, 32), "red").save(other)
-    drawn = ours(pipe, "", vary=str(picture))
-    assert apart(drawn, ours(pipe, "", vary=str(other))) > 2 / 255
-    assert apart(drawn, ours(pipe, "", vary=f"{picture}:0.5")) > 1 / 255
-    worded = results(pipe, "a fox", vary=str(picture))[0]
-    assert [note.code for note in worded.warnings][:1] == ["prompt-unread"]
-    assert apart(worded.pixels, drawn[0]) == 0
+    images = clipgen_images(pipe, "", vary=str(image_path))
+    assert max_difference(images, clipgen_images(pipe, "", vary=str(other))) > 2 / 255
+    assert max_difference(images, clipgen_images(pipe, "", vary=f"{image_path}:0.5")) > 1 / 255
+    with_prompt = clipgen_results(pipe, "a fox", vary=str(image_path))[0]
+    assert [note.code for note in with_prompt.warnings][:1] == ["prompt-unread"]
+    assert max_difference(with_prompt.pixels, images[0]) == 0
 
 
-def test_a_loaded_pipeline_is_taken_over(pipe, peer, picture):
-    assert apart(ours(Pipeline.from_diffusers(peer), "", vary=str(picture)), ours(pipe, "", vary=str(picture))) <= 1e-4
+def test_from_diffusers_gives_equal_images(pipe, reference, image_path):
+    assert (
+        max_difference(
+            clipgen_images(Pipeline.from_diffusers(reference), "", vary=str(image_path)),
+            clipgen_images(pipe, "", vary=str(image_path)),
+        )
+        <= 1e-4
+    )
 
 
-def test_without_a_picture_and_at_other_sizes_it_draws_nothing(pipe):
+def test_a_prompt_without_an_image_raises_an_error(pipe):
     with pytest.raises(SettingsError, match="only makes variations of an image"):
         pipe.run(Settings("a fox", width=64, height=64))
     assert pipe.family.size_limits.multiple_of == 4
@@ -95,5 +112,5 @@ def test_without_a_picture_and_at_other_sizes_it_draws_nothing(pipe):
         ("model_index.json", {"_class_name": "KandinskyV22Pipeline"}, "'KandinskyV22Pipeline' is not supported"),
     ],
 )
-def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, file, changes, message):
-    refused(spoiled(folder, tmp_path / "model", file, **changes), message)
+def test_inconsistent_folders_raise_one_line_errors(folder, tmp_path, file, changes, message):
+    assert_rejected(copy_with_changes(folder, tmp_path / "model", file, **changes), message)

@@ -33,8 +33,8 @@ def rename(path, change):
     return tensors
 
 
-def test_files_of_older_libraries_load_the_same(folder):
-    """As Stable Diffusion 1.5 was published: text_model. in front, query key value, and a counted buffer."""
+def test_weights_with_old_names_load_equally(folder):
+    """As in the files of SD 1.5: the prefix text_model., the names query, key and value, and a position_ids buffer."""
     new = load_components(check(folder), CPU, torch.float32)
     text = folder / "text_encoder" / "model.safetensors"
     rename(text, lambda name: f"text_model.{name}")
@@ -43,12 +43,12 @@ def test_files_of_older_libraries_load_the_same(folder):
     save_file(tensors, text)
     old_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
-    def older(name):
-        for today, then in old_names.items():
-            name = name.replace(f"attentions.0.{today}.", f"attentions.0.{then}.")
+    def to_old_name(name):
+        for new_part, old_part in old_names.items():
+            name = name.replace(f"attentions.0.{new_part}.", f"attentions.0.{old_part}.")
         return name
 
-    renamed = rename(folder / "vae" / "diffusion_pytorch_model.safetensors", older)
+    renamed = rename(folder / "vae" / "diffusion_pytorch_model.safetensors", to_old_name)
     assert any(".query." in name for name in renamed)
     old = load_components(check(folder), CPU, torch.float32)
     for part in ("text_encoder", "vae"):
@@ -75,16 +75,16 @@ def edit(path, **changes):
         ({"_class_name": "LCMScheduler"}, "lcm"),
     ],
 )
-def test_the_models_own_scheduler_has_a_name(scheduler, name):
+def test_scheduler_configs_map_to_names(scheduler, name):
     assert scheduler_name(scheduler) == name
 
 
-def test_every_scheduler_class_of_the_table_has_a_name():
+def test_every_supported_scheduler_class_has_a_name():
     for name in LAYOUTS["StableDiffusionPipeline"].schedulers:
         assert scheduler_name({"_class_name": name}) in SCHEDULERS
 
 
-def test_the_defaults_are_the_folders_own(folder):
+def test_defaults_come_from_the_model_folder(folder):
     family, _ = load_family(check(folder), CPU, torch.float32)
     assert family.defaults == {
         "steps": 30,
@@ -98,12 +98,12 @@ def test_the_defaults_are_the_folders_own(folder):
     assert family.prediction_type == "epsilon"
 
 
-def test_the_index_names_the_schedulers_class(folder):
+def test_the_scheduler_class_comes_from_the_model_index(folder):
     edit(folder / "scheduler" / "scheduler_config.json", _class_name="Evil")
     assert load_family(check(folder), CPU, torch.float32)[0].defaults["scheduler"] == "dpm++_2m_karras"
 
 
-def test_unets_that_want_more_than_a_prompt_are_refused(folder):
+def test_a_unet_with_extra_input_channels_raises_an_error(folder):
     import tiny
 
     shutil.rmtree(folder / "unet")
@@ -112,7 +112,7 @@ def test_unets_that_want_more_than_a_prompt_are_refused(folder):
         check(folder)
 
 
-def test_a_text_encoder_of_another_width_is_refused(folder):
+def test_a_text_encoder_of_another_width_raises_an_error(folder):
     import tiny
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -123,7 +123,7 @@ def test_a_text_encoder_of_another_width_is_refused(folder):
         check(folder)
 
 
-def test_an_unknown_prediction_type_is_refused(folder):
+def test_an_unsupported_prediction_type_raises_an_error(folder):
     edit(folder / "scheduler" / "scheduler_config.json", prediction_type="velocity")
     with pytest.raises(ModelError, match="'velocity' is not supported"):
         check(folder)

@@ -4,12 +4,12 @@ import diffusers
 import pytest
 import tiny
 import torch
-from parity import apart, ours, refused, spoiled, theirs
+from parity import assert_rejected, clipgen_images, copy_with_changes, diffusers_images, max_difference
 
 from clipgen import Pipeline, SettingsError
 from clipgen.text import encode_prompt
 
-TOKENS = 32  # those of the tiny T5
+TOKENS = 32  # of the tiny T5
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def pipe(folder):
 
 
 @pytest.fixture(scope="module")
-def peer(folder):
+def reference(folder):
     return diffusers.StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
@@ -36,37 +36,42 @@ def peer(folder):
     "options",
     [{"guidance_scale": 7.0}, {"guidance_scale": 7.0, "negative_prompt": "rain"}, {"guidance_scale": 1.0}],
 )
-def test_the_picture_is_diffusers_own(pipe, peer, options):
-    assert apart(ours(pipe, **options), theirs(peer, **options, max_sequence_length=TOKENS)) <= 1e-4
+def test_images_equal_those_of_diffusers(pipe, reference, options):
+    assert (
+        max_difference(
+            clipgen_images(pipe, **options), diffusers_images(reference, **options, max_sequence_length=TOKENS)
+        )
+        <= 1e-4
+    )
 
 
-def test_it_draws_without_t5_as_diffusers_does(without_t5):
+def test_images_without_t5_equal_those_of_diffusers(without_t5):
     options = {"dtype": torch.float32, "local_files_only": True, "text_encoder_3": None, "tokenizer_3": None}
-    peer = diffusers.StableDiffusion3Pipeline.from_pretrained(without_t5, **options)
+    reference = diffusers.StableDiffusion3Pipeline.from_pretrained(without_t5, **options)
     pipe = Pipeline.from_pretrained(str(without_t5))
     assert len(pipe.family.text_encoders) == 2
-    picture = theirs(peer, guidance_scale=7.0)
-    assert apart(ours(pipe, guidance_scale=7.0), picture) <= 1e-4
-    assert apart(ours(Pipeline.from_diffusers(peer), guidance_scale=7.0), picture) <= 1e-4
+    images = diffusers_images(reference, guidance_scale=7.0)
+    assert max_difference(clipgen_images(pipe, guidance_scale=7.0), images) <= 1e-4
+    assert max_difference(clipgen_images(Pipeline.from_diffusers(reference), guidance_scale=7.0), images) <= 1e-4
 
 
-def test_everything_told_is_seen(pipe):
-    picture = ours(pipe)
-    assert apart(picture, ours(pipe, "an owl")) > 2 / 255
-    assert apart(picture, ours(pipe, negative_prompt="rain")) > 2 / 255
+def test_prompt_and_negative_prompt_change_the_images(pipe):
+    images = clipgen_images(pipe)
+    assert max_difference(images, clipgen_images(pipe, "an owl")) > 2 / 255
+    assert max_difference(images, clipgen_images(pipe, negative_prompt="rain")) > 2 / 255
 
 
-def test_a_loaded_pipeline_is_taken_over(pipe, peer):
-    """It looks at the tokenizer for T5's length, as the folder's own pipeline does."""
-    assert apart(ours(Pipeline.from_diffusers(peer)), ours(pipe)) <= 1e-4
+def test_from_diffusers_gives_equal_images(pipe, reference):
+    """The maximum length of T5 comes from the tokenizer, as for a folder."""
+    assert max_difference(clipgen_images(Pipeline.from_diffusers(reference)), clipgen_images(pipe)) <= 1e-4
 
 
-def test_half_precision_draws_nearly_the_same(pipe, folder):
-    half = ours(Pipeline.from_pretrained(str(folder), dtype="bfloat16"))
-    assert (half - ours(pipe)).abs().mean() <= 4 / 255
+def test_bfloat16_images_are_close_to_float32(pipe, folder):
+    half = clipgen_images(Pipeline.from_pretrained(str(folder), dtype="bfloat16"))
+    assert (half - clipgen_images(pipe)).abs().mean() <= 4 / 255
 
 
-def test_the_defaults_are_the_models_own(pipe):
+def test_defaults_come_from_the_model_folder(pipe):
     assert pipe.family.defaults == {
         "steps": 28,
         "width": 128,
@@ -81,23 +86,23 @@ def test_the_defaults_are_the_models_own(pipe):
     assert (family.prediction_type, family.distilled, family.sigmas(4)) == ("flow", False, None)
 
 
-def test_a_picture_larger_than_its_table_of_places_is_refused(pipe):
+def test_a_size_beyond_the_position_embeddings_raises_an_error(pipe):
     with pytest.raises(SettingsError, match=r"width must be at most 192 for model '.*', got '200'") as error:
-        ours(pipe, width=200)
+        clipgen_images(pipe, width=200)
     assert error.value.field == "width"
 
 
-def test_weights_act_on_the_tokens_of_all_encoders_and_not_on_the_summary(pipe):
+def test_prompt_weights_change_the_states_of_all_encoders_but_not_the_pooled_embedding(pipe):
     plain, weighted = (
         pipe.family.encode(encode_prompt(prompt, pipe.family.text_encoders).embedded, is_empty=False)
         for prompt in ("a fox in snow", "a (fox:1.5) in snow")
     )
     assert plain["encoder_hidden_states"].shape == (1, 77 + TOKENS, 64)
-    moved = (weighted["encoder_hidden_states"] - plain["encoder_hidden_states"]).abs()[0]
-    assert moved[3, :32].max() > 0.1  # start, a, f
-    assert moved[3, 32:].max() > 0.1
-    assert moved[77 + 2 : 77 + 6].max() > 0.1  # T5: space, a, and then what the weight is on: space, f, o, x
-    assert moved[77:][[0, 1, 6, 7, 20]].max() < 0.01  # these move with the mean alone
+    change = (weighted["encoder_hidden_states"] - plain["encoder_hidden_states"]).abs()[0]
+    assert change[3, :32].max() > 0.1  # start, a, f
+    assert change[3, 32:].max() > 0.1
+    assert change[77 + 2 : 77 + 6].max() > 0.1  # T5: space, a, then the weighted tokens: space, f, o, x
+    assert change[77:][[0, 1, 6, 7, 20]].max() < 0.01  # other tokens change only through the mean
     assert torch.equal(weighted["pooled_projections"], plain["pooled_projections"])
 
 
@@ -121,10 +126,10 @@ def test_weights_act_on_the_tokens_of_all_encoders_and_not_on_the_summary(pipe):
         ("text_encoder_3/config.json", {"d_model": "x"}, "is not a valid config of T5EncoderModel"),
     ],
 )
-def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, file, changes, message):
-    refused(spoiled(folder, tmp_path / "model", file, **changes), message)
+def test_inconsistent_folders_raise_one_line_errors(folder, tmp_path, file, changes, message):
+    assert_rejected(copy_with_changes(folder, tmp_path / "model", file, **changes), message)
 
 
-def test_t5_that_nobody_names_is_not_loaded(folder, tmp_path):
-    other = spoiled(folder, tmp_path / "model", "model_index.json", text_encoder_3=[None, None])
+def test_t5_is_not_loaded_if_the_index_does_not_name_it(folder, tmp_path):
+    other = copy_with_changes(folder, tmp_path / "model", "model_index.json", text_encoder_3=[None, None])
     assert len(Pipeline.from_pretrained(str(other)).family.text_encoders) == 2

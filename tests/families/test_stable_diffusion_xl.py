@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import tiny
 import torch
-from parity import apart, check, ours, refused, spoiled, theirs
+from parity import assert_rejected, check, clipgen_images, copy_with_changes, diffusers_images, max_difference
 
 from clipgen import ModelError, Pipeline
 from clipgen.families import family_from_pipeline, load_family
@@ -24,7 +24,7 @@ def pipe(folder):
 
 
 @pytest.fixture(scope="module")
-def peer(folder):
+def reference(folder):
     return diffusers.StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
@@ -37,32 +37,32 @@ def peer(folder):
         {"guidance_scale": 5.0, "guidance_rescale": 0.7},
     ],
 )
-def test_the_picture_is_diffusers_own(pipe, peer, options):
-    """Not square, so that the order of height and width matters; without a negative prompt it is zeros."""
-    assert apart(ours(pipe, **options), theirs(peer, **options)) <= 1e-4
+def test_images_equal_those_of_diffusers(pipe, reference, options):
+    """The image is not square, so that the order of height and width matters. An empty negative prompt is zeros."""
+    assert max_difference(clipgen_images(pipe, **options), diffusers_images(reference, **options)) <= 1e-4
 
 
-def test_everything_told_is_seen(pipe):
-    picture = ours(pipe)
-    assert apart(picture, ours(pipe, "an owl")) > 2 / 255
-    assert apart(picture, ours(pipe, negative_prompt="rain")) > 2 / 255
+def test_prompt_and_negative_prompt_change_the_images(pipe):
+    images = clipgen_images(pipe)
+    assert max_difference(images, clipgen_images(pipe, "an owl")) > 2 / 255
+    assert max_difference(images, clipgen_images(pipe, negative_prompt="rain")) > 2 / 255
 
 
-def test_a_loaded_pipeline_is_taken_over(pipe, peer):
-    assert apart(ours(Pipeline.from_diffusers(peer)), ours(pipe)) <= 1e-4
-    kept = peer.text_encoder_2
-    peer.text_encoder_2 = None
+def test_from_diffusers_gives_equal_images(pipe, reference):
+    assert max_difference(clipgen_images(Pipeline.from_diffusers(reference)), clipgen_images(pipe)) <= 1e-4
+    text_encoder_2 = reference.text_encoder_2
+    reference.text_encoder_2 = None
     with pytest.raises(ModelError, match="StableDiffusionXLPipeline has no text_encoder_2"):
-        family_from_pipeline(peer)
-    peer.text_encoder_2 = kept
+        family_from_pipeline(reference)
+    reference.text_encoder_2 = text_encoder_2
 
 
-def test_half_precision_draws_nearly_the_same(pipe, folder):
-    half = ours(Pipeline.from_pretrained(str(folder), dtype="bfloat16"))
-    assert (half - ours(pipe)).abs().mean() <= 4 / 255
+def test_bfloat16_images_are_close_to_float32(pipe, folder):
+    half = clipgen_images(Pipeline.from_pretrained(str(folder), dtype="bfloat16"))
+    assert (half - clipgen_images(pipe)).abs().mean() <= 4 / 255
 
 
-def test_the_defaults_are_the_models_own(pipe):
+def test_defaults_come_from_the_model_folder(pipe):
     assert pipe.family.defaults == {
         "steps": 30,
         "width": 32,
@@ -82,25 +82,26 @@ def conditioning(family, prompt):
     return family.encode(encoded.embedded, is_empty=encoded.text == "")
 
 
-def test_weights_act_on_the_tokens_of_both_encoders_and_not_on_the_summary(pipe):
+def test_prompt_weights_change_the_states_of_both_encoders_but_not_the_pooled_embedding(pipe):
     plain, weighted = conditioning(pipe.family, "a fox in snow"), conditioning(pipe.family, "a (fox:1.5) in snow")
     assert plain["encoder_hidden_states"].shape == (1, 77, 64)
-    moved = (weighted["encoder_hidden_states"] - plain["encoder_hidden_states"]).abs()[0, 3:6]  # f, o, x after start, a
-    assert moved[:, :32].max() > 0.1
-    assert moved[:, 32:].max() > 0.1
+    change = (weighted["encoder_hidden_states"] - plain["encoder_hidden_states"]).abs()
+    change = change[0, 3:6]  # f, o, x after start, a
+    assert change[:, :32].max() > 0.1
+    assert change[:, 32:].max() > 0.1
     assert torch.equal(weighted["text_embeds"], plain["text_embeds"])
 
 
-def test_a_blank_prompt_is_zeros_only_where_the_model_was_trained_so(pipe, folder, tmp_path):
+def test_an_empty_prompt_is_zeros_only_if_the_model_config_says_so(pipe, folder, tmp_path):
     assert not any(tensor.any() for tensor in conditioning(pipe.family, "").values())
-    other = spoiled(folder, tmp_path / "model", "model_index.json", force_zeros_for_empty_prompt=False)
+    other = copy_with_changes(folder, tmp_path / "model", "model_index.json", force_zeros_for_empty_prompt=False)
     family, _ = load_family(check(other), CPU, torch.float32)
     assert all(tensor.any() for tensor in conditioning(family, "").values())
 
 
 @pytest.mark.parametrize(("upcast", "after"), [(True, torch.float32), (False, torch.float16)])
-def test_a_vae_that_overflows_in_float16_is_put_into_float32(folder, tmp_path, upcast, after):
-    other = spoiled(folder, tmp_path / "model", "vae/config.json", force_upcast=upcast)
+def test_a_vae_with_force_upcast_decodes_in_float32(folder, tmp_path, upcast, after):
+    other = copy_with_changes(folder, tmp_path / "model", "vae/config.json", force_upcast=upcast)
     family, _ = load_family(check(other), CPU, torch.float16)
     assert family.vae.dtype == torch.float16
     pixels = family.decode(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
@@ -135,13 +136,13 @@ def test_a_vae_that_overflows_in_float16_is_put_into_float32(folder, tmp_path, u
         ),
     ],
 )
-def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, file, changes, message):
-    refused(spoiled(folder, tmp_path / "model", file, **changes), message)
+def test_inconsistent_folders_raise_one_line_errors(folder, tmp_path, file, changes, message):
+    assert_rejected(copy_with_changes(folder, tmp_path / "model", file, **changes), message)
 
 
-def test_a_plain_unet_in_its_folder_is_refused(folder, tmp_path):
-    other = spoiled(folder, tmp_path / "model", "model_index.json")
+def test_a_unet_without_text_time_embedding_raises_an_error(folder, tmp_path):
+    other = copy_with_changes(folder, tmp_path / "model", "model_index.json")
     for path in (other / "unet").iterdir():
         path.unlink()
     tiny.unet().save_pretrained(other / "unet")
-    refused(other, "addition_embed_type must be text_time, got 'None'")
+    assert_rejected(other, "addition_embed_type must be text_time, got 'None'")

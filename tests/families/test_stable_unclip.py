@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from parity import DRAWN, SEEDS, apart, ours, refused, spoiled
+from parity import IMAGE_SETTINGS, SEEDS, assert_rejected, clipgen_images, copy_with_changes, max_difference
 from PIL import Image
 
 from clipgen import Pipeline, Settings, SettingsError
@@ -26,40 +26,40 @@ def pipe(folder):
 
 
 @pytest.fixture(scope="module")
-def peer(folder):
+def reference(folder):
     options = {"dtype": torch.float32, "local_files_only": True}
     return diffusers.StableUnCLIPImg2ImgPipeline.from_pretrained(folder, **options)
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-    """Not square, so that it is resized and cropped."""
+def image_path(tmp_path_factory):
+    """Returns the path of an image that is not square, so that it is resized and cropped."""
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
     levels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     Image.fromarray(levels).resize((90, 60), Image.Resampling.BICUBIC).save(path)
     return path
 
 
-def theirs(peer, picture, prompt="", noise_level=0, **options):
-    """Picture by picture, each with our noise on the picture's vector and our start noise."""
-    peer.set_progress_bar_config(disable=True)
-    plain, drawn = peer.noise_image_embeddings, []
+def diffusers_images(reference, image_path, prompt="", noise_level=0, **options):
+    """Returns the images of diffusers, one per seed, with clipgen's noise on the image embedding and initial noise."""
+    reference.set_progress_bar_config(disable=True)
+    noise_image_embeddings, images = reference.noise_image_embeddings, []
     for seed in SEEDS:
         noise = torch.randn(1, 32, generator=torch.Generator().manual_seed(noise_seed(seed)))
-        peer.noise_image_embeddings = functools.partial(plain, noise=noise)
-        drawn += peer(
-            Image.open(picture),
+        reference.noise_image_embeddings = functools.partial(noise_image_embeddings, noise=noise)
+        images += reference(
+            Image.open(image_path),
             prompt,
             generator=torch.Generator().manual_seed(seed),
             noise_level=noise_level,
-            num_inference_steps=DRAWN["steps"],
-            width=DRAWN["width"],
-            height=DRAWN["height"],
+            num_inference_steps=IMAGE_SETTINGS["steps"],
+            width=IMAGE_SETTINGS["width"],
+            height=IMAGE_SETTINGS["height"],
             output_type="np",
             **options,
         ).images.tolist()
-    peer.noise_image_embeddings = plain
-    return torch.tensor(np.array(drawn)).float().permute(0, 3, 1, 2)
+    reference.noise_image_embeddings = noise_image_embeddings
+    return torch.tensor(np.array(images)).float().permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -71,39 +71,45 @@ def theirs(peer, picture, prompt="", noise_level=0, **options):
         (1, 0, {"guidance_scale": 1.0}),
     ],
 )
-def test_the_picture_is_diffusers_own(pipe, peer, picture, weight, noise_level, options):
-    drawn = ours(pipe, **{"prompt": "", **options}, vary=f"{picture}:{weight}")
-    assert apart(drawn, theirs(peer, picture, noise_level=noise_level, **options)) <= 1e-4
+def test_images_equal_those_of_diffusers(pipe, reference, image_path, weight, noise_level, options):
+    images = clipgen_images(pipe, **{"prompt": "", **options}, vary=f"{image_path}:{weight}")
+    assert max_difference(images, diffusers_images(reference, image_path, noise_level=noise_level, **options)) <= 1e-4
 
 
-def test_everything_told_is_seen(pipe, picture, tmp_path):
+def test_image_weight_and_prompt_change_the_images(pipe, image_path, tmp_path):
     other = tmp_path / "other.png"
     Image.new("RGB", (32, 32), "red").save(other)
-    drawn = ours(pipe, "", vary=str(picture))
-    assert apart(drawn, ours(pipe, "", vary=str(other))) > 2 / 255
-    assert apart(drawn, ours(pipe, "", vary=f"{picture}:0")) > 2 / 255
-    assert apart(drawn, ours(pipe, "an owl", vary=str(picture))) > 2 / 255
+    images = clipgen_images(pipe, "", vary=str(image_path))
+    assert max_difference(images, clipgen_images(pipe, "", vary=str(other))) > 2 / 255
+    assert max_difference(images, clipgen_images(pipe, "", vary=f"{image_path}:0")) > 2 / 255
+    assert max_difference(images, clipgen_images(pipe, "an owl", vary=str(image_path))) > 2 / 255
 
 
-def test_a_loaded_pipeline_is_taken_over(pipe, peer, picture):
-    assert apart(ours(Pipeline.from_diffusers(peer), "", vary=str(picture)), ours(pipe, "", vary=str(picture))) <= 1e-4
+def test_from_diffusers_gives_equal_images(pipe, reference, image_path):
+    assert (
+        max_difference(
+            clipgen_images(Pipeline.from_diffusers(reference), "", vary=str(image_path)),
+            clipgen_images(pipe, "", vary=str(image_path)),
+        )
+        <= 1e-4
+    )
 
 
-def test_it_sees_what_its_own_feature_extractor_prepares(pipe, peer, picture):
+def test_image_embeddings_equal_those_of_the_feature_extractor_and_encoder(pipe, reference, image_path):
     with torch.no_grad():
-        prepared = peer.feature_extractor(images=Image.open(picture), return_tensors="pt").pixel_values
-        wanted = peer.image_encoder(prepared).image_embeds
-    assert torch.allclose(pipe.family.encode_image(read_pixels(str(picture))).embeds, wanted, atol=1e-4)
+        prepared = reference.feature_extractor(images=Image.open(image_path), return_tensors="pt").pixel_values
+        expected = reference.image_encoder(prepared).image_embeds
+    assert torch.allclose(pipe.family.encode_image(read_pixels(str(image_path))).embeds, expected, atol=1e-4)
 
 
-def test_without_a_picture_it_draws_nothing(pipe, folder):
+def test_a_prompt_without_an_image_raises_an_error(pipe, folder):
     with pytest.raises(SettingsError, match=r"only makes variations of an image: clipgen vary IMAGE -m "):
         pipe.run(Settings("a fox", width=64, height=64))
     with pytest.raises(SettingsError, match="only makes variations of an image"):
         Pipeline.from_pretrained(str(folder), settings=[Settings("a fox")])
 
 
-def test_the_defaults_are_the_models_own(pipe):
+def test_defaults_come_from_the_model_folder(pipe):
     assert {"steps": 20, "guidance_scale": 10.0, "width": 32, "height": 32}.items() <= pipe.family.defaults.items()
 
 
@@ -121,5 +127,5 @@ def test_the_defaults_are_the_models_own(pipe):
         ("model_index.json", {"image_encoder": ["transformers", "CLIPModel"]}, "clipgen loads transformers.CLIPVis"),
     ],
 )
-def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, file, changes, message):
-    refused(spoiled(folder, tmp_path / "model", file, **changes), message)
+def test_inconsistent_folders_raise_one_line_errors(folder, tmp_path, file, changes, message):
+    assert_rejected(copy_with_changes(folder, tmp_path / "model", file, **changes), message)

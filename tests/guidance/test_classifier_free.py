@@ -32,25 +32,25 @@ class Network:
 
 def test_formula_of_classifier_free_guidance():
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=3.0)(step_input()).model_output
+    output = classifier_free(network, COND, UNCOND, scale=3.0)(step_input()).model_output
     expected = LATENTS * (UNCOND["prompt"] + 3.0 * (COND["prompt"] - UNCOND["prompt"]))
-    assert torch.allclose(guided, expected, atol=1e-5)
+    assert torch.allclose(output, expected, atol=1e-5)
     assert network.batch_sizes == [4]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
 def test_scale_up_to_one_skips_the_unconditional_half(scale):
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=scale)(step_input()).model_output
-    assert torch.equal(guided, LATENTS * COND["prompt"])
+    output = classifier_free(network, COND, UNCOND, scale=scale)(step_input()).model_output
+    assert torch.equal(output, LATENTS * COND["prompt"])
     assert network.batch_sizes == [2]
 
 
 def test_unconditional_half_runs_only_inside_the_interval():
     network = Network()
-    guided = classifier_free(network, COND, UNCOND, scale=3.0, start=0.25, stop=0.75)
+    predict = classifier_free(network, COND, UNCOND, scale=3.0, start=0.25, stop=0.75)
     for progress in (0.0, 0.25, 0.5, 0.75, 0.9):
-        guided(step_input(progress=progress))
+        predict(step_input(progress=progress))
     assert network.batch_sizes == [2, 4, 4, 2, 2]
 
 

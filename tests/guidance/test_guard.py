@@ -103,5 +103,5 @@ def test_round_trip_equals_the_vae(tiny_epsilon, tiny_v):
         with torch.no_grad():
             encoded = own.encode(pixels * 2 - 1)
             latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mean
-            theirs = own.decode(latents).sample / 2 + 0.5
-            assert torch.allclose(vae_round_trip(family)(pixels), theirs, atol=1e-4)
+            expected = own.decode(latents).sample / 2 + 0.5
+            assert torch.allclose(vae_round_trip(family)(pixels), expected, atol=1e-4)

@@ -11,19 +11,19 @@ from clipgen.guidance.optimise import Ascent, ascend, check_few_steps, clip_grad
 from clipgen.sampling.loop import Prediction, StepInput, denoise_with_graph, initial_noise, make_generators
 from clipgen.sampling.make_scheduler import make_scheduler
 
-WANTED = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+TARGET = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
 
 
 def start(rows: int = 3) -> Tensor:
     return initial_noise(make_generators(range(rows)), (4, 4, 4))
 
 
-def likeness(x0: Tensor) -> Tensor:
-    return torch.cosine_similarity(x0.flatten(1), WANTED.flatten(1))
+def similarity(x0: Tensor) -> Tensor:
+    return torch.cosine_similarity(x0.flatten(1), TARGET.flatten(1))
 
 
-def draw(z: Tensor) -> Tensor:
-    """Two steps of the real loop with a denoiser that bends what it is given."""
+def generate(z: Tensor) -> Tensor:
+    """Runs two steps of the real loop with a nonlinear denoiser."""
 
     def predict(step_input: StepInput) -> Prediction:
         output = step_input.latents - torch.tanh(step_input.latents.roll(1, dims=1))
@@ -35,27 +35,27 @@ def draw(z: Tensor) -> Tensor:
     return last.latents
 
 
-def climb(noise: Tensor, iterations: int = 25, patience: int = 10) -> list[Ascent]:
-    return list(ascend(noise, draw, likeness, iterations, patience))
+def run_ascent(noise: Tensor, iterations: int = 25, patience: int = 10) -> list[Ascent]:
+    return list(ascend(noise, generate, similarity, iterations, patience))
 
 
 def test_reward_increases_and_noise_keeps_unit_variance() -> None:
-    path = climb(start())
+    path = run_ascent(start())
     assert (path[-1].best_rewards > path[0].best_rewards + 0.1).all()
-    assert torch.allclose(likeness(draw(path[-1].best_noise)), path[-1].best_rewards, atol=1e-6)
+    assert torch.allclose(similarity(generate(path[-1].best_noise)), path[-1].best_rewards, atol=1e-6)
     assert path[-1].best_noise.mean(dim=(2, 3)).abs().max() < 1e-5
     assert (path[-1].best_noise.square().mean(dim=(2, 3)) - 1).abs().max() < 1e-5
 
 
 def test_first_iteration_uses_the_initial_noise() -> None:
-    (only,) = climb(start(), iterations=1)
+    (only,) = run_ascent(start(), iterations=1)
     assert torch.equal(only.best_noise, start())
     assert torch.equal(only.best_rewards, only.rewards)
-    assert [each.iteration for each in climb(start(), iterations=3)] == [0, 1, 2]
+    assert [each.iteration for each in run_ascent(start(), iterations=3)] == [0, 1, 2]
 
 
-def test_best_noise_is_kept_when_rewards_fall() -> None:
-    path = climb(start())
+def test_best_rewards_never_decrease() -> None:
+    path = run_ascent(start())
     assert all((later.best_rewards >= earlier.best_rewards).all() for earlier, later in pairwise(path))
     assert torch.equal(path[-1].best_rewards, torch.stack([each.rewards for each in path]).amax(dim=0))
 
@@ -65,18 +65,18 @@ def test_ascent_stops_after_ten_iterations_without_gain() -> None:
 
 
 def test_rows_do_not_depend_on_the_batch() -> None:
-    alone, together = climb(start()[1:2], patience=2)[-1], climb(start(), patience=2)[-1]
+    alone, together = run_ascent(start()[1:2], patience=2)[-1], run_ascent(start(), patience=2)[-1]
     assert torch.allclose(alone.best_noise[0], together.best_noise[1], atol=1e-5)
     assert torch.allclose(alone.best_rewards[0], together.best_rewards[1], atol=1e-6)
 
 
 def test_row_that_is_not_finite_does_not_affect_others() -> None:
-    def breaking(x0: Tensor) -> Tensor:
-        return likeness(x0) * torch.tensor([1.0, float("nan"), 1.0])
+    def similarity_with_nan(x0: Tensor) -> Tensor:
+        return similarity(x0) * torch.tensor([1.0, float("nan"), 1.0])
 
-    *_, last = ascend(start(), draw, breaking, 5)
-    sane = climb(start(), iterations=5)[-1]
-    assert torch.allclose(last.best_rewards[[0, 2]], sane.best_rewards[[0, 2]], atol=1e-6)
+    *_, last = ascend(start(), generate, similarity_with_nan, 5)
+    finite = run_ascent(start(), iterations=5)[-1]
+    assert torch.allclose(last.best_rewards[[0, 2]], finite.best_rewards[[0, 2]], atol=1e-6)
     assert last.best_noise.isfinite().all()
     assert torch.equal(last.best_noise[1], start()[1])
 
@@ -84,21 +84,21 @@ def test_row_that_is_not_finite_does_not_affect_others() -> None:
 def test_ascent_works_under_no_grad_and_returns_no_graph() -> None:
     before = torch.get_rng_state()
     with torch.no_grad():
-        steps = ascend(start(), draw, likeness, 3)
+        steps = ascend(start(), generate, similarity, 3)
         first = next(steps)
         assert not torch.is_grad_enabled()
         *_, last = steps
     assert not first.best_noise.requires_grad
     assert not last.best_rewards.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(last.best_noise, climb(start(), 3)[-1].best_noise)
+    assert torch.equal(last.best_noise, run_ascent(start(), 3)[-1].best_noise)
 
 
 def test_gradients_are_clipped_per_row_and_noise_is_normalised_per_channel() -> None:
     gradients = torch.stack([torch.full((4, 4, 4), 1.0), torch.full((4, 4, 4), 1e-4)])
     assert clip_gradient_norm(gradients, 0.1).flatten(1).norm(dim=1).tolist() == pytest.approx([0.1, 8e-4], rel=1e-5)
-    bent = normalise_channels(3 * start() + 2)
-    assert torch.allclose(bent, normalise_channels(start()), atol=1e-5)
+    normalised = normalise_channels(3 * start() + 2)
+    assert torch.allclose(normalised, normalise_channels(start()), atol=1e-5)
 
 
 def test_more_than_four_steps_raise() -> None:

@@ -87,7 +87,7 @@ def test_systematic_resampling_follows_weights_and_seed() -> None:
     assert torch.equal(systematic_resampling(weights, seeded()), systematic_resampling(weights, seeded()))
 
 
-def test_last_row_with_weight_zero_is_never_drawn() -> None:
+def test_last_row_with_weight_zero_is_never_selected() -> None:
     weights = torch.tensor([0.1] * 10 + [0.0], dtype=torch.float64)
     assert all(10 not in systematic_resampling(weights, seeded(seed)).tolist() for seed in range(200))
 

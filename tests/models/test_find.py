@@ -25,7 +25,7 @@ from clipgen.models import ModelFolder, ModelId, find_model, list_models, parse_
         ("d:/x", "folder", "d:/x", None),
     ],
 )
-def test_ids(model, kind, name, revision):
+def test_parse_id(model, kind, name, revision):
     assert parse_id(model) == ModelId(kind, name, revision)
 
 
@@ -46,19 +46,19 @@ def test_ids(model, kind, name, revision):
         "",
     ],
 )
-def test_what_is_no_id_is_a_settings_error(model):
+def test_an_invalid_id_raises_a_settings_error(model):
     with pytest.raises(SettingsError, match="Unknown model") as error:
         parse_id(model)
     assert error.value.field == "model"
     assert error.value.exit_code == 2
 
 
-def test_a_near_name_is_suggested():
+def test_a_misspelled_name_gives_a_suggestion():
     with pytest.raises(SettingsError, match="Did you mean storybook"):
         parse_id("storybok")
 
 
-def test_a_folder_of_a_hub_name_does_not_shadow_it(tmp_path, monkeypatch):
+def test_a_local_folder_does_not_shadow_a_hub_name(tmp_path, monkeypatch):
     (tmp_path / "org" / "name").mkdir(parents=True)
     (tmp_path / "org" / "name" / "model_index.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def test_a_folder_of_a_hub_name_does_not_shadow_it(tmp_path, monkeypatch):
     assert find_model("./org/name").path == Path("org/name")
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_a_missing_model_raises_model_not_found(tmp_path):
     with pytest.raises(ModelNotFound, match=r"no model_index.json") as error:
         find_model(str(tmp_path))
     assert error.value.exit_code == 3
@@ -75,12 +75,12 @@ def test_what_is_missing_is_said(tmp_path):
         find_model("org/name", offline=True)
 
 
-def test_a_local_model_is_hashed_by_its_denoiser(tiny_v):
+def test_the_hash_of_a_local_model_is_that_of_its_denoiser(tiny_v):
     weights = tiny_v / "unet" / "diffusion_pytorch_model.safetensors"
     assert find_model(str(tiny_v)).hash == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
-def test_the_hubs_cache_names_a_file_by_its_hash(tmp_path):
+def test_the_hash_of_a_hub_model_is_its_blob_name(tmp_path):
     (tmp_path / "unet").mkdir()
     blob = tmp_path / ("ab" * 32)
     blob.write_bytes(b"weights")
@@ -90,8 +90,8 @@ def test_the_hubs_cache_names_a_file_by_its_hash(tmp_path):
 
 def test_a_model_without_denoiser_has_no_hash(tmp_path):
     with pytest.raises(ModelError, match="no unet or transformer folder"):
-        ModelFolder("./x", tmp_path, "folder").hash  # noqa: B018 - the property does the work
+        ModelFolder("./x", tmp_path, "folder").hash  # noqa: B018 - the property raises the error
 
 
-def test_the_list_begins_with_what_is_bundled():
+def test_list_models_starts_with_the_bundled_model():
     assert [model.kind for model in list_models()] in ([], ["bundled"])

@@ -19,7 +19,7 @@ def write(path, header, data=b"\0" * 24):
     return path
 
 
-def test_a_header_is_what_safetensors_wrote(tmp_path):
+def test_read_header_returns_the_tensors_of_the_file(tmp_path):
     path = tmp_path / "x.safetensors"
     tensors = {
         "a": torch.zeros(2, 3),
@@ -36,7 +36,7 @@ def test_a_header_is_what_safetensors_wrote(tmp_path):
     }
 
 
-def changed(**fields):
+def with_fields(**fields):
     return {"w": {**ONE["w"], **fields}}
 
 
@@ -45,15 +45,15 @@ def changed(**fields):
     [
         (ONE, b"\0" * 23, "does not match its header"),
         (ONE, b"\0" * 25, "does not match its header"),
-        (changed(dtype="F31"), b"\0" * 24, "do not agree"),
-        (changed(dtype=None), b"\0" * 24, "do not agree"),
-        (changed(shape=[2, 4]), b"\0" * 24, "do not agree"),
-        (changed(shape=[-2, -3]), b"\0" * 24, "do not agree"),
-        (changed(shape=[2.0, 3.0]), b"\0" * 24, "do not agree"),
-        (changed(shape=[True, 6]), b"\0" * 24, "do not agree"),
-        (changed(shape=[1] * 99 + [6]), b"\0" * 24, "do not agree"),
-        (changed(data_offsets=[-24, 0]), b"\0" * 24, "do not agree"),
-        (changed(data_offsets=[8, 32]), b"\0" * 32, "do not follow"),
+        (with_fields(dtype="F31"), b"\0" * 24, "do not agree"),
+        (with_fields(dtype=None), b"\0" * 24, "do not agree"),
+        (with_fields(shape=[2, 4]), b"\0" * 24, "do not agree"),
+        (with_fields(shape=[-2, -3]), b"\0" * 24, "do not agree"),
+        (with_fields(shape=[2.0, 3.0]), b"\0" * 24, "do not agree"),
+        (with_fields(shape=[True, 6]), b"\0" * 24, "do not agree"),
+        (with_fields(shape=[1] * 99 + [6]), b"\0" * 24, "do not agree"),
+        (with_fields(data_offsets=[-24, 0]), b"\0" * 24, "do not agree"),
+        (with_fields(data_offsets=[8, 32]), b"\0" * 32, "do not follow"),
         ({**ONE, "v": ONE["w"]}, b"\0" * 24, "do not follow"),
         ({"w": 1}, b"\0" * 24, "do not agree"),
         ([], b"", "not a JSON object"),
@@ -70,41 +70,41 @@ def changed(**fields):
         ),
     ],
 )
-def test_a_header_that_lies_is_refused(tmp_path, header, data, message):
+def test_an_inconsistent_header_raises_an_error(tmp_path, header, data, message):
     with pytest.raises(ModelError, match=message) as error:
         read_header(write(tmp_path / "x.safetensors", header, data))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x08", b"\xff" * 8, b"\x80\x03}q\x00", (2**40).to_bytes(8, "little") + b"{}"])
-def test_what_is_no_safetensors_file_is_refused(tmp_path, data):
+def test_another_file_format_raises_an_error(tmp_path, data):
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
     with pytest.raises(ModelError, match="not a safetensors file, or is truncated"):
         read_header(path)
 
 
-def test_mutated_files_are_refused_or_read(tmp_path):
-    """Bytes flipped, cut and inserted anywhere: ModelError or a header, nothing else."""
+def test_mutated_files_raise_model_error_or_load(tmp_path):
+    """Random changes, deletions and insertions of bytes give a header or a ModelError, and no other exception."""
     path = tmp_path / "x.safetensors"
     save_file({f"layer.{i}": torch.zeros(i, 3) for i in range(6)}, path)
-    whole = path.read_bytes()
-    draw = random.Random(0)
-    refused = 0
+    original = path.read_bytes()
+    rng = random.Random(0)
+    rejections = 0
     for _ in range(500):
-        data = bytearray(whole)
-        for _ in range(draw.randint(1, 4)):
-            place = draw.randrange(min(len(data), 500))
-            data[place : place + draw.choice((0, 1, 1, 9))] = draw.randbytes(draw.choice((0, 1, 1, 3)))
+        data = bytearray(original)
+        for _ in range(rng.randint(1, 4)):
+            offset = rng.randrange(min(len(data), 500))
+            data[offset : offset + rng.choice((0, 1, 1, 9))] = rng.randbytes(rng.choice((0, 1, 1, 3)))
         path.write_bytes(data)
         try:
             read_header(path)
         except ModelError:
-            refused += 1
-    assert refused > 300
+            rejections += 1
+    assert rejections > 300
 
 
-def test_json_is_bounded(tmp_path):
+def test_read_json_limits_size_and_rejects_code(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"x": "y" * 2**20}))
     with pytest.raises(ModelError, match="larger than"):
@@ -116,7 +116,7 @@ def test_json_is_bounded(tmp_path):
         read_json(tmp_path / "none.json")
 
 
-def test_weights_are_found_in_every_spelling(tmp_path):
+def test_weight_files_accepts_every_standard_file_name(tmp_path):
     for name in (
         "model.safetensors",
         "diffusion_pytorch_model.safetensors",
@@ -128,7 +128,7 @@ def test_weights_are_found_in_every_spelling(tmp_path):
         path.unlink()
 
 
-def test_pickles_are_named_with_the_cure(tmp_path):
+def test_a_pickle_raises_an_error_that_names_the_conversion(tmp_path):
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(
         ModelError, match=r"pytorch_model.bin is a pickle, which can run code: convert it to .safetensors"
@@ -136,30 +136,30 @@ def test_pickles_are_named_with_the_cure(tmp_path):
         weight_files(tmp_path)
 
 
-def test_no_weights_at_all(tmp_path):
+def test_a_folder_without_weights_raises_an_error(tmp_path):
     with pytest.raises(ModelError, match=r"has no .safetensors file"):
         weight_files(tmp_path)
 
 
-def test_shards_lie_beside_their_index(tmp_path):
+def test_sharded_weights_are_read_through_their_index(tmp_path):
     index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
     save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
     save_file({"b": torch.zeros(1)}, tmp_path / "two.safetensors")
     index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
-    found, shards = weight_files(tmp_path)
-    assert found == index
+    index_path, shards = weight_files(tmp_path)
+    assert index_path == index
     assert read_headers(shards).keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize("name", ["../one.safetensors", "/x/one.safetensors", "gone.safetensors", "one.bin", "", 5])
-def test_shards_elsewhere_are_refused(tmp_path, name):
+def test_a_shard_outside_the_folder_raises_an_error(tmp_path, name):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ModelError, match="which is not a file in its folder"):
         weight_files(tmp_path)
 
 
-def test_a_tensor_in_two_shards_is_refused(tmp_path):
+def test_a_tensor_in_two_shards_raises_an_error(tmp_path):
     for name in ("one.safetensors", "two.safetensors"):
         save_file({"a": torch.zeros(1)}, tmp_path / name)
     with pytest.raises(ModelError, match="'a' is in two files"):

@@ -5,7 +5,7 @@ import json
 import pytest
 import tiny
 import torch
-from parity import check, refused, spoiled
+from parity import assert_rejected, check, copy_with_changes
 from safetensors.torch import load_file, save_file
 
 from clipgen import Pipeline, Settings, SettingsError
@@ -13,7 +13,7 @@ from clipgen.errors import ModelError
 from clipgen.models import SizeLimits
 
 
-def test_a_side_that_is_no_multiple_is_one_line():
+def test_an_invalid_size_raises_a_one_line_error():
     with pytest.raises(SettingsError) as error:
         SizeLimits(16).check(136, 128, "storybook")
     assert str(error.value) == "width must be a multiple of 16 for model 'storybook', got '136'"
@@ -23,20 +23,20 @@ def test_a_side_that_is_no_multiple_is_one_line():
     assert error.value.field == "height"
 
 
-def test_sides_that_are_left_to_the_model_and_those_that_fit_pass():
+def test_missing_and_valid_sizes_pass():
     SizeLimits(16, max_size=96).check(None, None, "x")
     SizeLimits(16, max_size=96).check(96, None, "x")
     SizeLimits(8).check(2048, 64, "x")
 
 
-def test_the_vae_decides(tiny_epsilon, tiny_v):
+def test_size_limits_come_from_the_vae(tiny_epsilon, tiny_v):
     assert check(tiny_epsilon).size_limits == SizeLimits(2)
     assert check(tiny_v).size_limits == SizeLimits(8)
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory):
-    """A model whose VAE is of factor 16, as storybook's."""
+def factor_16(tmp_path_factory):
+    """A model whose VAE has scale factor 16, as storybook's."""
     from diffusers import AutoencoderTiny, DDIMScheduler
 
     levels = 5
@@ -53,28 +53,28 @@ def deep(tmp_path_factory):
     return tiny.save(folder, tiny.tokenizer(), tiny.unet(8), vae, scheduler, {"steps": 2})
 
 
-def test_a_wrong_size_is_refused_before_anything_is_loaded(deep, tmp_path):
-    """The weights hold a NaN, which loading would find."""
-    folder = spoiled(deep, tmp_path / "model", "model_index.json")
+def test_an_invalid_size_raises_before_the_weights_are_loaded(factor_16, tmp_path):
+    """The weights contain a NaN, for which loading raises another error."""
+    folder = copy_with_changes(factor_16, tmp_path / "model", "model_index.json")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights) | {"conv_in.bias": torch.full((32,), torch.nan)}
     weights.unlink()
     save_file(tensors, weights)
-    fits, wrong = (Settings(prompt="a fox", width=width, height=64) for width in (128, 136))
+    valid, invalid = (Settings(prompt="a fox", width=width, height=64) for width in (128, 136))
     with pytest.raises(SettingsError, match=r"width must be a multiple of 16 for model '.*', got '136'"):
-        Pipeline.from_pretrained(str(folder), settings=[fits, wrong])
+        Pipeline.from_pretrained(str(folder), settings=[valid, invalid])
     with pytest.raises(ModelError, match="not finite"):
-        Pipeline.from_pretrained(str(folder), settings=[fits])
+        Pipeline.from_pretrained(str(folder), settings=[valid])
 
 
-def test_a_wrong_size_is_refused_before_anything_is_drawn(deep):
-    pipe = Pipeline.from_pretrained(str(deep))
+def test_an_invalid_size_raises_before_the_first_step(factor_16):
+    pipe = Pipeline.from_pretrained(str(factor_16))
     with pytest.raises(SettingsError, match="height must be a multiple of 16"):
         next(pipe.generate(Settings(prompt="a fox", width=64, height=72)))
     assert len(pipe.run(Settings(prompt="a fox", width=80, height=64, seed=1))) == 1
 
 
-def test_a_model_may_not_recommend_what_it_cannot_draw(deep, tmp_path):
-    folder = spoiled(deep, tmp_path / "model", "clipgen.json", settings={"width": 136})
+def test_an_invalid_default_size_raises_an_error(factor_16, tmp_path):
+    folder = copy_with_changes(factor_16, tmp_path / "model", "clipgen.json", settings={"width": 136})
     assert json.loads((folder / "clipgen.json").read_text()) == {"settings": {"width": 136}}
-    refused(folder, r"clipgen.json: width must be a multiple of 16 for model './model', got '136'")
+    assert_rejected(folder, r"clipgen.json: width must be a multiple of 16 for model './model', got '136'")

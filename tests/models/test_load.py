@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from parity import check, refused, spoiled
+from parity import assert_rejected, check, copy_with_changes
 from safetensors.torch import load_file, save_file
 
 from clipgen.models import load_components
 
 CPU = torch.device("cpu")
-SHARED, EMBEDDED = "shared.weight", "encoder.embed_tokens.weight"
+SHARED, EMBED_TOKENS = "shared.weight", "encoder.embed_tokens.weight"
 
 
 @pytest.fixture(scope="module")
@@ -17,43 +17,43 @@ def flux(tmp_path_factory):
     return tiny.save_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
 
 
-@pytest.mark.parametrize("names", [(SHARED,), (EMBEDDED,), (SHARED, EMBEDDED)])
-def test_t5s_embeddings_load_under_either_name(flux, tmp_path, names):
+@pytest.mark.parametrize("names", [(SHARED,), (EMBED_TOKENS,), (SHARED, EMBED_TOKENS)])
+def test_t5_embeddings_load_under_either_name(flux, tmp_path, names):
     from transformers import T5EncoderModel
 
-    folder = spoiled(flux, tmp_path / "model", "model_index.json")
+    folder = copy_with_changes(flux, tmp_path / "model", "model_index.json")
     weights = folder / "text_encoder_2" / "model.safetensors"
     tensors = load_file(weights)
     table = tensors.pop(SHARED)
     weights.unlink()
     save_file({**tensors, **{name: table.clone() for name in names}}, weights)
-    ours = load_components(check(folder), CPU, torch.float32)["text_encoder_2"]
-    theirs = T5EncoderModel.from_pretrained(flux / "text_encoder_2", local_files_only=True)
+    loaded = load_components(check(folder), CPU, torch.float32)["text_encoder_2"]
+    reference = T5EncoderModel.from_pretrained(flux / "text_encoder_2", local_files_only=True)
     ids = torch.tensor([[5, 9, 1, 0]])
-    assert torch.allclose(ours(ids).last_hidden_state, theirs(ids).last_hidden_state, atol=1e-5)
-    assert ours.shared.weight.data_ptr() == ours.encoder.embed_tokens.weight.data_ptr() or len(names) == 2
+    assert torch.allclose(loaded(ids).last_hidden_state, reference(ids).last_hidden_state, atol=1e-5)
+    assert loaded.shared.weight.data_ptr() == loaded.encoder.embed_tokens.weight.data_ptr() or len(names) == 2
 
 
-def test_t5_without_embeddings_is_refused(flux, tmp_path):
-    folder = spoiled(flux, tmp_path / "model", "model_index.json")
+def test_t5_without_embeddings_raises_an_error(flux, tmp_path):
+    folder = copy_with_changes(flux, tmp_path / "model", "model_index.json")
     weights = folder / "text_encoder_2" / "model.safetensors"
     tensors = load_file(weights)
     del tensors[SHARED]
     weights.unlink()
     save_file(tensors, weights)
-    refused(folder, "text_encoder_2/config.json: vocab_size is 100, but the weights allow 37")
+    assert_rejected(folder, "text_encoder_2/config.json: vocab_size is 100, but the weights allow 37")
 
 
-def test_what_float16_is_too_narrow_for_stays_float32(flux):
+def test_t5_output_projections_stay_float32_in_float16(flux):
     t5 = load_components(check(flux), CPU, torch.float16)["text_encoder_2"]
-    wide = {name for name, parameter in t5.named_parameters() if parameter.dtype == torch.float32}
-    assert wide == {f"encoder.block.{k}.layer.1.DenseReluDense.wo.weight" for k in (0, 1)}
+    float32_names = {name for name, parameter in t5.named_parameters() if parameter.dtype == torch.float32}
+    assert float32_names == {f"encoder.block.{k}.layer.1.DenseReluDense.wo.weight" for k in (0, 1)}
     assert t5(torch.tensor([[5, 9, 1]])).last_hidden_state.dtype == torch.float16
     in_bfloat16 = load_components(check(flux), CPU, torch.bfloat16)["text_encoder_2"]
     assert {parameter.dtype for parameter in in_bfloat16.parameters()} == {torch.bfloat16}
 
 
-def test_each_tokenizer_is_of_its_own_class(flux):
+def test_each_tokenizer_has_its_class(flux):
     parts = load_components(check(flux), CPU, torch.float32)
     assert type(parts["tokenizer"]).__name__ == "CLIPTokenizer"
     assert type(parts["tokenizer_2"]).__name__ == "T5Tokenizer"

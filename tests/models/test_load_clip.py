@@ -21,7 +21,7 @@ def siglip(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2"])
-def test_a_siglip_folder_is_the_network_that_was_saved(kind, tmp_path):
+def test_a_siglip_folder_loads_with_the_weights_of_the_file(kind, tmp_path):
     encoder = load_encoder(str(tiny_siglip.save(tmp_path / "tiny", kind)), CPU)
     assert (encoder.kind, encoder.name, encoder.image_size) == (kind, "tiny", 32)
     saved = tiny_siglip.model(kind).state_dict()
@@ -31,24 +31,24 @@ def test_a_siglip_folder_is_the_network_that_was_saved(kind, tmp_path):
     assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
 
 
-def test_a_folder_of_transformers_and_a_model_folders_clip_work_too(tiny_v, tmp_path):
+def test_a_transformers_folder_and_the_clip_of_a_model_folder_load_equally(tiny_v, tmp_path):
     words = tiny.tokenizer(32)
     tiny.clip(words).save_pretrained(tmp_path / "plain")
     words.save_pretrained(tmp_path / "plain")
-    whole = shutil.copytree(tiny_v, tmp_path / "tiny-v")
-    words.save_pretrained(whole / "clip")
-    plain, inside = load_encoder(str(tmp_path / "plain"), CPU), load_encoder(str(whole), CPU)
-    assert (plain.name, inside.name) == ("plain", "tiny-v/clip")
-    assert torch.equal(plain.image_features(PIXELS), inside.image_features(PIXELS))
-    assert torch.equal(plain.text_features(["a fox"]), inside.text_features(["a fox"]))
+    model_folder = shutil.copytree(tiny_v, tmp_path / "tiny-v")
+    words.save_pretrained(model_folder / "clip")
+    plain, nested = load_encoder(str(tmp_path / "plain"), CPU), load_encoder(str(model_folder), CPU)
+    assert (plain.name, nested.name) == ("plain", "tiny-v/clip")
+    assert torch.equal(plain.image_features(PIXELS), nested.image_features(PIXELS))
+    assert torch.equal(plain.text_features(["a fox"]), nested.text_features(["a fox"]))
 
 
-def test_half_precision_files_are_run_in_float32(siglip):
+def test_float16_files_load_in_float32(siglip):
     tiny_siglip.model("siglip").half().save_pretrained(siglip)
     assert {tensor.dtype for tensor in load_encoder(str(siglip), CPU).model.state_dict().values()} == {torch.float32}
 
 
-def test_a_model_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_model_raises_a_one_line_error(tmp_path):
     with pytest.raises(ModelNotFound, match=r"is not a CLIP folder: it has no config.json\.$"):
         load_encoder(str(tmp_path), CPU)
     with pytest.raises(ModelNotFound, match=r"^Model 'org/clip' is not on this machine, and clipgen is offline\.$"):
@@ -57,21 +57,21 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
         load_encoder("vit", CPU)
 
 
-def test_another_kind_of_network_is_named(siglip):
+def test_an_unsupported_model_type_raises_an_error(siglip):
     (siglip / "config.json").write_text(json.dumps({"model_type": "blip"}))
     with pytest.raises(ModelError, match=r"has the model_type 'blip'\. Works: clip, siglip, siglip2\.$"):
         load_encoder(str(siglip), CPU)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
-def test_foreign_code_is_refused(siglip, name):
-    known = json.loads((siglip / name).read_text())
-    (siglip / name).write_text(json.dumps({**known, "auto_map": {"AutoModel": "evil.Model"}}))
+def test_foreign_code_raises_an_error(siglip, name):
+    config = json.loads((siglip / name).read_text())
+    (siglip / name).write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
     with pytest.raises(ModelError, match="'auto_map' would load foreign code"):
         load_encoder(str(siglip), CPU)
 
 
-def test_pickles_and_missing_tokenizers_are_refused(siglip):
+def test_pickles_and_missing_tokenizers_raise_errors(siglip):
     (siglip / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"has no tokenizer.json\.$"):
         load_encoder(str(siglip), CPU)

@@ -17,7 +17,7 @@ from clipgen.models import ModelFolder, load_components, preflight, verify
 
 @pytest.fixture
 def folder(tiny_v, tmp_path):
-    """A copy of the tiny v model, to be spoiled; weights are linked until a test changes them."""
+    """A copy of the tiny v model for tests to modify; its files are hard links."""
     copy = tmp_path / "model"
     shutil.copytree(tiny_v, copy, copy_function=os.link)
     return copy
@@ -28,28 +28,28 @@ def check(folder):
 
 
 def edit(path, **changes):
-    """Changes keys of a JSON file; None drops one."""
+    """Changes keys of a JSON file; None removes a key."""
     values = json.loads(path.read_text()) | changes
     path.unlink()
     path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
 
 
 def rewrite(path, change):
-    """Saves a weight file again after `change` has had its dict of tensors."""
+    """Applies `change` to the dict of tensors of a weight file and saves the file."""
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(tensors)
     path.unlink()
     save_file(tensors, path)
 
 
-def refused(folder, message):
+def assert_rejected(folder, message):
     with pytest.raises(ModelError, match=message) as error:
         check(folder)
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 1
 
 
-def test_a_sound_model_passes_without_memory(folder):
+def test_a_valid_model_passes_on_the_meta_device(folder):
     checked = check(folder)
     assert checked.layout.family == "stable_diffusion"
     assert checked.networks.keys() == {"unet", "vae", "text_encoder", "clip"}
@@ -81,9 +81,9 @@ def test_clip_is_optional(folder):
         ({"auto_map": {"x": "y"}}, "would load foreign code"),
     ],
 )
-def test_the_index_is_held_against_the_table(folder, changes, message):
+def test_unsupported_index_entries_raise_errors(folder, changes, message):
     edit(folder / "model_index.json", **changes)
-    refused(folder, message)
+    assert_rejected(folder, message)
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,21 @@ def test_the_index_is_held_against_the_table(folder, changes, message):
         ("clipgen.json", {"vocabulary": ["storybook"]}, "'vocabulary' must be storybook"),
     ],
 )
-def test_configs_that_do_not_fit_are_refused(folder, file, changes, message):
+def test_inconsistent_configs_raise_errors(folder, file, changes, message):
     edit(folder / file, **changes)
-    refused(folder, message)
+    assert_rejected(folder, message)
 
 
 @pytest.mark.parametrize(
     "file",
     ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"],
 )
-def test_a_missing_file_is_named(folder, file):
+def test_the_error_names_a_missing_file(folder, file):
     (folder / file).unlink()
-    refused(folder, f"{file.rpartition('/')[2]} is missing")
+    assert_rejected(folder, f"{file.rpartition('/')[2]} is missing")
 
 
-def test_a_pickle_is_never_opened(folder, tmp_path):
+def test_a_pickle_is_never_loaded(folder, tmp_path):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -147,18 +147,18 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.with_name("diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     weights.unlink()
-    refused(folder, "is a pickle")
+    assert_rejected(folder, "is a pickle")
     weights.write_bytes(pickle.dumps(Bomb()))
-    refused(folder, "not a safetensors file")
+    assert_rejected(folder, "not a safetensors file")
     assert not (tmp_path / "ran").exists()
 
 
-def test_torn_weights_are_refused(folder):
+def test_truncated_weights_raise_an_error(folder):
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     data = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(data[: len(data) // 2])
-    refused(folder, "does not match its header")
+    assert_rejected(folder, "does not match its header")
 
 
 @pytest.mark.parametrize(
@@ -169,29 +169,29 @@ def test_torn_weights_are_refused(folder):
         (lambda tensors: tensors.update({"conv_in.bias": torch.zeros(5)}), "1 of its tensors are of another shape"),
     ],
 )
-def test_weights_that_are_not_the_networks_are_refused(folder, change, message):
+def test_weights_of_another_network_raise_an_error(folder, change, message):
     rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", change)
-    refused(folder, message)
+    assert_rejected(folder, message)
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
-def test_numbers_that_are_not_finite_are_refused_at_load(folder, number):
-    def spoil(tensors):
+def test_weights_that_are_not_finite_raise_at_load(folder, number):
+    def set_bias(tensors):
         tensors["conv_in.bias"][3] = number
 
-    rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", spoil)
+    rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", set_bias)
     checked = check(folder)
     with pytest.raises(ModelError, match=r"'conv_in.bias' holds numbers that are not finite"):
         load_components(checked, torch.device("cpu"), torch.float32)
 
 
-def test_too_large_for_half_precision_is_said(folder):
+def test_weights_beyond_the_range_of_float16_raise_at_load(folder):
     rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", lambda tensors: tensors["conv_in.bias"].fill_(1e6))
     with pytest.raises(ModelError, match=r"not finite in torch.float16"):
         load_components(check(folder), torch.device("cpu"), torch.float16)
 
 
-def test_a_broken_tokenizer_is_one_line(folder):
+def test_a_broken_tokenizer_raises_a_one_line_error(folder):
     path = folder / "tokenizer" / "tokenizer.json"
     path.unlink()
     path.write_text('{"version": "1.0", "model": {"type": "Evil"}}')
@@ -200,8 +200,8 @@ def test_a_broken_tokenizer_is_one_line(folder):
     assert "\n" not in str(error.value)
 
 
-def test_too_little_memory_is_known_before_loading(folder):
-    """A config may describe more than the machine has; the meta device does not mind, the check does."""
+def test_too_little_memory_raises_before_loading(folder):
+    """The meta device needs no memory, so that only the check detects a network larger than the memory."""
     checked = check(folder)
     checked.networks["unet"].module.register_parameter(
         "huge", torch.nn.Parameter(torch.empty(2**50, device="meta"), requires_grad=False)
@@ -210,24 +210,24 @@ def test_too_little_memory_is_known_before_loading(folder):
         load_components(checked, torch.device("cpu"), torch.float32)
 
 
-def test_loaded_networks_are_what_the_libraries_load(folder):
+def test_networks_equal_those_of_from_pretrained(folder):
     from diffusers import AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPModel, CLIPTextModel
 
     parts = load_components(check(folder), torch.device("cpu"), torch.float32)
     classes = {"unet": UNet2DConditionModel, "vae": AutoencoderTiny, "text_encoder": CLIPTextModel, "clip": CLIPModel}
     for name, network in classes.items():
-        theirs = network.from_pretrained(folder / name, local_files_only=True)
-        ours = dict(parts[name].named_parameters()) | dict(parts[name].named_buffers())
-        expected = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
-        assert ours.keys() == expected.keys()
-        assert all(torch.equal(ours[key], expected[key]) for key in ours)
+        reference = network.from_pretrained(folder / name, local_files_only=True)
+        loaded = dict(parts[name].named_parameters()) | dict(parts[name].named_buffers())
+        expected = dict(reference.named_parameters()) | dict(reference.named_buffers())
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[key], expected[key]) for key in loaded)
         assert not parts[name].training
         assert not any(parameter.requires_grad for parameter in parts[name].parameters())
     assert parts["tokenizer"]("a fox").input_ids[0] == parts["tokenizer"].bos_token_id
 
 
-def test_the_precision_is_the_one_asked_for_but_clips(folder):
+def test_all_networks_but_clip_have_the_requested_dtype(folder):
     parts = load_components(check(folder), torch.device("cpu"), torch.bfloat16)
     assert {name: parts[name].dtype for name in ("unet", "vae", "text_encoder")} == dict.fromkeys(
         ("unet", "vae", "text_encoder"), torch.bfloat16
@@ -235,24 +235,26 @@ def test_the_precision_is_the_one_asked_for_but_clips(folder):
     assert parts["clip"].dtype == torch.float32
 
 
-def test_shards_load_as_one(folder):
+def test_sharded_weights_equal_a_single_file(folder):
     parts = load_components(check(folder), torch.device("cpu"), torch.float32)
-    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(whole)
+    single_file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(single_file)
     names = sorted(tensors)
     halves = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     for file, keys in halves.items():
         save_file({key: tensors[key].clone() for key in keys}, folder / "unet" / file)
-    where = {key: file for file, keys in halves.items() for key in keys}
-    whole.with_name("diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
-    whole.unlink()
-    again = load_components(check(folder), torch.device("cpu"), torch.float32)
+    weight_map = {key: file for file, keys in halves.items() for key in keys}
+    single_file.with_name("diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": weight_map})
+    )
+    single_file.unlink()
+    sharded = load_components(check(folder), torch.device("cpu"), torch.float32)
     assert all(
-        torch.equal(tensor, again["unet"].state_dict()[key]) for key, tensor in parts["unet"].state_dict().items()
+        torch.equal(tensor, sharded["unet"].state_dict()[key]) for key, tensor in parts["unet"].state_dict().items()
     )
 
 
-def test_verify_finds_a_flipped_bit(folder):
+def test_verify_detects_a_flipped_bit(folder):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     source = ModelFolder("./model", folder, "folder")
     with pytest.raises(ModelError, match="no SHA256SUMS"):

@@ -304,10 +304,10 @@ def test_step_state_has_the_seeds_of_its_rows():
 )
 def test_scheduler_that_cannot_run_a_model_raises_with_those_that_can(name, config, what):
     line = rf"^Scheduler '{name}' cannot run a model that predicts {what}\. Works: ddim, .*\.$"
-    with pytest.raises(SettingsError, match=line) as refused:
+    with pytest.raises(SettingsError, match=line) as error:
         make_scheduler(name, config, 5, CPU)
-    assert refused.value.field == "scheduler"
-    for works in refused.value.allowed:
+    assert error.value.field == "scheduler"
+    for works in error.value.allowed:
         make_scheduler(works, config, 5, CPU, image_seq_len=64)
 
 

@@ -33,7 +33,7 @@ def scheduler_of(name, prediction, steps):
     return make_scheduler(name, config, steps, CPU)
 
 
-def drawn(seed, scale=1.0):
+def random_tensor(seed, scale=1.0):
     return torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(seed)) * scale
 
 
@@ -43,10 +43,10 @@ def output_for(x0, noise, level, prediction):
     return {"epsilon": noise, "sample": x0, "v_prediction": alpha * noise - sigma * x0, "flow": noise - x0}[prediction]
 
 
-def stepped(scheduler, name, output, timestep, sample, draw):
+def take_step(scheduler, name, output, timestep, sample, generator):
     if type(scheduler).__name__ not in FLOW_MATCHING:
         scheduler.scale_model_input(sample, timestep)
-    options = {"generator": draw} if SCHEDULERS[name].stochastic else {}
+    options = {"generator": generator} if SCHEDULERS[name].stochastic else {}
     return scheduler.step(output, timestep, sample, **options)
 
 
@@ -58,45 +58,49 @@ def own_x0(scheduler, step, timestep, sample):
         skip, out = scheduler.get_scalings_for_boundary_condition_discrete(timestep)
         return (step.denoised - skip * sample) / out
     kind = type(scheduler).__name__
-    keeps = kind.startswith(("DPMSolver", "UniPC", "SASolver"))
-    return scheduler.model_outputs[-1] if keeps else None
+    stores_x0 = kind.startswith(("DPMSolver", "UniPC", "SASolver"))
+    return scheduler.model_outputs[-1] if stores_x0 else None
 
 
 @pytest.mark.parametrize(("name", "prediction"), CASES)
 def test_inject_adds_exactly_the_correction_to_x0(name, prediction):
     """recover_x0 equals the scheduler's own x0 before and after the injection, at every step and stage."""
-    scheduler, draw = scheduler_of(name, prediction, 4), torch.Generator().manual_seed(1)
-    sample = drawn(1) * (1.0 if prediction == "flow" else scheduler.init_noise_sigma)
+    scheduler, generator = scheduler_of(name, prediction, 4), torch.Generator().manual_seed(1)
+    sample = random_tensor(1) * (1.0 if prediction == "flow" else scheduler.init_noise_sigma)
     compared = 0
     for index, timestep in enumerate(scheduler.timesteps):
-        level, output, correction = noise_level(scheduler, timestep), drawn(10 + index), drawn(20 + index, 0.1)
+        level, output, correction = (
+            noise_level(scheduler, timestep),
+            random_tensor(10 + index),
+            random_tensor(20 + index, 0.1),
+        )
         x0 = recover_x0(output, sample, level, prediction)
         output = inject(output, correction, level, prediction)
         moved = recover_x0(output, sample, level, prediction)
         near = 1e-5 * max(1.0, float(x0.abs().max()) / 4)  # x0 of random outputs is up to tens
         assert (moved - x0 - correction).abs().max() < near
-        step = stepped(scheduler, name, output, timestep, sample, draw)
+        step = take_step(scheduler, name, output, timestep, sample, generator)
         if (own := own_x0(scheduler, step, timestep, sample)) is not None:
             assert (own - moved).abs().max() < near
             compared += 1
         sample = step.prev_sample
-    hides = type(scheduler).__name__.startswith(("FlowMatch", "PNDM", "DEIS"))
-    assert compared == (0 if hides else len(scheduler.timesteps))
+    has_no_x0 = type(scheduler).__name__.startswith(("FlowMatch", "PNDM", "DEIS"))
+    assert compared == (0 if has_no_x0 else len(scheduler.timesteps))
 
 
 @pytest.mark.parametrize(("name", "prediction"), CASES)
 def test_exact_model_output_recovers_x0_at_every_step(name, prediction):
     """Also for schedulers that do not expose x0 (PNDM, DEIS, flows): x_t stays alpha x0 + sigma noise."""
-    scheduler, draw = scheduler_of(name, prediction, 6), torch.Generator().manual_seed(2)
-    x0, sample = drawn(3), None
+    scheduler, generator = scheduler_of(name, prediction, 6), torch.Generator().manual_seed(2)
+    x0, sample = random_tensor(3), None
     for timestep in scheduler.timesteps:
         level = noise_level(scheduler, timestep)
         if sample is None:
-            sample = level.alpha * x0 + level.sigma * drawn(4)
+            sample = level.alpha * x0 + level.sigma * random_tensor(4)
         noise = (sample - level.alpha * x0) / level.sigma
         output = output_for(x0, noise, level, prediction)
         assert torch.allclose(recover_x0(output, sample, level, prediction), x0, atol=2e-3 if level.sigma > 9 else 1e-4)
-        sample = stepped(scheduler, name, output, timestep, sample, draw).prev_sample
+        sample = take_step(scheduler, name, output, timestep, sample, generator).prev_sample
     assert (sample - x0).abs().max() < 0.2  # some schedules end at the smallest noise level of training
 
 
@@ -105,7 +109,7 @@ def test_recover_and_inject_at_zero_terminal_snr(name):
     """v prediction works at alpha = 0; schedulers with sigmas start at the largest finite one."""
     scheduler = make_scheduler(name, {**tiny.ZERO_TERMINAL, "clip_sample": False}, 6, CPU)
     level = noise_level(scheduler, scheduler.timesteps[0])
-    x0, noise = drawn(3), drawn(4)
+    x0, noise = random_tensor(3), random_tensor(4)
     sample = level.alpha * x0 + level.sigma * noise
     output = output_for(x0, noise, level, "v_prediction")
     assert torch.allclose(recover_x0(output, sample, level, "v_prediction"), x0, atol=1e-3)
@@ -127,7 +131,7 @@ def test_shift_after_step_equals_injection_for_pndm(steps):
     """Injecting before a DDIM step between the same noise levels equals the shift after it."""
     pndm = make_scheduler("pndm", tiny.BETAS, steps, CPU)
     ddim = make_scheduler("ddim", {**tiny.BETAS, "set_alpha_to_one": False}, steps, CPU)
-    sample, output, correction = drawn(5), drawn(6), drawn(7)
+    sample, output, correction = random_tensor(5), random_tensor(6), random_tensor(7)
     for index in (0, steps):  # the first and the last step; the second one repeats the first
         start, end = step_noise_levels(pndm, index)
         timestep = pndm.timesteps[index]
@@ -142,7 +146,7 @@ def test_shift_after_step_equals_injection_for_lms():
     """LMS of order 1 is Euler's method, for which both are equal."""
     pytest.importorskip("scipy")
     scheduler = diffusers.LMSDiscreteScheduler(**tiny.BETAS)
-    sample, output, correction = drawn(5), drawn(6), drawn(7)
+    sample, output, correction = random_tensor(5), random_tensor(6), random_tensor(7)
     ends = []
     for injected in (False, True):
         scheduler.set_timesteps(5)
@@ -155,11 +159,13 @@ def test_shift_after_step_equals_injection_for_lms():
     assert "LMSDiscreteScheduler" in CORRECTED_AFTER_STEP
 
 
-@pytest.mark.parametrize("made", [diffusers.EDMEulerScheduler, diffusers.IPNDMScheduler, diffusers.TCDScheduler])
-def test_unsupported_scheduler_raises_with_the_supported_ones(made):
-    scheduler = made()
+@pytest.mark.parametrize(
+    "scheduler_class", [diffusers.EDMEulerScheduler, diffusers.IPNDMScheduler, diffusers.TCDScheduler]
+)
+def test_unsupported_scheduler_raises_with_the_supported_ones(scheduler_class):
+    scheduler = scheduler_class()
     scheduler.set_timesteps(3)
-    name = made.__name__.removesuffix("Scheduler")
+    name = scheduler_class.__name__.removesuffix("Scheduler")
     with pytest.raises(SettingsError, match=rf"^Scheduler '{name}' cannot be guided\. Works: ddim, .*, lcm, .*\.$"):
         noise_level(scheduler, scheduler.timesteps[0])
 

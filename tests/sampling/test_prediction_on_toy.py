@@ -19,7 +19,7 @@ FLOWS = ["flow_euler", "flow_heun", "dpm++_2m", "unipc"]
 STOCHASTIC = ["euler_ancestral", "ddpm", "sa_solver"]
 
 
-def guided(correction: Correction, network: PredictNoise | None = None) -> PredictNoise:
+def predict_with(correction: Correction, network: PredictNoise | None = None) -> PredictNoise:
     unguided = network or toy.network()
 
     def predict(step_input):
@@ -32,7 +32,7 @@ def guided(correction: Correction, network: PredictNoise | None = None) -> Predi
 def hits_by_steps(name, prediction, counts, rows=256):
     """Returns the hits for each number of steps."""
     return [
-        toy.hits(toy.draw(guided(toy.toy_guidance(STRENGTH)), name, steps, rows, prediction=prediction).latents)
+        toy.hits(toy.draw(predict_with(toy.toy_guidance(STRENGTH)), name, steps, rows, prediction=prediction).latents)
         for steps in counts
     ]
 
@@ -87,7 +87,9 @@ def test_guidance_strength_of_stochastic_schedulers(name):
 def test_guidance_strength_does_not_depend_on_every(name, prediction):
     hits = [
         toy.hits(
-            toy.draw(guided(toy.toy_guidance(STRENGTH, every=every)), name, 40, 256, prediction=prediction).latents
+            toy.draw(
+                predict_with(toy.toy_guidance(STRENGTH, every=every)), name, 40, 256, prediction=prediction
+            ).latents
         )
         for every in (1, 2, 3, 4)
     ]
@@ -96,8 +98,8 @@ def test_guidance_strength_does_not_depend_on_every(name, prediction):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow"])
 def test_prediction_types_give_equal_results(prediction):
-    latents = toy.draw(guided(toy.toy_guidance(STRENGTH)), "dpm++_2m", 20, 128, prediction=prediction).latents
-    expected = toy.draw(guided(toy.toy_guidance(STRENGTH)), "dpm++_2m", 20, 128).latents
+    latents = toy.draw(predict_with(toy.toy_guidance(STRENGTH)), "dpm++_2m", 20, 128, prediction=prediction).latents
+    expected = toy.draw(predict_with(toy.toy_guidance(STRENGTH)), "dpm++_2m", 20, 128).latents
     plain = toy.draw(toy.network(), "dpm++_2m", 20, 128, prediction=prediction).latents
     if prediction != "flow":  # a flow has other noise levels
         assert torch.allclose(latents, expected, atol=1e-2)
@@ -108,7 +110,8 @@ def test_prediction_types_give_equal_results(prediction):
 def test_stopping_early_removes_the_adversarial_part():
     """The adversarial direction of the reward is outside the data; guided to the end, samples stay there."""
     ends = {
-        stop: toy.draw(guided(toy.toy_guidance(STRENGTH, stop=stop)), "unipc", 20, 128).latents for stop in (0.7, 1.0)
+        stop: toy.draw(predict_with(toy.toy_guidance(STRENGTH, stop=stop)), "unipc", 20, 128).latents
+        for stop in (0.7, 1.0)
     }
     plain = toy.draw(toy.network(), "unipc", 20, 128).latents
     outside = {stop: toy.off_manifold(latents) for stop, latents in ends.items()}

@@ -97,10 +97,10 @@ def test_scheduler_for_each_prediction_type(spec: SchedulerSpec) -> None:
             assert result.runs(prediction)
             assert result is spec if prediction != "flow" else result.flow == result.name
             continue
-        with pytest.raises(SettingsError, match=f"cannot run a model that predicts {prediction}") as refused:
+        with pytest.raises(SettingsError, match=f"cannot run a model that predicts {prediction}") as error:
             scheduler_for(spec.name, prediction)
-        assert refused.value.allowed
-        assert all(SCHEDULERS[name].runs(prediction) for name in refused.value.allowed)
+        assert error.value.allowed
+        assert all(SCHEDULERS[name].runs(prediction) for name in error.value.allowed)
 
 
 def test_schedulers_of_flow_models() -> None:
@@ -126,8 +126,8 @@ def test_dynamic_mu_and_flow_shift() -> None:
         flow_shift(dynamic, None)
 
 
-def denoised(spec: SchedulerSpec, config: dict[str, Any], steps: int, noise_seed: int = 0) -> Any:
-    """Runs all steps with a made-up denoiser; only the noise of the steps depends on `noise_seed`."""
+def run_scheduler(spec: SchedulerSpec, config: dict[str, Any], steps: int, noise_seed: int = 0) -> Any:
+    """Runs all steps with a denoiser of a single tanh; only the noise of the steps depends on `noise_seed`."""
     import diffusers
     import torch
 
@@ -136,10 +136,10 @@ def denoised(spec: SchedulerSpec, config: dict[str, Any], steps: int, noise_seed
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # Karras sigmas of a zero-terminal-SNR model can round to two equal timesteps
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * scheduler.init_noise_sigma
-    drawn = {"generator": torch.Generator().manual_seed(noise_seed)} if spec.stochastic else {}
+    generator_options = {"generator": torch.Generator().manual_seed(noise_seed)} if spec.stochastic else {}
     for timestep in scheduler.timesteps:
         output = torch.tanh(scheduler.scale_model_input(latents, timestep)) * 0.5
-        latents = scheduler.step(output, timestep, latents, **drawn).prev_sample
+        latents = scheduler.step(output, timestep, latents, **generator_options).prev_sample
     return latents
 
 
@@ -149,14 +149,14 @@ def test_each_class_runs_one_to_max_steps(spec: SchedulerSpec, config: dict[str,
     import torch
 
     for steps in (1, 2, 5, spec.max_steps):
-        assert torch.isfinite(denoised(spec, config, steps)).all()
+        assert torch.isfinite(run_scheduler(spec, config, steps)).all()
 
 
 @EVERY_DIFFUSION
 def test_stochastic_flag_is_correct(spec: SchedulerSpec) -> None:
     import torch
 
-    one, other = (denoised(spec, tiny.BETAS, 4, noise_seed) for noise_seed in (1, 2))
+    one, other = (run_scheduler(spec, tiny.BETAS, 4, noise_seed) for noise_seed in (1, 2))
     assert torch.equal(one, other) is not spec.stochastic
 
 

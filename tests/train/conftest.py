@@ -1,4 +1,4 @@
-"""Every training test gets a new accelerator, in the precision that it asks for."""
+"""Every training test creates its accelerator with its precision."""
 
 from __future__ import annotations
 

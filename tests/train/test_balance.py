@@ -1,4 +1,4 @@
-"""Concepts get equal shares at first, then more the less they are recognised."""
+"""Concepts start with equal shares; those that are recognised less often get larger ones."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ def balance() -> ConceptBalance:
 def shares(balance: ConceptBalance) -> dict[str, float]:
     owner = {int(image): concept for concept, images in zip(balance.concepts, balance.images, strict=True)
              for image in images}  # fmt: skip
-    drawn = [owner[int(index)] for index in balance(8_000, COUNT)]
-    return {concept: drawn.count(concept) / len(drawn) for concept in balance.concepts}
+    concepts = [owner[int(index)] for index in balance(8_000, COUNT)]
+    return {concept: concepts.count(concept) / len(concepts) for concept in balance.concepts}
 
 
-def test_shares_are_equal_whatever_the_renders_hold(balance: ConceptBalance) -> None:
-    found = [share for share, images in zip(shares(balance).values(), balance.images, strict=True) if len(images)]
-    assert max(found) < 2 * min(found)
+def test_shares_are_equal_for_any_distribution_of_renders(balance: ConceptBalance) -> None:
+    measured_shares = [
+        share for share, images in zip(shares(balance).values(), balance.images, strict=True) if len(images)
+    ]
+    assert max(measured_shares) < 2 * min(measured_shares)
 
 
 def test_an_unrecognised_concept_gets_up_to_four_times_the_share(balance: ConceptBalance) -> None:
     good, bad = balance.concepts[0], balance.concepts[1]
     for _ in range(20):
         balance.update([good, bad], [True, False])
-    found = shares(balance)
-    assert found[bad] / found[good] == pytest.approx(LARGEST_FACTOR, rel=0.3)
+    measured_shares = shares(balance)
+    assert measured_shares[bad] / measured_shares[good] == pytest.approx(LARGEST_FACTOR, rel=0.3)
     assert balance.average == pytest.approx(0.5, abs=0.01)
 
 

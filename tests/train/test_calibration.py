@@ -1,4 +1,4 @@
-"""Holds the captions that calibrate CLIP scores."""
+"""The captions that calibrate CLIP scores."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ COLOURS = ("red", "green", "blue", "orange", "purple", "black")
 SHAPES = ("square", "circle", "bar")
 
 
-def draw(folder: Path) -> list[tuple[Path, str]]:
-    """Draws shapes in colours, 36 in all, each with a caption."""
+def write_shapes(folder: Path) -> list[tuple[Path, str]]:
+    """Saves 36 images of coloured shapes and returns their paths and captions."""
     folder.mkdir()
-    drawn = []
+    samples = []
     for k in range(2):
         for colour in COLOURS:
             for shape in SHAPES:
@@ -35,14 +35,14 @@ def draw(folder: Path) -> list[tuple[Path, str]]:
                 (pen.ellipse if shape == "circle" else pen.rectangle)(box, fill=colour)
                 path = folder / f"{k}-{colour}-{shape}.png"
                 image.save(path)
-                drawn.append((path, f"a {colour} {shape}"))
-    return drawn
+                samples.append((path, f"a {colour} {shape}"))
+    return samples
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Pictures with a .txt beside each; three that cannot be used lie among them."""
-    for path, caption in draw(tmp_path / "data"):
+    """A folder of images with one .txt file each, and three images that cannot be used."""
+    for path, caption in write_shapes(tmp_path / "data"):
         path.with_suffix(".txt").write_text(f"{caption}\n\n{caption} on white\n", "utf-8")
     data = tmp_path / "data"
     for name, content in (("broken.png", b"text"), ("empty.jpg", b"")):
@@ -52,12 +52,12 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
-def quiet(line: str) -> None:
+def ignore_line(line: str) -> None:
     """Ignores a log line."""
 
 
 class TestData:
-    def test_a_folder_of_pictures_and_texts(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_folder_of_images_and_texts(self, folder: Path, tmp_path: Path) -> None:
         data = captioned(folder, tmp_path / "kept", 64)
         assert (len(data), data.skipped) == (36, 2)
         assert data.captions[0] == ("a black bar", "a black bar on white")
@@ -65,15 +65,17 @@ class TestData:
         assert float(data.images(np.array([0])).max()) == 1.0
 
     def test_a_table_with_files_relative_to_it(self, tmp_path: Path) -> None:
-        drawn = draw(tmp_path / "data")
-        rows = [f'data/{path.name},"{caption}, plain"' for path, caption in drawn] + [f"data/{drawn[0][0].name},again"]
+        samples = write_shapes(tmp_path / "data")
+        rows = [f'data/{path.name},"{caption}, plain"' for path, caption in samples] + [
+            f"data/{samples[0][0].name},again"
+        ]
         (tmp_path / "list.csv").write_text("\n".join(["\ufeffFile_Name,Caption", *rows, "none.png,x"]), "utf-8")
         pairs = find_pairs(tmp_path / "list.csv")
         assert pairs[0].captions == ("a red square, plain", "again")
         data = captioned(tmp_path / "list.csv", tmp_path / "kept", 32)
         assert (len(data), data.skipped) == (36, 1)
 
-    def test_it_is_read_once_until_something_changes(self, folder: Path, tmp_path: Path) -> None:
+    def test_data_is_read_again_only_after_a_change(self, folder: Path, tmp_path: Path) -> None:
         captioned(folder, tmp_path / "kept", 32)
         before = (tmp_path / "kept" / "pictures.u8").stat().st_mtime_ns
         captioned(folder, tmp_path / "kept", 32)
@@ -81,7 +83,7 @@ class TestData:
         (folder / "0-red-bar.txt").write_text("something else")
         assert ("something else",) in captioned(folder, tmp_path / "kept", 32).captions
 
-    def test_too_little_is_one_line(self, tmp_path: Path) -> None:
+    def test_too_few_images_raise_a_one_line_error(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
         for name, message in (
@@ -96,7 +98,7 @@ class TestData:
                 find_pairs(tmp_path / name)
             assert message in str(error.value)
 
-    def test_pictures_that_are_all_broken_are_too_little(self, tmp_path: Path) -> None:
+    def test_broken_images_do_not_count(self, tmp_path: Path) -> None:
         data = tmp_path / "data"
         data.mkdir()
         for k in range(9):
@@ -122,11 +124,11 @@ class TestTraining:
             losses.append(loss.item())
         assert losses[-1] < 0.8 * losses[0]
 
-    def test_it_goes_on_where_it_stopped_and_its_clip_is_usable_at_once(self, folder: Path, tmp_path: Path) -> None:
-        model = FineTuning(folder, tmp_path / "out", say=quiet).stage("clip", 0.02)
+    def test_clip_training_resumes_and_its_model_loads(self, folder: Path, tmp_path: Path) -> None:
+        model = FineTuning(folder, tmp_path / "out", say=ignore_line).stage("clip", 0.02)
         log = tmp_path / "out" / "clip" / "log.jsonl"
         first = json.loads(log.read_text().splitlines()[-1])
-        assert FineTuning(folder, tmp_path / "out", say=quiet).stage("clip", first["minutes"] + 0.02) == model
+        assert FineTuning(folder, tmp_path / "out", say=ignore_line).stage("clip", first["minutes"] + 0.02) == model
         assert json.loads(log.read_text().splitlines()[-1])["step"] > first["step"]
         encoder = load_encoder(str(model), torch.device("cpu"))
         assert encoder.name == "model/clip"
@@ -134,8 +136,8 @@ class TestTraining:
         assert torch.allclose(stored[:2], encoder.text_features(read_captions()[:2]), atol=1e-4)
 
     @pytest.mark.parametrize("stage", ["vae", "unet"])
-    def test_the_other_parts_go_back_into_a_model_that_works(self, folder: Path, tmp_path: Path, stage: str) -> None:
-        model = FineTuning(folder, tmp_path / "out", say=quiet).stage(stage, 0.02)
+    def test_the_vae_and_unet_are_saved_in_a_valid_model(self, folder: Path, tmp_path: Path, stage: str) -> None:
+        model = FineTuning(folder, tmp_path / "out", say=ignore_line).stage(stage, 0.02)
         checked = preflight(find_model(str(model)), LAYOUTS)
         assert set(checked.networks) >= {"unet", "vae", "text_encoder", "clip"}
         assert checked.vocabulary is None
@@ -143,16 +145,16 @@ class TestTraining:
         assert ("psnr" if stage == "vae" else "v_500") in log[-1]
 
     @pytest.mark.parametrize("stage", ["captioner", "coca"])
-    def test_a_captioner_learns_and_is_usable_at_once(self, folder: Path, tmp_path: Path, stage: str) -> None:
-        model = FineTuning(folder, tmp_path / "out", mapper="transformer", say=quiet).stage(stage, 0.02)
+    def test_a_captioner_is_trained_and_loads(self, folder: Path, tmp_path: Path, stage: str) -> None:
+        model = FineTuning(folder, tmp_path / "out", mapper="transformer", say=ignore_line).stage(stage, 0.02)
         kind = {"captioner": "clipcap", "coca": "coca"}[stage]
         assert load_captioner(str(model), torch.device("cpu")).kind == kind
 
-    def test_a_state_of_another_network_is_refused(self, folder: Path, tmp_path: Path) -> None:
-        FineTuning(folder, tmp_path / "out", mapper="transformer", say=quiet).stage("captioner", 0.01)
+    def test_a_state_of_another_network_raises_an_error(self, folder: Path, tmp_path: Path) -> None:
+        FineTuning(folder, tmp_path / "out", mapper="transformer", say=ignore_line).stage("captioner", 0.01)
         with pytest.raises(ClipgenError, match=r"state.safetensors' is the state of another network"):
-            FineTuning(folder, tmp_path / "out", mapper="mlp", say=quiet).stage("captioner", 0.02)
+            FineTuning(folder, tmp_path / "out", mapper="mlp", say=ignore_line).stage("captioner", 0.02)
 
-    def test_an_unknown_tier_is_named(self, folder: Path, tmp_path: Path) -> None:
+    def test_an_unknown_tier_raises_an_error(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ClipgenError, match=r"Unknown tier 'tpu'. Tiers: cpu, gpu."):
-            FineTuning(folder, tmp_path / "out", "tpu", say=quiet)
+            FineTuning(folder, tmp_path / "out", "tpu", say=ignore_line)

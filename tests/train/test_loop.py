@@ -38,20 +38,20 @@ class Line:
         return {"bias": self.model.bias.item()}  # type: ignore[operator, union-attr]
 
 
-def quiet(line: str) -> None:
+def ignore_line(line: str) -> None:
     """Ignores a log line."""
 
 
-def test_a_run_learns_is_evaluated_and_draws_its_curves(tmp_path: Path) -> None:
-    model = fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), quiet)
+def test_a_run_learns_evaluates_and_plots_its_curves(tmp_path: Path) -> None:
+    model = fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), ignore_line)
     assert model.weight.item() == pytest.approx(3, abs=0.2)  # type: ignore[operator, union-attr]
     assert (tmp_path / "samples" / "sample.txt").exists()
     draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 500
 
 
-def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
-    fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), quiet)
+def test_a_run_resumes_from_its_state(tmp_path: Path) -> None:
+    fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), ignore_line)
     part = Line()
     average = {name: value.clone() for name, value in part.model.state_dict().items()}
     optimizer = torch.optim.AdamW(part.model.parameters())
@@ -59,31 +59,31 @@ def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert state.step > 0
     assert state.seconds >= 0.02 * 60
     assert all("exp_avg" in moments for moments in optimizer.state.values())
-    fit(Line(), replace(BUDGET, minutes=state.seconds / 60 + 0.01), tmp_path, Accelerator(cpu=True), quiet)
+    fit(Line(), replace(BUDGET, minutes=state.seconds / 60 + 0.01), tmp_path, Accelerator(cpu=True), ignore_line)
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
     assert steps[-1] > state.step
 
 
-def test_a_used_up_budget_trains_no_more(tmp_path: Path) -> None:
-    first = fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), quiet).state_dict()
-    again = fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), quiet).state_dict()
+def test_an_exhausted_budget_leaves_the_weights_unchanged(tmp_path: Path) -> None:
+    first = fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), ignore_line).state_dict()
+    again = fit(Line(), BUDGET, tmp_path, Accelerator(cpu=True), ignore_line).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_an_empty_folder_starts_afresh(tmp_path: Path) -> None:
+def test_an_empty_folder_gives_a_new_state(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     assert resume(model, {}, torch.optim.AdamW(model.parameters()), tmp_path) == State()
 
 
-def test_a_state_replaces_the_old_one_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_saving_replaces_the_state_and_leaves_no_other_file(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
         save_atomically({"x": torch.full((3,), value)}, tmp_path / "state.safetensors", {"step": "1"})
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     assert (tmp_path / "state.safetensors").stat().st_mode & 0o044
 
 
-def test_the_rate_warms_up_and_decays_to_nothing() -> None:
+def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
     budget = Budget(1, batch=1, learning_rate=1.0, warmup=10, decay=0.5)
     assert budget.rate(0, 0) == pytest.approx(0.1)
     assert budget.rate(100, 0.4) == 1.0

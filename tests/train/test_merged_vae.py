@@ -12,7 +12,7 @@ from clipgen.train.vae import build_vae
 BORDER = 4  # pixels in which the unmerged form pads differently
 
 
-def eight_fold() -> AutoencoderTiny:
+def autoencoder_of_factor_8() -> AutoencoderTiny:
     """Builds an autoencoder whose decoder ends with a residual block, which cannot be merged."""
     return AutoencoderTiny(
         encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4,
@@ -20,7 +20,7 @@ def eight_fold() -> AutoencoderTiny:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("build", [build_vae, eight_fold])
+@pytest.mark.parametrize("build", [build_vae, autoencoder_of_factor_8])
 def test_merged_and_unmerged_agree(build: object) -> None:
     torch.manual_seed(0)
     vae = build().eval()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Rendering appends, resumes, grows, and stops after its share of the minutes."""
+"""Rendering appends to its file, resumes, adds images, and stops at its time limit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_worker_processes_render_the_same_images(tmp_path: Path) -> None:
     assert (pixels(tmp_path / "one", 6) == pixels(tmp_path / "two", 6)).all()
 
 
-def test_another_world_is_rendered_again(tmp_path: Path) -> None:
+def test_another_mix_is_rendered_again(tmp_path: Path) -> None:
     RenderFile(tmp_path, mix=MIX, size=32).fill(6)
     before = pixels(tmp_path, 6)
     other = RenderFile(tmp_path, mix=Mix(tier=2), size=32)
@@ -56,7 +56,7 @@ def test_another_world_is_rendered_again(tmp_path: Path) -> None:
     assert (np.array(Renders.open(other, 6).pixels) != before).any()
 
 
-def test_no_more_is_rendered_than_the_minutes_allow_and_the_size_is_said_before(
+def test_rendering_stops_at_the_minutes_and_logs_its_size_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render_file, "FEWEST", 5)

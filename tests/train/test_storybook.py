@@ -36,7 +36,7 @@ def tokenizer() -> CLIPTokenizer:
     return train_tokenizer(corpus(3_000), size=4_096)
 
 
-def test_words_of_the_world_are_single_tokens(tokenizer: CLIPTokenizer) -> None:
+def test_words_of_the_vocabulary_are_single_tokens(tokenizer: CLIPTokenizer) -> None:
     assert tokenizer.tokenize("a picture of a fox in snow") == [
         f"{word}</w>" for word in ("a", "picture", "of", "a", "fox", "in", "snow")
     ]
@@ -53,7 +53,7 @@ def test_no_text_has_an_unknown_token(tokenizer: CLIPTokenizer, text: str) -> No
     assert tokenizer.eos_token_id not in tokenizer(text, add_special_tokens=False).input_ids
 
 
-def test_ids_survive_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+def test_token_ids_are_equal_after_saving(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     texts = ["a fox in snow", "café 日本 🦊", "zwölf foxes"]
     assert CLIPTokenizer.from_pretrained(tmp_path)(texts).input_ids == tokenizer(texts).input_ids
@@ -72,9 +72,9 @@ def test_position_embeddings_encode_column_and_row(
     build: Callable[[CLIPTokenizer], Any], tokenizer: CLIPTokenizer
 ) -> None:
     weight = build(tokenizer, 32).vision_model.embeddings.position_embedding.weight.detach()[-64:]
-    places = torch.stack([torch.arange(64) % 8, torch.arange(64) // 8], dim=1) / 3.5 - 1
-    read = weight @ torch.linalg.pinv(weight, rtol=0.05) @ places
-    assert (read - places).square().mean() < 0.1 * places.square().mean()
+    positions = torch.stack([torch.arange(64) % 8, torch.arange(64) // 8], dim=1) / 3.5 - 1
+    predicted = weight @ torch.linalg.pinv(weight, rtol=0.05) @ positions
+    assert (predicted - positions).square().mean() < 0.1 * positions.square().mean()
     assert weight.std() > 0.2
 
 
@@ -86,7 +86,7 @@ def render_all(folder: Path, count: int, mix: Mix, size: int) -> Renders:
 
 @pytest.fixture(scope="module")
 def renders(tmp_path_factory: pytest.TempPathFactory) -> Renders:
-    """192 small images of one thing each, of which 24 are never trained on."""
+    """192 small images of one thing each, of which 24 are for validation."""
     return render_all(tmp_path_factory.mktemp("renders"), 192, Mix(tier=1, kinds=(1, 0, 0)), 32)
 
 
@@ -105,8 +105,8 @@ def test_both_clips_learn_to_match_captions(
         optimizer.zero_grad()
         losses.append(loss.item())
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
-    measured = {name.removeprefix("val_") for name in part.evaluate(tmp_path)}
-    assert measured == {"r@1", "top1", "patches", "hard", "count"}  # nothing to swap
+    metrics = {name.removeprefix("val_") for name in part.evaluate(tmp_path)}
+    assert metrics == {"r@1", "top1", "patches", "hard", "count"}  # nothing to swap
     part.model.save_pretrained(tmp_path / "model")
     loaded = ClipWithHeads.from_pretrained(tmp_path / "model")
     images = renders.images(np.arange(2))
@@ -163,7 +163,7 @@ def test_the_latent_head_learns_the_features_of_clip(tokenizer: CLIPTokenizer, t
     clip = build_clip(tokenizer, 64)
     head = build_latent_head(clip, 16, 8)
     assert torch.equal(head.visual_projection.weight, clip.visual_projection.weight)
-    head = build_latent_head(build_clip(tokenizer, 64), 16, 8)  # of another CLIP, so that there is something to learn
+    head = build_latent_head(build_clip(tokenizer, 64), 16, 8)  # of another CLIP, so that the initial loss is high
     part = LatentHeadPart(head, clip, tokenizer, build_vae(), renders, 16)
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
@@ -186,7 +186,7 @@ def test_errors_inside_boxes_of_things_have_more_weight() -> None:
     assert weights[0, 0, int(16 * (foot - height / 2)), int(16 * x)] == 3 * weights[0, 0, 0, 0]
 
 
-def test_the_denoiser_learns_and_unrecognised_concepts_are_shown_more_often(
+def test_the_denoiser_learns_and_unrecognised_concepts_are_sampled_more_often(
     tokenizer: CLIPTokenizer, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -228,8 +228,8 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a fox in snow", num_inference_steps=1).images[0].size == (256, 256)
     assert "_name_or_path" not in "".join(path.read_text() for path in tmp_path.glob("*/config.json"))
-    listed = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
-    assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= listed
+    files = {line.split("  ")[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()}
+    assert {"unet/diffusion_pytorch_model.safetensors", "clip/model.safetensors", "model_index.json"} <= files
     pixels = torch.rand(2, 3, 128, 128)
     for name in ("clip", "judge"):
         encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))

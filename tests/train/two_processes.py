@@ -1,4 +1,4 @@
-"""One process of a training by several: trains a tiny CLIP on its share of pictures and writes what came of it.
+"""Trains a tiny CLIP in one of several processes, on its share of the images, and saves losses and weights.
 
 python -m torch.distributed.run --nproc-per-node 2 two_processes.py FOLDER
 """
@@ -22,29 +22,29 @@ from clipgen.train.captioned import Captioned
 from clipgen.train.loop import Budget, ProcessGroup, _step
 from clipgen.train.pair_clip import PairPart
 
-PICTURES, STEPS = 16, 6
+IMAGES, STEPS = 16, 6
 
 
 def main(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
-    share = PICTURES // accelerator.num_processes
+    share = IMAGES // accelerator.num_processes
     first = share * accelerator.process_index
-    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 32, 32, 3), dtype=np.uint8)
-    captions = [(f"picture {k // 2}",) for k in range(PICTURES)]  # each caption belongs to two pictures
-    spare = share // 8  # as many more are held back
-    mine = Captioned(
-        np.concatenate([pixels[first : first + share], pixels[:spare]]),
-        (*captions[first : first + share], *captions[:spare]),
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    captions = [(f"picture {k // 2}",) for k in range(IMAGES)]  # each caption belongs to two images
+    validation_images = share // 8  # PairPart uses as many for validation
+    dataset = Captioned(
+        np.concatenate([pixels[first : first + share], pixels[:validation_images]]),
+        (*captions[first : first + share], *captions[:validation_images]),
         0,
     )
     words = tiny.tokenizer()
-    part = PairPart(tiny.clip(words), words, {}, mine, batch=share, seed=accelerator.process_index)
+    part = PairPart(tiny.clip(words), words, {}, dataset, batch=share, seed=accelerator.process_index)
     part.to(accelerator.device)
     assert part.batch == share
-    together = ProcessGroup(accelerator)
-    together.broadcast_weights(part.model)
+    group = ProcessGroup(accelerator)
+    group.broadcast_weights(part.model)
     optimizer = torch.optim.AdamW(part.model.parameters(), Budget(1, share, 1e-3).learning_rate)
-    losses = [_step(part, optimizer, together, step)[0] for step in range(STEPS)]
+    losses = [_step(part, optimizer, group, step)[0] for step in range(STEPS)]
     if accelerator.is_main_process:
         name = f"of-{accelerator.num_processes}"
         (folder / f"{name}.json").write_text(json.dumps(losses))

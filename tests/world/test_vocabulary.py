@@ -1,4 +1,4 @@
-"""Which words a model knows, and prompts in those words."""
+"""The vocabulary of a model, and the translation of prompts into it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from clipgen.world.vocabulary import STOP_WORDS, VOCABULARIES, Reading, Vocabula
 SMALL, LARGE = VOCABULARIES["storybook"], VOCABULARIES["storybook-large"]
 
 
-class First(random.Random):
-    """Chooses as `random.Random` does, but no synonym: `random()` decides on those, and on what is left out."""
+class FirstChoice(random.Random):
+    """A random generator whose `random()` is always 0.5, at which captions contain no synonyms."""
 
     def random(self) -> float:
         return 0.5
@@ -35,14 +35,14 @@ def test_captions_without_synonyms_come_back_unchanged_and_without_notes() -> No
     for seed in range(150):
         for tier, vocabulary in ((2, SMALL), (3, LARGE)):
             scene = sample_scene(7_000_000 + seed, Mix(tier=tier))
-            for text in (caption(scene, First(seed)), plain_caption(scene)):
+            for text in (caption(scene, FirstChoice(seed)), plain_caption(scene)):
                 reading = vocabulary.read(text)
                 assert (reading.text, reading.replaced, reading.unknown) == (text, (), ()), text
                 assert reading.has_content
                 assert vocabulary.notes(text, "storybook") == ()
 
 
-def test_captions_with_synonyms_have_no_unknown_words_and_are_read_once() -> None:
+def test_captions_with_synonyms_have_no_unknown_words_and_translation_is_idempotent() -> None:
     for seed in range(150):
         text = caption(sample_scene(seed, Mix(tier=2)), random.Random(seed))
         reading = SMALL.read(text)
@@ -91,7 +91,7 @@ def test_words_are_replaced(prompt: str, text: str, replaced: list[tuple[str, st
         "one single star over me",
     ],
 )
-def test_known_words_stay(prompt: str) -> None:
+def test_known_words_are_unchanged(prompt: str) -> None:
     assert SMALL.read(prompt).text == prompt
     assert SMALL.notes(prompt, "storybook") == ()
 
@@ -110,7 +110,7 @@ def test_known_words_stay(prompt: str) -> None:
         ("雪の中の狐", ["雪の中の狐"]),
     ],
 )
-def test_unknown_words_stay_and_are_named(prompt: str, unknown: list[str]) -> None:
+def test_unknown_words_are_unchanged_and_noted(prompt: str, unknown: list[str]) -> None:
     assert SMALL.read(prompt).text == prompt
     assert list(SMALL.read(prompt).unknown) == unknown
 
