@@ -1,4 +1,4 @@
-"""Batches: job files of three kinds, ids, and a journal that survives being torn."""
+"""Batches: job files of three kinds, ids, and a journal that tolerates an incomplete line."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def test_jsonl(jsonl: bool) -> None:
         ("[" * 100_000, True, "Line 1: not a JSON object"),
     ],
 )
-def test_a_bad_line_is_named(text: str, jsonl: bool, message: str) -> None:
+def test_an_invalid_line_is_an_error_with_its_number(text: str, jsonl: bool, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read_lines(text, jsonl=jsonl)
     assert message in str(caught.value)
 
 
-def test_jobs_are_single_pictures_with_seeds_in_a_row() -> None:
+def test_jobs_have_one_image_each_and_consecutive_seeds() -> None:
     [*jobs] = make_jobs([(3, Settings("a", seed=5, images=3)), (4, Settings("b", seed=2**63 - 1, images=2))])
     assert [(job.line, job.image, job.settings.seed, job.settings.images) for job in jobs] == [
         (3, 0, 5, 1),
@@ -102,7 +102,7 @@ def test_jobs_are_single_pictures_with_seeds_in_a_row() -> None:
     ]
 
 
-def test_ids_depend_on_settings_and_image_alone() -> None:
+def test_ids_depend_only_on_settings_and_image() -> None:
     first, second = make_jobs([(1, Settings("a", seed=5))]), make_jobs([(9, Settings("a", seed=5))])
     assert first[0].id == second[0].id
     assert len(first[0].id) == 16
@@ -111,12 +111,12 @@ def test_ids_depend_on_settings_and_image_alone() -> None:
     assert len({first[0].id, *(make_jobs([(1, other)])[0].id for other in others)}) == 4
 
 
-def test_equal_lines_are_jobs_of_their_own() -> None:
+def test_equal_lines_have_different_ids() -> None:
     jobs = make_jobs([(1, Settings("a", seed=5, images=2)), (2, Settings("a", seed=5, images=2))])
     assert len({job.id for job in jobs}) == 4
 
 
-def test_what_was_added_is_done(tmp_path: Path) -> None:
+def test_jobs_in_the_journal_are_done_while_their_file_exists(tmp_path: Path) -> None:
     lines = lines_of("a", "b", "c", "d")
     jobs = make_jobs(lines)
     journal = Journal(tmp_path)
@@ -148,7 +148,7 @@ def test_every_process_has_a_journal_and_all_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_torn_line_is_left_out_and_does_not_spoil_the_next(tmp_path: Path, cut: int) -> None:
+def test_an_incomplete_line_is_ignored_and_does_not_damage_the_next(tmp_path: Path, cut: int) -> None:
     lines = lines_of("a", "b", "c")
     jobs = make_jobs(lines)
     journal = Journal(tmp_path)
@@ -157,15 +157,15 @@ def test_a_torn_line_is_left_out_and_does_not_spoil_the_next(tmp_path: Path, cut
     before = journal.path.stat().st_size
     journal.add(jobs[1].id, None)
     size = journal.path.stat().st_size
-    torn = max(before + 1, size - cut)
-    os.truncate(journal.path, torn)
-    expected = {jobs[0].id} | ({jobs[1].id} if torn == size - 1 else set())  # only the newline is missing
+    truncated_size = max(before + 1, size - cut)
+    os.truncate(journal.path, truncated_size)
+    expected = {jobs[0].id} | ({jobs[1].id} if truncated_size == size - 1 else set())  # only the newline is missing
     assert journal.done(jobs) == expected
     journal.add(jobs[2].id, None)
     assert journal.done(jobs) == expected | {jobs[2].id}
 
 
-def test_a_picture_without_a_line_counts_by_its_own_id(tmp_path: Path) -> None:
+def test_an_image_without_a_journal_line_counts_by_its_job_id(tmp_path: Path) -> None:
     lines = lines_of("a", "b", "c")
     jobs = make_jobs(lines)
     journal = Journal(tmp_path)
@@ -178,7 +178,7 @@ def test_a_picture_without_a_line_counts_by_its_own_id(tmp_path: Path) -> None:
     assert journal.done(jobs) == {jobs[0].id, jobs[1].id}
 
 
-def test_the_same_list_gets_the_seeds_of_the_first_time() -> None:
+def test_the_same_list_gets_the_same_seeds() -> None:
     before = [Settings("a", seed=77).to_dict(), Settings("b", seed=2).to_dict()]
     same = same_lines(before, [(1, Settings("a")), (2, Settings("b", seed=2))])
     assert [settings.seed for _, settings in same] == [77, 2]
@@ -203,13 +203,13 @@ def test_another_list_is_refused(now: list[tuple[int, Settings]], message: str) 
     assert str(caught.value) == f"{message}; start again without --resume."
 
 
-def test_no_place_to_write(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         Journal(tmp_path / "file" / "folder").start(lines_of("a"))
 
 
-def test_alone_without_accelerate() -> None:
+def test_without_accelerate_one_process_has_all_jobs() -> None:
     with sharing() as share:
         assert share == Share(0, 1, "auto")
         assert share.of([1, 2, 3]) == [1, 2, 3]

@@ -27,25 +27,25 @@ def sd(tiny_epsilon):
 
 
 @pytest.fixture(scope="module")
-def book(tiny_v):
+def storybook_like(tiny_v):
     return family_of(tiny_v)
 
 
-def test_pictures_lie_in_the_unit_interval(book):
-    pixels = decode(book, latents(2, 8, 16, 16) * 9, (128, 128), MemoryFallback(CPU))
+def test_pixels_are_in_the_unit_interval(storybook_like):
+    pixels = decode(storybook_like, latents(2, 8, 16, 16) * 9, (128, 128), MemoryFallback(CPU))
     assert pixels.shape == (2, 3, 128, 128)
     assert pixels.dtype == torch.float32
     assert 0 <= pixels.min() < pixels.max() <= 1
 
 
-def test_broken_is_flat_or_not_finite():
+def test_constant_and_non_finite_images_are_broken():
     pixels = latents(4, 3, 8, 8)
     pixels[1] = 0.5
     pixels[2, 0, 0, 0] = torch.nan
     assert is_broken(pixels).tolist() == [False, True, True, False]
 
 
-def test_a_decoder_that_breaks_in_half_precision_is_put_into_float32(tiny_v):
+def test_a_decoder_with_nan_in_half_precision_switches_to_float32(tiny_v):
     family = family_of(tiny_v, torch.bfloat16)
     family.vae.decoder.register_forward_hook(
         lambda module, args, output: output * (torch.nan if output.dtype == torch.bfloat16 else 1)
@@ -55,13 +55,15 @@ def test_a_decoder_that_breaks_in_half_precision_is_put_into_float32(tiny_v):
     assert not family.decoder_to_float32()
 
 
-def test_a_small_picture_is_looked_at_by_its_decoder(book):
+def test_the_preview_of_a_small_image_uses_the_decoder(storybook_like):
     x0 = latents(1, 8, 16, 16)
-    assert torch.equal(decode_preview(book, x0, (128, 128)), decode(book, x0, (128, 128), MemoryFallback(CPU)))
+    assert torch.equal(
+        decode_preview(storybook_like, x0, (128, 128)), decode(storybook_like, x0, (128, 128), MemoryFallback(CPU))
+    )
 
 
-def test_a_big_one_by_a_matrix(sd):
-    """In Stable Diffusion's latent space red, say, is a place; the first channel is roughly brightness."""
+def test_the_preview_of_a_large_image_uses_a_matrix(sd):
+    """The first latent channel of Stable Diffusion is approximately brightness."""
     x0 = torch.zeros(1, 4, 160, 160)
     assert torch.allclose(decode_preview(sd, x0, (320, 320)), torch.full((1, 3, 320, 320), 0.5))
     x0[:, 0] = 2.0
@@ -70,7 +72,7 @@ def test_a_big_one_by_a_matrix(sd):
     assert sd.decodes_fast(256, 256)
 
 
-def test_pixels_are_rounded_as_diffusers_rounds_them():
+def test_pixels_are_rounded_as_in_diffusers():
     pixels = torch.tensor([0.0, 0.1, 0.5, 0.9999, 1.0, 1.2]).repeat(3, 2, 1)
     image = to_image(pixels)
     assert image.size == (6, 2)

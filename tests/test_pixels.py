@@ -6,7 +6,7 @@ from PIL import Image
 from clipgen.pixels import to_image, to_pixels
 
 
-def test_an_image_survives_the_way_to_a_tensor_and_back() -> None:
+def test_an_image_is_unchanged_after_conversion_to_a_tensor_and_back() -> None:
     levels = torch.randint(0, 256, (7, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     image = Image.fromarray(levels.numpy())
     pixels = to_pixels(image)

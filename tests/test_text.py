@@ -72,15 +72,15 @@ def test_weights(prompt: str, runs: list[tuple[str, float]]) -> None:
         ("<LORA:x>", "prompt, character 1: '<LORA:x>' cannot be used, LoRA is not supported"),
     ],
 )
-def test_wrong_syntax_is_one_line_with_its_position(prompt: str, line: str) -> None:
-    with pytest.raises(PromptError) as refused:
+def test_invalid_syntax_is_an_error_with_its_position(prompt: str, line: str) -> None:
+    with pytest.raises(PromptError) as caught:
         parse_prompt(prompt, "a1111")
-    assert str(refused.value) == line
-    assert (refused.value.field, refused.value.exit_code) == ("prompt", 2)
+    assert str(caught.value) == line
+    assert (caught.value.field, caught.value.exit_code) == ("prompt", 2)
     assert parse_prompt(prompt, "plain") == [(prompt, 1.0)]
-    with pytest.raises(PromptError, match="negative_prompt, character") as refused:
+    with pytest.raises(PromptError, match="negative_prompt, character") as caught:
         parse_prompt(prompt, "a1111", "negative_prompt")
-    assert refused.value.field == "negative_prompt"
+    assert caught.value.field == "negative_prompt"
 
 
 @settings(max_examples=300, deadline=None)
@@ -97,33 +97,33 @@ def test_any_prompt_parses_or_is_a_prompt_error(prompt: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=40))
-def test_an_escaped_prompt_is_its_text(text: str) -> None:
+def test_an_escaped_prompt_is_literal_text(text: str) -> None:
     escaped = "".join(f"\\{c}" if c in "()[]{}_\\" else c for c in text)
     if "<lora:" not in text.lower():
         assert plain_text(escaped, "a1111") == text.strip()
 
 
-def chosen(seed: int, k: int, count: int) -> int:
+def choice_index(seed: int, k: int, count: int) -> int:
     return int(hashlib.sha256(f"{seed}:{k}".encode()).hexdigest(), 16) % count
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**63 - 1])
-def test_wildcards_follow_the_published_rule(seed: int) -> None:
+def test_wildcards_follow_the_documented_rule(seed: int) -> None:
     colours, animals = ["red", "blue", ""], ["fox", "owl"]
-    drawn = f"a {colours[chosen(seed, 0, 3)]} {animals[chosen(seed, 1, 2)]}"
-    assert resolve_wildcards("a {red|blue|} {fox|owl}", seed) == drawn
+    expected = f"a {colours[choice_index(seed, 0, 3)]} {animals[choice_index(seed, 1, 2)]}"
+    assert resolve_wildcards("a {red|blue|} {fox|owl}", seed) == expected
 
 
-def test_wildcards_are_the_same_everywhere_and_forever() -> None:
-    drawn = [resolve_wildcards("{fox|owl|cat} in {snow|rain}", seed) for seed in range(6)]
-    assert drawn == ["owl in snow", "owl in rain", "owl in rain", "cat in rain", "owl in snow", "cat in snow"]
+def test_wildcards_have_fixed_results() -> None:
+    expected = [resolve_wildcards("{fox|owl|cat} in {snow|rain}", seed) for seed in range(6)]
+    assert expected == ["owl in snow", "owl in rain", "owl in rain", "cat in rain", "owl in snow", "cat in snow"]
 
 
-def test_a_nested_choice_keeps_its_number_whatever_is_drawn_around_it() -> None:
+def test_the_number_of_a_nested_choice_is_independent_of_the_outer_choice() -> None:
     for seed in range(20):
-        inner = "bc"[chosen(seed, 1, 2)]
-        last = "ef"[chosen(seed, 2, 2)]
-        assert resolve_wildcards("{a|{b|c}|d} {e|f}", seed) == f"{['a', inner, 'd'][chosen(seed, 0, 3)]} {last}"
+        inner = "bc"[choice_index(seed, 1, 2)]
+        last = "ef"[choice_index(seed, 2, 2)]
+        assert resolve_wildcards("{a|{b|c}|d} {e|f}", seed) == f"{['a', inner, 'd'][choice_index(seed, 0, 3)]} {last}"
 
 
 @pytest.mark.parametrize(
@@ -141,20 +141,20 @@ def test_a_nested_choice_keeps_its_number_whatever_is_drawn_around_it() -> None:
         ("__name__", "__name__"),
     ],
 )
-def test_braces_that_choose_nothing_are_text_and_come_back_escaped(template: str, resolved: str) -> None:
+def test_braces_without_alternatives_are_escaped(template: str, resolved: str) -> None:
     assert resolve_wildcards(template, 5) == resolved
     assert resolve_wildcards(template, 5, "plain") == template
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("ab{}|\\("), max_size=30), st.integers(0, 2**63 - 1))
-def test_nothing_is_drawn_twice(template: str, seed: int) -> None:
+def test_a_resolved_prompt_has_no_wildcards(template: str, seed: int) -> None:
     resolved = resolve_wildcards(template, seed)
     assert resolve_wildcards(resolved, seed + 1) == resolved
 
 
 def word_tokenizer(length: int) -> Any:
-    """Makes a CLIP tokenizer with one token for each of WORDS: byte letters, merges, two special entries."""
+    """Returns a CLIP tokenizer with one token per word of WORDS: bytes, merges, two special tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -173,7 +173,7 @@ def word_tokenizer(length: int) -> Any:
 
 
 class Model:
-    """A tokenizer, a text encoder, and the diffusers pipeline that holds both."""
+    """A tokenizer, a text encoder, and a diffusers pipeline with both."""
 
     def __init__(self, tokenizer: Any) -> None:
         from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -191,12 +191,12 @@ class Model:
             requires_safety_checker=False,
         )
 
-    def encode(self, prompt: str, **how: Any) -> Encoded:
-        return encode_prompt(prompt, [self.tower], **how)
+    def encode(self, prompt: str, **options: Any) -> Encoded:
+        return encode_prompt(prompt, [self.tower], **options)
 
-    def embed(self, prompt: str, **how: Any) -> Any:
+    def embed(self, prompt: str, **options: Any) -> Any:
         """Returns the prompt embeddings [1, T, D]."""
-        return self.encode(prompt, **how).embedded[0].prompt_embeds
+        return self.encode(prompt, **options).embedded[0].prompt_embeds
 
     def theirs(self, prompt: str, negative_prompt: str = "") -> Any:
         return self.pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt)
@@ -204,7 +204,7 @@ class Model:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """One token a word, 32 tokens, as storybook."""
+    """One token per word and 32 tokens, as in storybook."""
     return Model(word_tokenizer(32))
 
 
@@ -222,7 +222,7 @@ PROMPTS = [
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("length", [32, 77])
-def test_without_weights_it_is_diffusers_own_embedding_bit_for_bit(prompt: str, length: int) -> None:
+def test_embeddings_without_weights_equal_those_of_diffusers(prompt: str, length: int) -> None:
     import torch
 
     model = Model(tiny.tokenizer(length))
@@ -235,7 +235,7 @@ def test_without_weights_it_is_diffusers_own_embedding_bit_for_bit(prompt: str, 
 
 
 def test_weights_do_not_change_the_tokens(model: Model) -> None:
-    """Also inside a word: the runs are read as one text, so `(fo:1.2)x` is the token fox."""
+    """The prompt is tokenized as one text, so `(fo:1.2)x` is the token fox."""
     import torch
 
     plain = model.embed("a red fox in snow")
@@ -245,7 +245,7 @@ def test_weights_do_not_change_the_tokens(model: Model) -> None:
     assert not torch.equal(whole, plain)
 
 
-def test_weights_scale_their_tokens_and_the_mean_stays(model: Model) -> None:
+def test_weights_scale_their_tokens_and_keep_the_mean(model: Model) -> None:
     import torch
 
     plain = model.embed("a red fox in snow")
@@ -260,7 +260,7 @@ def test_weights_scale_their_tokens_and_the_mean_stays(model: Model) -> None:
 
 
 def test_weights_near_a_mean_of_zero_stay_finite_and_close() -> None:
-    """An untrained LayerNorm gives every token the mean 0; a factor would divide noise by noise."""
+    """After an untrained LayerNorm the mean of each token is about 0, so it must not be a divisor."""
     import torch
 
     plain = torch.nn.functional.layer_norm(torch.randn(1, 8, 16, generator=torch.Generator().manual_seed(0)), (16,))
@@ -270,7 +270,7 @@ def test_weights_near_a_mean_of_zero_stay_finite_and_close() -> None:
     assert torch.allclose(weighted[:, 1].float(), 1.3 * plain[:, 1], atol=3e-3)
 
 
-def test_weights_past_the_cut_and_on_odd_characters(model: Model) -> None:
+def test_weights_of_truncated_words_and_of_unusual_characters(model: Model) -> None:
     import torch
 
     long = " ".join(WORDS * 3)
@@ -280,7 +280,7 @@ def test_weights_past_the_cut_and_on_odd_characters(model: Model) -> None:
 
 
 @pytest.mark.parametrize("extra", [0, 1, 5, 40])
-def test_the_words_past_the_limit_are_named(model: Model, extra: int) -> None:
+def test_words_over_the_token_limit_are_in_the_warning(model: Model, extra: int) -> None:
     words = (WORDS * 4)[: 30 + extra]
     encoded = model.encode(" ".join(words))
     lost = " ".join(words[30:])
@@ -289,18 +289,18 @@ def test_the_words_past_the_limit_are_named(model: Model, extra: int) -> None:
     assert encoded.warnings == ((Note("prompt-cut", "prompt", line),) if extra else ())
 
 
-def test_what_was_cut_had_no_say(model: Model) -> None:
+def test_truncated_words_do_not_change_the_embeddings(model: Model) -> None:
     import torch
 
-    kept, lost = " ".join((WORDS * 2)[:30]), "pizzas, two (owl:1.4)"
-    encoded = model.encode(f"{kept} {lost}", field="negative_prompt")
-    assert torch.equal(encoded.embedded[0].prompt_embeds, model.embed(kept))
+    head, lost = " ".join((WORDS * 2)[:30]), "pizzas, two (owl:1.4)"
+    encoded = model.encode(f"{head} {lost}", field="negative_prompt")
+    assert torch.equal(encoded.embedded[0].prompt_embeds, model.embed(head))
     assert encoded.lost == "pizzas, two owl"
     assert encoded.warnings[0].field == "negative_prompt"
 
 
-def test_a_word_that_fits_in_part_is_named_whole() -> None:
-    letters = TextEncoder(tiny.tokenizer(12), None, 12, last_layer)  # one token a letter: ten letters fit
+def test_a_partly_truncated_word_is_reported_as_a_whole() -> None:
+    letters = TextEncoder(tiny.tokenizer(12), None, 12, last_layer)  # one token per letter, so ten letters fit
     assert lost_words("a fox in snow", letters) == ""
     assert lost_words("a fox in snows", letters) == "snows"
     assert lost_words("a fox in a snows", letters) == "snows"
@@ -309,16 +309,16 @@ def test_a_word_that_fits_in_part_is_named_whole() -> None:
     assert lost_words("日本日本 fox", letters) == "日本日本 fox"
 
 
-def test_a_long_prompt_can_be_refused_instead(model: Model) -> None:
+def test_a_long_prompt_can_be_an_error(model: Model) -> None:
     prompt = " ".join((WORDS * 2)[:31])
-    with pytest.raises(PromptError) as refused:
+    with pytest.raises(PromptError) as caught:
         model.encode(prompt, long_prompt="error")
     word = (WORDS * 2)[30]
-    assert str(refused.value) == f"prompt is longer than the 30 tokens the model reads; left out: '{word}'"
+    assert str(caught.value) == f"prompt is longer than the 30 tokens the model reads; left out: '{word}'"
     model.encode("a fox in snow", long_prompt="error")
 
 
-def test_what_one_tower_cuts_another_may_read() -> None:
+def test_the_text_encoder_with_the_highest_token_limit_decides() -> None:
     words = tiny.tokenizer(12)
     towers = [TextEncoder(words, tiny.text_encoder(words), length, last_layer) for length in (6, 12)]
     short, long = encode_prompt("a fox in", towers), encode_prompt("a fox in a snow", towers)
@@ -331,7 +331,7 @@ def test_what_one_tower_cuts_another_may_read() -> None:
         encode_prompt("a fox in a snow", towers, long_prompt="error")
 
 
-def test_plain_syntax_reads_every_character(model: Model) -> None:
+def test_plain_syntax_has_no_special_characters(model: Model) -> None:
     import torch
 
     text = "(a fox:1.3) {x|y} <lora:z:1>"
@@ -340,7 +340,7 @@ def test_plain_syntax_reads_every_character(model: Model) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(blacklist_categories=("Cs",)), max_size=60), weight=st.floats(0, 2))
-def test_any_text_is_read_as_diffusers_reads_it(model: Model, text: str, weight: float) -> None:
+def test_any_text_has_the_embeddings_of_diffusers(model: Model, text: str, weight: float) -> None:
     import torch
 
     assert torch.equal(model.embed(text, syntax="plain"), model.theirs(text)[0])

@@ -1,4 +1,4 @@
-"""Output in a pseudo-terminal: progress bar, pictures, tables and the request for sixel support."""
+"""Output in a pseudo-terminal: progress bar, images, tables and the request for sixel support."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def draw(terminal: Terminal, model: Path, *words: str) -> str:
     return terminal.text
 
 
-def test_bar_picture_and_path(terminal: Terminal, tiny_v: Path) -> None:
+def test_bar_image_and_path(terminal: Terminal, tiny_v: Path) -> None:
     shown = draw(terminal, tiny_v)
     assert "Loading" in shown
     assert re.search(r"picture 1 of 2  \d/3  .*ETA 0:0\d  CLIP [▁-█]+ \d+→\d+%", shown)
@@ -113,7 +113,7 @@ def test_the_bar_labels_the_twin_and_both_have_a_curve(terminal: Terminal, tiny_
         (("--show", "blocks"), True, True),
     ],
 )
-def test_quiet_options_leave_out_bar_and_picture(
+def test_quiet_options_leave_out_bar_and_image(
     terminal: Terminal, tiny_epsilon: Path, words: tuple[str, ...], bar: bool, picture: bool
 ) -> None:
     shown = draw(terminal, tiny_epsilon, *words)

@@ -20,7 +20,7 @@ ROSE, LEAF = (200, 40, 40), (30, 160, 60)
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """A folder of two readable pictures."""
+    """A folder of two readable images."""
     folder = tmp_path / "album"
     folder.mkdir()
     for name, colour in (("a.png", ROSE), ("b.png", LEAF)):

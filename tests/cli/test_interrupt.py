@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finished pictures are kept, the exit code names the signal, a second signal kills."""
+"""Ctrl-C and SIGTERM: finished images are kept, the exit code names the signal, a second signal kills."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def signal_after(seconds: float, number: signal.Signals) -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # not raised in a finalizer
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_finished_pictures_are_kept(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
-    """After a signal at a random time each printed path is a whole picture, and there is no other file."""
+def test_finished_images_are_kept(run: Run, tiny_epsilon: Path, number: signal.Signals) -> None:
+    """After a signal at a random time each printed path is a whole image, and there is no other file."""
     for delay in random.Random(0).choices([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], k=3):
         folder = f"made-{delay}-{number}"
         words = ("a fox", "-s", "1-60", "--steps", "4", "-m", str(tiny_epsilon), "-o", f"{folder}/")
@@ -90,8 +90,8 @@ def test_a_killed_batch_resumes_to_the_same_bytes(run: Run, tiny_epsilon: Path) 
     assert len(whole) == 10
 
 
-def test_all_pictures_of_a_finished_batch_are_kept(run: Run, tiny_epsilon: Path) -> None:
-    """The signal comes when the first picture of a batch of 32 is saved; the others are finished too."""
+def test_all_images_of_a_finished_batch_are_kept(run: Run, tiny_epsilon: Path) -> None:
+    """The signal comes when the first image of a batch of 32 is saved; the others are finished too."""
     words = ("a fox", "-s", "1", "-n", "40", "--steps", "2", "-m", str(tiny_epsilon), "-o", "made/")
 
     def watch() -> None:

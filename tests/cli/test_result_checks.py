@@ -1,4 +1,4 @@
-"""--require, and the diversity of the pictures of a run."""
+"""--require, and the diversity of the images of a run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_without_a_clip_nothing_is_checked_and_a_warning_is_printed(run: Run, ti
     assert "warning: --require needs a model with a CLIP; nothing was checked." in ran.err
 
 
-def test_diversity_is_printed_from_four_pictures_up(run: Run, model: str) -> None:
+def test_diversity_is_printed_from_four_images_up(run: Run, model: str) -> None:
     events = [event for event in run(*FOX, "-n", "4", "--json").events if event["type"] == "diversity"]
     assert len(events) == 1
     assert events[0]["pictures"] == 4

@@ -1,4 +1,4 @@
-"""Pictures and records for the tests of image_file: tiny, and made the way each app makes its own."""
+"""Small images and records for the tests of image_file, written in the format of each app."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def record_of(settings: Settings = FOX, **changes: Any) -> dict[str, Any]:
     return make_record(settings, **(values | changes))
 
 
-def picture() -> Image.Image:
+def sample_image() -> Image.Image:
     return Image.effect_noise((8, 8), 60).convert("RGB")
 
 
 def png(texts: Mapping[str, str], path: Path) -> Path:
-    """Writes a PNG as Python apps do: tEXt where latin-1 holds the text, else iTXt."""
+    """Writes a PNG as Python apps do: a tEXt chunk if the text is latin-1, else iTXt."""
     info = PngInfo()
     for keyword, text in texts.items():
         info.add_text(keyword, text)
-    picture().save(path, "PNG", pnginfo=info)
+    sample_image().save(path, "PNG", pnginfo=info)
     return path
 
 
@@ -82,7 +82,7 @@ def with_tags(tags: Mapping[int, str], path: Path) -> Path:
 
 def with_exif(exif: bytes, path: Path) -> Path:
     buffer = io.BytesIO()
-    picture().save(buffer, "JPEG" if path.suffix == ".jpg" else "WEBP", exif=exif)
+    sample_image().save(buffer, "JPEG" if path.suffix == ".jpg" else "WEBP", exif=exif)
     path.write_bytes(buffer.getvalue())
     return path
 
@@ -102,7 +102,7 @@ def random_text(rng: random.Random, longest: int) -> str:
 
 
 def random_settings(rng: random.Random) -> Settings:
-    """Draws valid Settings over the whole range of every field."""
+    """Returns random valid Settings over the full range of every field."""
 
     def maybe(value: Any) -> Any:
         return rng.choice([None, value])

@@ -1,4 +1,4 @@
-"""Holds slugs, templates and what `--output` means, hostile prompts and templates included."""
+"""Slugs, file name templates and the values of `--output`, including hostile ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOMENT = datetime(2026, 11, 23, 7, 5, 9)
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_output(template: str | None, expected: str) -> None:
     assert path_of(template) == expected
 
 
-def test_the_format_gives_the_suffix_unless_a_name_has_one() -> None:
+def test_the_format_sets_the_suffix_if_the_name_has_none() -> None:
     assert path_of(None, format="jpeg").endswith("-42.jpg")
     assert path_of("$slug", format="webp") == "a-fox-in-snow.webp"
     assert path_of("fox.png", format="webp") == "fox.png"
@@ -94,12 +94,12 @@ def test_the_format_gives_the_suffix_unless_a_name_has_one() -> None:
     ]
 
 
-def test_a_folder_named_like_a_picture_is_a_folder(tmp_path: Path) -> None:
+def test_a_folder_with_an_image_suffix_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "album.png").mkdir()
     assert path_of("album.png") == "album.png/a-fox-in-snow-42.png"
 
 
-def test_home_is_the_persons(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_expands_to_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     assert path_of("~/pics/$seed") == "/home/ann/pics/42.png"
 
@@ -109,14 +109,14 @@ def test_percent_has_no_decimals() -> None:
 
 
 @pytest.mark.parametrize("template", ["$prompt", "$slugs", "${user}-$seed", "$", "$-x", "${slug", "a$ b", "$1"])
-def test_other_names_are_refused_with_the_list(template: str) -> None:
+def test_unknown_placeholders_are_refused_with_a_list(template: str) -> None:
     with pytest.raises(SettingsError, match=r"Names: \$date \$time \$n \$seed \$slug ") as caught:
         path_of(template)
     assert caught.value.field == "output"
     assert "\n" not in str(caught.value)
 
 
-def test_the_number_belongs_into_the_name() -> None:
+def test_the_number_is_refused_in_a_folder_name() -> None:
     with pytest.raises(SettingsError, match="works in the file's name only"):
         path_of("$n/$slug")
 
@@ -136,7 +136,7 @@ def test_unprintable_paths_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "model", ["../../../etc/cron.d/x", "org/name", "./a/../b", "~/x", "..", "./-rf", "a\u202eb", "$seed", r"C:\a\b"]
 )
-def test_no_value_leaves_the_folder(model: str) -> None:
+def test_no_model_name_escapes_the_output_folder(model: str) -> None:
     folder, stem, _ = output_path("out/$model-$seed", settings=FOX.replace(model=model), seed=42, moment=MOMENT)
     assert folder == Path("out")
     assert stem.endswith("-42")
@@ -144,7 +144,7 @@ def test_no_value_leaves_the_folder(model: str) -> None:
     assert not stem.startswith((".", "-"))
 
 
-def test_numbers_count_what_begins_alike(tmp_path: Path) -> None:
+def test_the_number_follows_the_highest_one_with_the_same_prefix(tmp_path: Path) -> None:
     for name in ("0007-a.png", "0012-b.webp", "99999-x.png.txt", "fox-0100.png", "12-x.png", ".0500.tmp"):
         (tmp_path / name).write_bytes(b"")
     assert path_of("$n") == "100000.png"
@@ -154,7 +154,7 @@ def test_numbers_count_what_begins_alike(tmp_path: Path) -> None:
     assert path_of("below/$n") == "below/0001.png"
 
 
-def test_numbers_follow_what_is_saved() -> None:
+def test_numbers_increase_with_each_saved_file() -> None:
     saved = []
     for _ in range(3):
         folder, stem, suffix = output_path("a/$n", settings=FOX, seed=42, moment=MOMENT)
@@ -163,7 +163,7 @@ def test_numbers_follow_what_is_saved() -> None:
 
 
 @pytest.mark.parametrize("template", ["x" * 300 + ".png", "雪" * 100 + ".png", "$slug" * 10, "$slug-" * 40 + "$n.jpeg"])
-def test_the_whole_name_stays_under_120_bytes(template: str, tmp_path: Path) -> None:
+def test_a_file_name_has_at_most_120_bytes(template: str, tmp_path: Path) -> None:
     folder, stem, suffix = output_path(template, settings=FOX, seed=42, moment=MOMENT)
     assert 100 < len(os.fsencode(f"{stem}-1234567{suffix}")) <= 120
     made = [save_bytes(b"x", tmp_path / folder, stem, suffix) for _ in range(2)]
@@ -171,11 +171,11 @@ def test_the_whole_name_stays_under_120_bytes(template: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["con.png", "NUL.png", "lpt9.x.png", "aux.jpg"])
-def test_device_names_are_avoided(name: str) -> None:
+def test_windows_device_names_get_a_prefix(name: str) -> None:
     assert path_of(name) == f"image-{name}"
 
 
-def test_a_link_below_the_named_folder_is_not_followed(tmp_path: Path) -> None:
+def test_a_symbolic_link_in_the_expanded_part_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "2026-11-23").symlink_to(tmp_path / "elsewhere")
@@ -183,4 +183,4 @@ def test_a_link_below_the_named_folder_is_not_followed(tmp_path: Path) -> None:
         path_of(None)
     with pytest.raises(OutputError, match="is a symbolic link"):
         path_of("outputs/$date/more/$seed")
-    assert path_of("outputs/2026-11-23/$seed") == "outputs/2026-11-23/42.png"  # named in full: the person's own will
+    assert path_of("outputs/2026-11-23/$seed") == "outputs/2026-11-23/42.png"  # the user named this folder explicitly

@@ -12,11 +12,11 @@ from clipgen.image_file import open_image
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_every_kind_opens_as_rgb(tmp_path: Path, kind: str) -> None:
+def test_every_format_opens_as_rgb(tmp_path: Path, kind: str) -> None:
     Image.new("RGB", (20, 10), (200, 30, 30)).save(tmp_path / "a", kind)
-    picture = open_image(tmp_path / "a")
-    assert (picture.mode, picture.size) == ("RGB", (20, 10))
-    assert all(abs(a - b) < 8 for a, b in zip(picture.getpixel((5, 5)), (200, 30, 30), strict=True))
+    image = open_image(tmp_path / "a")
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+    assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((5, 5)), (200, 30, 30), strict=True))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16", "1"])
@@ -25,12 +25,12 @@ def test_other_colour_spaces_become_rgb(tmp_path: Path, mode: str) -> None:
     assert open_image(tmp_path / "a").mode == "RGB"
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert open_image(tmp_path / "a.png").getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_a_turned_camera_and_a_moving_picture(tmp_path: Path) -> None:
+def test_exif_orientation_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
@@ -40,8 +40,8 @@ def test_a_turned_camera_and_a_moving_picture(tmp_path: Path) -> None:
     assert open_image(tmp_path / "moving.webp").getpixel((4, 4)) == (255, 0, 0)
 
 
-def _empty(path: Path, width: int) -> None:
-    """Writes a PNG that claims to be that wide and holds nothing."""
+def _write_empty_png(path: Path, width: int) -> None:
+    """Writes a PNG whose header has this width and that has no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -52,15 +52,15 @@ def _empty(path: Path, width: int) -> None:
     )
 
 
-def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
     Image.new("RGB", (64, 64)).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
     Image.new("RGB", (4, 4)).save(tmp_path / "a.gif")
-    _empty(tmp_path / "bomb.png", 20_000)
-    _empty(tmp_path / "large.png", 4_097)
-    for name, why in (
+    _write_empty_png(tmp_path / "bomb.png", 20_000)
+    _write_empty_png(tmp_path / "large.png", 4_097)
+    for name, message in (
         ("text.png", "cannot be opened: not a readable PNG, JPEG or WebP."),
         ("empty.png", "cannot be opened: not a readable PNG, JPEG or WebP."),
         ("cut.png", "cannot be opened: not a readable PNG, JPEG or WebP."),
@@ -69,6 +69,6 @@ def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
         ("large.png", "must have at most 16,777,216 pixels, got '16,781,312'."),
         ("bomb.png", "must have at most 16,777,216 pixels; it has far more."),
     ):
-        with pytest.raises(ImageFileError) as refused:
+        with pytest.raises(ImageFileError) as caught:
             open_image(tmp_path / name)
-        assert str(refused.value).endswith(why), name
+        assert str(caught.value).endswith(message), name

@@ -1,4 +1,4 @@
-"""Holds reading against pictures made the way each app makes them: two good ones and a broken one for every app."""
+"""Reads settings from images in the format of each app: two valid ones and an invalid one per app."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from clipgen.errors import ImageFileError
 from clipgen.image_file import RestoredSettings, encode_image, read_chunks, read_settings, settings_from_text
 from clipgen.settings.settings import Settings
-from image_file.samples import FOX, MODEL, picture, png, record_of, with_comment, with_exif, with_tags
+from image_file.samples import FOX, MODEL, png, record_of, sample_image, with_comment, with_exif, with_tags
 
 MAKE, MODEL_TAG, SOFTWARE, MAKER_NOTE, COMMENT = 0x010F, 0x0110, 0x0131, 0x927C, 0x9286
 OTHER_NOISE = "Another app's noise differs; expect another picture."
@@ -24,14 +24,14 @@ def codes(restored: RestoredSettings) -> list[str]:
     return [note.code for note in restored.warnings]
 
 
-def fails(path: Path) -> str:
+def error_message(path: Path) -> str:
     with pytest.raises(ImageFileError) as caught:
         read_settings(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-# A1111, Forge, SD.Next and their like
+# A1111, Forge, SD.Next and similar apps
 
 A1111 = """a (red:1.2) fox, {snow}, __forest__ <lora:detail:0.8>
 second line
@@ -90,17 +90,17 @@ def test_a1111_of_2022(tmp_path: Path) -> None:
     )
 
 
-def test_a1111_without_its_last_line_is_not_a_block(tmp_path: Path) -> None:
+def test_a1111_without_the_settings_line_is_not_recognised(tmp_path: Path) -> None:
     path = png({"parameters": A1111.rpartition("\n")[0]}, tmp_path / "fox.png")
-    assert fails(path) == "No settings of a known app in 'fox.png'; its texts: 'parameters'."
+    assert error_message(path) == "No settings of a known app in 'fox.png'; its texts: 'parameters'."
 
 
-def test_a_text_beside_the_picture_is_read_last(tmp_path: Path) -> None:
+def test_a_text_file_next_to_the_image_is_the_last_source(tmp_path: Path) -> None:
     path = png({"Comment": "hello"}, tmp_path / "fox.png")
     (tmp_path / "fox.txt").write_text(A1111, "utf-8")
     assert read_settings(path).settings == A1111_SETTINGS
     (tmp_path / "fox.txt").write_text("a caption for training, three: words", "utf-8")
-    assert "its texts: 'Comment'" in fails(path)
+    assert "its texts: 'Comment'" in error_message(path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_text_beside_the_picture_is_read_last(tmp_path: Path) -> None:
         ("Hires upscaler: Latent", "A1111"),
     ],
 )
-def test_the_writer_of_a_block_is_named(tail: str, source: str) -> None:
+def test_the_app_is_recognised_by_the_block(tail: str, source: str) -> None:
     assert settings_from_text(f"{OLD_A1111}, {tail}").source == source
 
 
@@ -128,13 +128,13 @@ def test_the_writer_of_a_block_is_named(tail: str, source: str) -> None:
         ("Sampler: dpmpp_2m_sde_gpu, Scheduler: karras", "dpm++_2m_sde_karras"),
     ],
 )
-def test_samplers_of_blocks(sampler: str, expected: str) -> None:
+def test_sampler_names_are_mapped_to_schedulers(sampler: str, expected: str) -> None:
     restored = settings_from_text(f"fox\nSteps: 20, {sampler}, Seed: 1")
     assert restored.settings.scheduler == expected
     assert codes(restored) == ["other-noise"]
 
 
-def test_an_unknown_sampler_or_schedule_is_told() -> None:
+def test_an_unknown_sampler_or_schedule_is_a_warning() -> None:
     restored = settings_from_text("fox\nSteps: 20, Sampler: Restart, Seed: 1")
     assert restored.settings.scheduler is None
     assert restored.warnings[1].message == "Unknown scheduler 'Restart': the current one stays."
@@ -143,7 +143,7 @@ def test_an_unknown_sampler_or_schedule_is_told() -> None:
     assert codes(restored) == ["other-noise", "schedule-type-unknown"]
 
 
-def test_values_out_of_limits_are_dropped_one_by_one() -> None:
+def test_only_values_outside_their_limits_are_dropped() -> None:
     restored = settings_from_text(
         "fox\nSteps: 500, Sampler: LCM, CFG scale: nan, Seed: -1, Size: 100x99999, Model: __import__('os')"
     )
@@ -152,7 +152,7 @@ def test_values_out_of_limits_are_dropped_one_by_one() -> None:
     assert sorted(map(str, dropped)) == ["guidance_scale", "height", "seed", "steps", "width"]
 
 
-def test_values_that_do_not_go_together_are_dropped() -> None:
+def test_an_incompatible_value_is_dropped() -> None:
     restored = settings_from_text("fox\nSteps: 60, Sampler: LCM, Seed: 1, Size: 2048x2048")
     assert restored.settings == Settings(prompt="fox", scheduler="lcm", seed=1, width=2048, height=2048)
     assert codes(restored) == ["other-noise", "value-dropped"]
@@ -195,10 +195,10 @@ def test_stable_diffusion_cpp_writes_utf_8_into_text_chunks(tmp_path: Path) -> N
         if readable:
             assert read_settings(tmp_path / "fox.png").settings.prompt == "a 雪 field"
         else:
-            assert "it contains no text" in fails(tmp_path / "fox.png")
+            assert "it contains no text" in error_message(tmp_path / "fox.png")
 
 
-def test_stable_diffusion_cpp_names_discrete_schedules() -> None:
+def test_stable_diffusion_cpp_discrete_schedule() -> None:
     restored = settings_from_text(SDCPP.replace("dpm++2mv2 karras", "euler_a discrete"))
     assert restored.settings.scheduler == "euler_ancestral"
 
@@ -277,27 +277,27 @@ def test_comfyui_with_custom_sampling(tmp_path: Path) -> None:
     assert restored.unknown == {"model": "flux1-dev.safetensors", "denoise": 0.5}
 
 
-def test_comfyui_that_is_broken(tmp_path: Path) -> None:
-    assert "broken JSON" in fails(png({"prompt": PLAIN[:-3]}, tmp_path / "fox.png"))
+def test_invalid_comfyui_graphs(tmp_path: Path) -> None:
+    assert "broken JSON" in error_message(png({"prompt": PLAIN[:-3]}, tmp_path / "fox.png"))
     no_text = comfy(_3=("KSampler", KSAMPLER), _9=("SaveImage", {"images": ["3", 0]}))
-    assert "No settings of a known app" in fails(png({"prompt": no_text}, tmp_path / "fox.png"))
+    assert "No settings of a known app" in error_message(png({"prompt": no_text}, tmp_path / "fox.png"))
 
 
-def test_comfyui_writes_nan(tmp_path: Path) -> None:
+def test_nan_in_a_comfyui_graph(tmp_path: Path) -> None:
     path = png({"prompt": PLAIN.replace('"denoise": 1', '"denoise": NaN, "is_changed": [NaN]')}, tmp_path / "fox.png")
     assert read_settings(path).settings == COMFY_SETTINGS
 
 
-def test_of_several_samplers_the_first_that_is_saved_counts(tmp_path: Path) -> None:
+def test_the_first_sampler_of_a_saved_image_is_used(tmp_path: Path) -> None:
     nodes = json.loads(PLAIN)
-    nodes["2"] = {"class_type": "KSampler", "inputs": {**KSAMPLER, "seed": 2}}  # nobody saves it
+    nodes["2"] = {"class_type": "KSampler", "inputs": {**KSAMPLER, "seed": 2}}  # no node saves its image
     nodes["20"] = {"class_type": "KSampler", "inputs": {**KSAMPLER, "seed": 20, "latent_image": ["3", 0]}}
     nodes["8"]["inputs"]["samples"] = ["20", 0]
     path = png({"prompt": json.dumps(nodes)}, tmp_path / "fox.png")
     assert read_settings(path).settings == COMFY_SETTINGS
 
 
-def test_texts_are_followed_through_control_nets_and_circles(tmp_path: Path) -> None:
+def test_prompts_are_resolved_through_control_nets_and_cycles(tmp_path: Path) -> None:
     nodes = json.loads(PLAIN)
     both = {"positive": ["6", 0], "negative": ["7", 0], "control_net": ["7", 0], "image": ["7", 0]}
     nodes["30"] = {"class_type": "ControlNetApplyAdvanced", "inputs": both}
@@ -308,9 +308,9 @@ def test_texts_are_followed_through_control_nets_and_circles(tmp_path: Path) -> 
     assert read_settings(png({"prompt": json.dumps(nodes)}, tmp_path / "fox.png")).settings == COMFY_SETTINGS
 
 
-def test_a_graph_too_large_is_refused(tmp_path: Path) -> None:
+def test_a_graph_of_too_many_nodes_is_refused(tmp_path: Path) -> None:
     nodes = {str(i): {"class_type": "KSampler", "inputs": {}} for i in range(2_001)}
-    assert "2,001 nodes" in fails(png({"prompt": json.dumps(nodes)}, tmp_path / "fox.png"))
+    assert "2,001 nodes" in error_message(png({"prompt": json.dumps(nodes)}, tmp_path / "fox.png"))
 
 
 # InvokeAI
@@ -366,10 +366,10 @@ def test_invokeai_3(tmp_path: Path) -> None:
     assert restored.unknown == {"clip_skip": 0, "model": "stable-diffusion-v1-5"}
 
 
-def test_invokeai_that_is_broken(tmp_path: Path) -> None:
-    assert "broken JSON" in fails(png({"invokeai_metadata": json.dumps(INVOKE)[:-1]}, tmp_path / "fox.png"))
+def test_invalid_invokeai_metadata(tmp_path: Path) -> None:
+    assert "broken JSON" in error_message(png({"invokeai_metadata": json.dumps(INVOKE)[:-1]}, tmp_path / "fox.png"))
     empty = json.dumps({**INVOKE, "positive_prompt": ["a", "fox"]})
-    assert "No settings of a known app" in fails(png({"invokeai_metadata": empty}, tmp_path / "fox.png"))
+    assert "No settings of a known app" in error_message(png({"invokeai_metadata": empty}, tmp_path / "fox.png"))
 
 
 # Fooocus
@@ -419,7 +419,7 @@ def test_fooocus(tmp_path: Path, name: str) -> None:
     assert restored.unknown["styles"] == "['Fooocus V2', 'Fooocus Enhance']"
 
 
-def test_fooocus_with_labels_for_keys(tmp_path: Path) -> None:
+def test_fooocus_with_labels_as_keys(tmp_path: Path) -> None:
     old = {
         "Prompt": "a fox",
         "Negative Prompt": "blurry",
@@ -435,7 +435,7 @@ def test_fooocus_with_labels_for_keys(tmp_path: Path) -> None:
     assert restored.settings == FOOOCUS_SETTINGS
 
 
-def test_fooocus_in_a1111s_form(tmp_path: Path) -> None:
+def test_fooocus_in_the_a1111_format(tmp_path: Path) -> None:
     text = (
         "cinematic still a fox\nNegative prompt: blurry\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 5, "
         'Size: 1152x896, CFG scale: 4, ADM Guidance: "(1.5, 0.8, 0.3)", Model: juggernaut, Scheduler: karras, '
@@ -447,19 +447,19 @@ def test_fooocus_in_a1111s_form(tmp_path: Path) -> None:
     assert restored.unknown["ADM Guidance"] == "(1.5, 0.8, 0.3)"
 
 
-def test_fooocus_that_is_broken(tmp_path: Path) -> None:
-    assert "broken JSON" in fails(png({"parameters": json.dumps(FOOOCUS)[:-2]}, tmp_path / "fox.png"))
+def test_invalid_fooocus_metadata(tmp_path: Path) -> None:
+    assert "broken JSON" in error_message(png({"parameters": json.dumps(FOOOCUS)[:-2]}, tmp_path / "fox.png"))
     odd = {**FOOOCUS, "resolution": "__import__('os').system('true')", "steps": [30], "seed": {"a": 1}}
     restored = read_settings(png({"parameters": json.dumps(odd)}, tmp_path / "odd.png"))
     assert restored.settings == FOOOCUS_SETTINGS.replace(width=None, height=None, steps=None, seed=None)
 
 
-# Our own
+# clipgen
 
 
-def test_a_broken_record_falls_back_to_the_block_and_says_so(tmp_path: Path) -> None:
+def test_an_invalid_record_falls_back_to_the_block_with_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "fox.png"
-    data = encode_image(picture(), record_of(), format="png")
+    data = encode_image(sample_image(), record_of(), format="png")
     body = data[data.index(b"clipgen\0") - 4 :]
     chunk = body[: 4 + int.from_bytes(data[data.index(b"clipgen\0") - 8 :][:4])]
     spoiled = chunk.replace(b'"schema"', b'"schema\\')
@@ -471,19 +471,19 @@ def test_a_broken_record_falls_back_to_the_block_and_says_so(tmp_path: Path) -> 
     assert restored.warnings[0].message.startswith("The text 'clipgen' is not readable: broken JSON (")
 
 
-def test_a_record_from_a_later_clipgen_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+def test_known_fields_of_a_newer_record_are_read(tmp_path: Path) -> None:
     record = record_of()
     record["schema"] = "clipgen/2"
     record["settings"] |= {"warp": 9, "steps": 9_999}
     path = tmp_path / "fox.png"
-    path.write_bytes(encode_image(picture(), record, format="png"))
+    path.write_bytes(encode_image(sample_image(), record, format="png"))
     restored = read_settings(path)
     assert restored.settings == FOX.replace(steps=None)
     assert restored.unknown == {"warp": 9}
     assert codes(restored) == ["newer-record", "value-dropped"]
 
 
-def test_a_record_has_its_sections_whoever_wrote_it() -> None:
+def test_missing_and_invalid_sections_of_a_record_become_empty() -> None:
     record = {"schema": "clipgen/1", "settings": {"prompt": "fox"}, "clip": [], "model": {"hash": 1}, "seed": "x"}
     restored = settings_from_text(json.dumps(record))
     assert restored.settings == Settings(prompt="fox")
@@ -500,7 +500,7 @@ def test_a_record_has_its_sections_whoever_wrote_it() -> None:
     }
 
 
-def test_a_record_alone_is_read_from_its_file_or_from_text(tmp_path: Path) -> None:
+def test_a_record_is_read_from_a_json_file_or_a_string(tmp_path: Path) -> None:
     text = json.dumps(record_of())
     (tmp_path / "fox.json").write_text(text, "utf-8")
     for restored in (read_settings(tmp_path / "fox.json"), settings_from_text(text)):
@@ -508,7 +508,7 @@ def test_a_record_alone_is_read_from_its_file_or_from_text(tmp_path: Path) -> No
         assert restored.record == record_of()
 
 
-def test_our_own_prompt_syntax_is_not_escaped() -> None:
+def test_the_prompt_of_a_clipgen_record_is_not_escaped() -> None:
     prompt = "a {red|blue} fox, __x__ <b:1>"
     record = record_of(FOX.replace(prompt=prompt), model={**MODEL, "hash": None})
     assert settings_from_text(json.dumps(record)).settings.prompt == prompt
@@ -529,7 +529,7 @@ def test_our_own_prompt_syntax_is_not_escaped() -> None:
     ],
 )
 @pytest.mark.parametrize("order", ["little", "big"])
-def test_user_comments_of_every_kind(tmp_path: Path, head: bytes, text: bytes, order: Any) -> None:
+def test_user_comments_in_every_encoding(tmp_path: Path, head: bytes, text: bytes, order: Any) -> None:
     def number(value: int, size: int) -> bytes:
         return value.to_bytes(size, order)
 
@@ -542,7 +542,7 @@ def test_user_comments_of_every_kind(tmp_path: Path, head: bytes, text: bytes, o
         assert read_chunks(path)["exif:UserComment"] == "fox 雪"
 
 
-def test_compressed_and_late_texts_are_read_the_first_of_a_name_counts(tmp_path: Path) -> None:
+def test_compressed_texts_and_texts_after_the_pixels_and_the_first_of_a_keyword(tmp_path: Path) -> None:
     info = PngInfo()
     info.add_text("a", "first")
     info.add_text("a", "second")
@@ -550,7 +550,7 @@ def test_compressed_and_late_texts_are_read_the_first_of_a_name_counts(tmp_path:
     info.add_itxt("c", "雪 " * 100, zip=True)
     info.add(b"teXt", b"", after_idat=True)
     path = tmp_path / "fox.png"
-    picture().save(path, pnginfo=info)
+    sample_image().save(path, pnginfo=info)
     data = path.read_bytes()
     late = b"tEXtd\0late"
     path.write_bytes(data[:-12] + (6).to_bytes(4) + late + zlib.crc32(late).to_bytes(4) + data[-12:])
@@ -560,9 +560,9 @@ def test_compressed_and_late_texts_are_read_the_first_of_a_name_counts(tmp_path:
 def test_exif_in_a_png_and_a_comment_in_a_jpeg(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[SOFTWARE] = "x"
-    picture().save(tmp_path / "fox.png", exif=exif)
+    sample_image().save(tmp_path / "fox.png", exif=exif)
     assert read_chunks(tmp_path / "fox.png") == {"exif:Software": "x"}
-    picture().save(tmp_path / "fox.jpg", comment="fox é")
+    sample_image().save(tmp_path / "fox.jpg", comment="fox é")
     assert read_chunks(tmp_path / "fox.jpg") == {"comment": "fox é"}
 
 
@@ -577,16 +577,16 @@ def test_exif_in_a_png_and_a_comment_in_a_jpeg(tmp_path: Path) -> None:
         ("big.txt", b"a" * (2**20 + 1), "'.*big.txt' is larger than 1,048,576 bytes."),
     ],
 )
-def test_files_that_are_none(tmp_path: Path, name: str, data: bytes | None, message: str) -> None:
+def test_missing_empty_and_unsupported_files(tmp_path: Path, name: str, data: bytes | None, message: str) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(ImageFileError, match=f"^{message}$"):
         read_settings(tmp_path / name)
 
 
-def test_a_folder_and_a_path_with_a_nul(tmp_path: Path) -> None:
-    assert "Is a directory" in fails(tmp_path)
-    assert "null" in fails(tmp_path / "a\0b.png")
+def test_a_folder_and_a_path_with_a_null_byte(tmp_path: Path) -> None:
+    assert "Is a directory" in error_message(tmp_path)
+    assert "null" in error_message(tmp_path / "a\0b.png")
 
 
 def test_a_file_over_50_megabytes_is_refused(tmp_path: Path) -> None:
@@ -594,8 +594,10 @@ def test_a_file_over_50_megabytes_is_refused(tmp_path: Path) -> None:
     os_file = path.open("r+b")
     os_file.truncate(50_000_001)
     os_file.close()
-    assert fails(path).endswith("has 50,000,001 bytes; at most 50,000,000 are read.")
+    assert error_message(path).endswith("has 50,000,001 bytes; at most 50,000,000 are read.")
 
 
-def test_a_picture_without_texts(tmp_path: Path) -> None:
-    assert fails(png({}, tmp_path / "fox.png")) == "No settings of a known app in 'fox.png'; it contains no text."
+def test_an_image_without_text(tmp_path: Path) -> None:
+    assert (
+        error_message(png({}, tmp_path / "fox.png")) == "No settings of a known app in 'fox.png'; it contains no text."
+    )

@@ -1,4 +1,4 @@
-"""Holds what goes into a picture against the formats' own rules, piexif, Pillow and A1111's way of reading."""
+"""The metadata of saved images follows the file formats and is readable by piexif, Pillow and A1111."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clipgen.image_file import SUFFIXES, Format, encode_image, fit_record, param
 from clipgen.image_file.exif import build_exif
 from clipgen.image_file.record import to_json
 from clipgen.settings.settings import Note, Settings
-from image_file.samples import CLIP, FOX, MODEL, picture, random_settings, record_of
+from image_file.samples import CLIP, FOX, MODEL, random_settings, record_of, sample_image
 
 FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")
 SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
@@ -40,8 +40,8 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def a1111_reads(text: str) -> tuple[str, str, dict[str, str]]:
-    """Parses a block as A1111 1.10 does, its unbounded pattern included."""
+def parse_as_a1111(text: str) -> tuple[str, str, dict[str, str]]:
+    """Parses a block as A1111 1.10 does, including its unbounded pattern."""
     pattern = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
     *lines, last = text.strip().split("\n")
     if len(pattern.findall(last)) < 3:
@@ -60,11 +60,11 @@ def a1111_reads(text: str) -> tuple[str, str, dict[str, str]]:
 def save(tmp_path: Path, format: Format, **options: object) -> Path:
     path = tmp_path / f"fox{SUFFIXES[format]}"
     record = options.pop("record", None) or record_of()
-    path.write_bytes(encode_image(picture(), record, format=format, **options))  # type: ignore[arg-type]
+    path.write_bytes(encode_image(sample_image(), record, format=format, **options))  # type: ignore[arg-type]
     return path
 
 
-def test_the_block_is_a1111s_text() -> None:
+def test_the_block_has_the_a1111_format() -> None:
     assert parameters_block(record_of()) == (
         "a fox in snow\n"
         "Negative prompt: blurry\n"
@@ -74,7 +74,7 @@ def test_the_block_is_a1111s_text() -> None:
     )
 
 
-def test_what_is_not_known_is_left_out_of_the_block() -> None:
+def test_missing_values_are_left_out_of_the_block() -> None:
     record = record_of(Settings(prompt="a fox"), clip=None, model={**MODEL, "hash": None})
     assert parameters_block(record) == "a fox\nSeed: 0, Model: storybook, RNG: CPU, Version: clipgen 0.1.0"
 
@@ -83,26 +83,26 @@ def test_what_is_not_known_is_left_out_of_the_block() -> None:
     ("name", "written"),
     [("a,b", '"a,b"'), ("ab:c", '"ab:c"'), ('say "hi"', r'"say \"hi\""'), ("é 雪", "é 雪"), ("a, é", '"a, é"')],
 )
-def test_values_with_marks_are_json_strings(name: str, written: str) -> None:
+def test_values_with_punctuation_are_json_strings(name: str, written: str) -> None:
     assert f", Model: {written}, " in parameters_block(record_of(model={**MODEL, "name": name}))
 
 
-def test_the_last_line_keeps_a_prompt_from_being_read_as_values() -> None:
+def test_a_prompt_with_colons_is_not_parsed_as_values() -> None:
     prompt = "poster: big, text: red, size: small"
-    read, negative, values = a1111_reads(parameters_block(record_of(Settings(prompt=prompt), clip=None)))
+    read, negative, values = parse_as_a1111(parameters_block(record_of(Settings(prompt=prompt), clip=None)))
     assert (read, negative) == (prompt, "")
     assert values["Seed"] == "0"
 
 
-def test_a1111_reads_the_block() -> None:
-    prompt, negative, values = a1111_reads(parameters_block(record_of(FOX.replace(prompt="one\ntwo: 2,\nthree"))))
+def test_a1111_parses_the_block() -> None:
+    prompt, negative, values = parse_as_a1111(parameters_block(record_of(FOX.replace(prompt="one\ntwo: 2,\nthree"))))
     assert (prompt, negative) == ("one\ntwo: 2,\nthree", "blurry")
     assert values["Sampler"] == "DPM++ 2M"
     assert values["Schedule type"] == "Karras"
     assert (values["Steps"], values["CFG scale"], values["Seed"], values["Size"]) == ("30", "5", "42", "512x512")
 
 
-def test_a_png_carries_block_record_and_mark_before_the_pixels(tmp_path: Path) -> None:
+def test_a_png_has_the_block_the_record_and_xmp_before_the_pixels(tmp_path: Path) -> None:
     chunks = png_chunks(save(tmp_path, "png").read_bytes())
     assert [kind for kind, _ in chunks] == [b"IHDR", b"tEXt", b"iTXt", b"iTXt", b"IDAT", b"IEND"]
     assert chunks[1][1] == b"parameters\0" + parameters_block(record_of()).encode("latin-1")
@@ -110,13 +110,13 @@ def test_a_png_carries_block_record_and_mark_before_the_pixels(tmp_path: Path) -
     assert chunks[3][1].startswith(b"XML:com.adobe.xmp\0\0\0\0\0<?xpacket")
 
 
-def test_a_block_beyond_latin_1_is_an_itxt(tmp_path: Path) -> None:
+def test_a_block_that_is_not_latin_1_is_an_itxt_chunk(tmp_path: Path) -> None:
     record = record_of(FOX.replace(prompt="雪の中の狐 🦊"))
     chunks = png_chunks(save(tmp_path, "png", record=record).read_bytes())
     assert chunks[1] == (b"iTXt", b"parameters\0\0\0\0\0" + parameters_block(record).encode())
 
 
-def test_the_user_comment_has_type_7_and_is_counted_in_bytes() -> None:
+def test_the_user_comment_has_type_7_and_its_length_in_bytes() -> None:
     data, text = build_exif("clipgen 0.1.0", "fox 雪"), b"UNICODE\0" + "fox 雪".encode("utf-16-be")
     assert data[:8] == b"MM\0*\0\0\0\x08"
     count, tag, kind, size, at = struct.unpack_from(">HHHII", data, 8)
@@ -146,7 +146,7 @@ def test_piexif_reads_the_block(tmp_path: Path, format: Format, prompt: str) -> 
     ("inputs", "mark"),
     [({}, "trainedAlgorithmicMedia"), ({"vary": "0" * 64}, "compositeWithTrainedAlgorithmicMedia")],
 )
-def test_every_file_says_that_a_machine_drew_it(
+def test_every_file_has_the_iptc_digital_source_type(
     tmp_path: Path, format: Format, metadata: bool, inputs: dict[str, str], mark: str
 ) -> None:
     path = save(tmp_path, format, record=record_of(inputs=inputs), metadata=metadata)
@@ -168,26 +168,26 @@ def test_without_metadata_no_setting_is_in_the_file(tmp_path: Path, format: Form
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_same_picture_and_record_give_the_same_bytes(format: Format) -> None:
-    image = picture()
+def test_the_same_image_and_record_give_the_same_bytes(format: Format) -> None:
+    image = sample_image()
     first = encode_image(image, record_of(), format=format)
     assert first == encode_image(image, json.loads(to_json(record_of())), format=format)
 
 
 def test_a_png_keeps_every_pixel() -> None:
-    image = picture()
+    image = sample_image()
     with Image.open(io.BytesIO(encode_image(image, record_of(), format="png"))) as again:
         assert again.tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
-def test_quality_is_heard(format: Format) -> None:
-    image = picture().resize((64, 64))
+def test_quality_changes_the_file_size(format: Format) -> None:
+    image = sample_image().resize((64, 64))
     sizes = [len(encode_image(image, record_of(), format=format, quality=quality)) for quality in (10, 92, 100)]
     assert sizes == sorted(set(sizes))
 
 
-def test_a_jpeg_segment_that_overflows_drops_the_curve_then_the_record(tmp_path: Path) -> None:
+def test_a_record_too_long_for_jpeg_loses_the_curve_or_is_left_out(tmp_path: Path) -> None:
     curve = record_of(clip={**CLIP, "curve": [[step, 0.123456789, 0.987654321] for step in range(3_000)]})
     kept, notes = fit_record(curve, "jpeg")
     assert kept is not None
@@ -236,22 +236,22 @@ def test_a_record_is_one_line_of_sorted_json() -> None:
     assert record["job"] == "0123456789abcdef"
 
 
-def test_a_record_does_not_change_with_what_it_was_made_from() -> None:
+def test_a_record_is_independent_of_its_arguments() -> None:
     clip = {"curve": [[0, 0.1, None]]}
     record = record_of(clip=clip)
     clip["curve"].append([1, 0.2, None])
     assert record["clip"]["curve"] == [[0, 0.1, None]]
 
 
-def test_digest_of_a_file_and_of_bytes(tmp_path: Path) -> None:
+def test_hash_of_a_file_and_of_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == sha256_of(b"abc")
     assert sha256_of(b"abc").startswith("ba7816bf")
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_thousand_random_settings_survive_the_file(tmp_path: Path, format: Format) -> None:
-    rng, image = random.Random(format), picture()
+def test_a_thousand_random_settings_are_read_back_unchanged(tmp_path: Path, format: Format) -> None:
+    rng, image = random.Random(format), sample_image()
     for number in range(1_000):
         path = tmp_path / f"{number}{SUFFIXES[format]}"
         settings = random_settings(rng)
@@ -264,7 +264,7 @@ def test_a_thousand_random_settings_survive_the_file(tmp_path: Path, format: For
         assert restored.record == record
 
 
-def test_a_record_without_a_drawn_seed_comes_back_with_the_seed_used(tmp_path: Path) -> None:
+def test_settings_without_a_seed_are_read_back_with_the_seed_of_the_image(tmp_path: Path) -> None:
     settings = FOX.replace(seed=None, images=4)
     path = save(tmp_path, "png", record=record_of(settings, seed=45))
     assert read_settings(path).settings == settings.replace(seed=45)

@@ -28,7 +28,7 @@ from clipgen.image_file import encode_image
 from clipgen.models.find import BUNDLED
 
 PLAIN = {"use_karras_sigmas": False}
-PEERS = {
+DIFFUSERS_SCHEDULERS = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
     "euler": ("EulerDiscreteScheduler", PLAIN),
     "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
@@ -50,15 +50,15 @@ def pipes(folders):
 
 
 @pytest.fixture(scope="module")
-def peers(folders):
-    """diffusers' own pipeline on the same folders."""
+def diffusers_pipelines(folders):
+    """The pipelines of diffusers with the same models."""
     options = {"dtype": torch.float32, "local_files_only": True}
     return {name: diffusers.StableDiffusionPipeline.from_pretrained(folders[name], **options) for name in MODELS}
 
 
 @pytest.fixture
 def pipe(tiny_v):
-    """A pipeline of its own, for tests that break it."""
+    """A separate pipeline, for tests that modify it."""
     return Pipeline.from_pretrained(str(tiny_v))
 
 
@@ -70,25 +70,29 @@ def draw(pipe, prompt="a fox in snow", **settings):
     ]
 
 
-def peer_pictures(peer, scheduler, seeds, *, steps, guidance_scale, prompt="a fox in snow", negative="", **options):
-    """[B, 3, H, W] in [0, 1], drawn by diffusers."""
-    name, config = PEERS[scheduler]
-    peer.scheduler = getattr(diffusers, name).from_config(peer.scheduler.config, **config)
-    peer.set_progress_bar_config(disable=True)
+def diffusers_images(
+    reference_pipe, scheduler, seeds, *, steps, guidance_scale, prompt="a fox in snow", negative="", **options
+):
+    """Returns the images of diffusers, [B, 3, H, W] in 0 to 1."""
+    name, config = DIFFUSERS_SCHEDULERS[scheduler]
+    reference_pipe.scheduler = getattr(diffusers, name).from_config(reference_pipe.scheduler.config, **config)
+    reference_pipe.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     count = len(seeds)
     options |= {"prompt": [prompt] * count, "negative_prompt": [negative] * count, "generator": generators}
-    images = peer(num_inference_steps=steps, guidance_scale=guidance_scale, output_type="np", **options).images
+    images = reference_pipe(
+        num_inference_steps=steps, guidance_scale=guidance_scale, output_type="np", **options
+    ).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("scheduler", PEERS)
+@pytest.mark.parametrize("scheduler", DIFFUSERS_SCHEDULERS)
 @pytest.mark.parametrize("model", MODELS)
-def test_the_picture_is_diffusers_own(pipes, peers, model, scheduler):
+def test_images_equal_those_of_diffusers(pipes, diffusers_pipelines, model, scheduler):
     pipe = pipes[model]
     size = {side: pipe.defaults[side] for side in ("width", "height")}
     ours = torch.stack([r.pixels for r in draw(pipe, images=2, steps=6, scheduler=scheduler, guidance_scale=5.0)])
-    theirs = peer_pictures(peers[model], scheduler, (7, 8), steps=6, guidance_scale=5.0, **size)
+    theirs = diffusers_images(diffusers_pipelines[model], scheduler, (7, 8), steps=6, guidance_scale=5.0, **size)
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() <= 1 / 255
 
@@ -103,22 +107,22 @@ def test_the_picture_is_diffusers_own(pipes, peers, model, scheduler):
         ({"guidance_scale": 5.0, "width": 192}, {"guidance_scale": 5.0, "width": 192}),
     ],
 )
-def test_the_options_are_diffusers_own(pipes, peers, mine, theirs):
+def test_options_act_as_in_diffusers(pipes, diffusers_pipelines, mine, theirs):
     ours = draw(pipes["tiny_v"], steps=4, **mine)[0].pixels
     size = {"width": 128, "height": 128}
-    reference = peer_pictures(peers["tiny_v"], "ddim", (7,), steps=4, **{**size, **theirs})[0]
+    reference = diffusers_images(diffusers_pipelines["tiny_v"], "ddim", (7,), steps=4, **{**size, **theirs})[0]
     assert (ours - reference).abs().max() <= 1e-4
 
 
 def nearly_equal(a, b):
-    """Within 1/255, and that on at most one sub-pixel of a thousand."""
+    """Returns whether the images differ by at most 1/255, and in at most 0.1% of the values."""
     apart = ((a * 255).round() - (b * 255).round()).abs()
     return bool(apart.max() <= 1 and (apart > 0).float().mean() <= 0.001)
 
 
 @pytest.mark.parametrize("scheduler", ["euler_ancestral", "dpm++_2m_sde", "ddim"])
 @pytest.mark.parametrize("model", MODELS)
-def test_picture_k_of_a_run_is_that_seed_alone(pipes, model, scheduler):
+def test_each_image_of_a_run_equals_a_run_with_its_seed(pipes, model, scheduler):
     together = draw(pipes[model], images=4, steps=4, scheduler=scheduler)
     alone = [draw(pipes[model], seed=7 + k, steps=4, scheduler=scheduler)[0] for k in (0, 3)]
     assert [result.seed for result in together] == [7, 8, 9, 10]
@@ -132,14 +136,14 @@ def test_the_same_call_twice_gives_the_same_bytes(pipes):
     assert files[0] == files[1]
 
 
-def test_a_result_draws_itself_again(pipes):
+def test_the_settings_of_a_result_reproduce_it(pipes):
     first = draw(pipes["tiny_v"], "a {red|blue|green|big} fox", images=3)[2]
     again = draw(pipes["tiny_v"], **first.settings.to_dict())[0]
     assert again.settings == first.settings
     assert torch.equal(again.pixels, first.pixels) or nearly_equal(again.pixels, first.pixels)
 
 
-def test_no_global_random_state_is_touched(tiny_v):
+def test_global_random_state_is_unchanged(tiny_v):
     before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tobytes()
     pipe = Pipeline.from_pretrained(str(tiny_v))
     draw(pipe, scheduler="euler_ancestral", seed=None)
@@ -147,7 +151,7 @@ def test_no_global_random_state_is_touched(tiny_v):
     assert (random.getstate(), numpy.random.get_state()[1].tobytes()) == before[1:]
 
 
-def test_events_come_as_steps_then_results(pipes):
+def test_events_are_steps_and_then_results(pipes):
     events = list(pipes["tiny_v"].generate(Settings(prompt="a fox", images=2, steps=3, seed=1)))
     kinds = [(type(e).__name__, e.image if isinstance(e, Step) else e.index) for e in events]
     assert kinds == [("Step", 0), ("Step", 1)] * 3 + [("Result", 0), ("Result", 1)]
@@ -159,8 +163,8 @@ def test_events_come_as_steps_then_results(pipes):
     assert steps[0].latents.shape == steps[0].x0.shape == (8, 16, 16)
 
 
-def test_a_step_shows_and_scores_what_it_heads_for(pipes):
-    """The last x0 of DDIM is the picture: its preview and score are the result's."""
+def test_preview_and_score_of_the_last_step_equal_the_result(pipes):
+    """The last x0 of DDIM is the final image."""
     events = list(pipes["tiny_v"].generate(Settings(prompt="a fox", steps=4, seed=1)))
     last, result = events[-2:]
     assert last.preview().size == result.image.size == (128, 128)
@@ -169,7 +173,7 @@ def test_a_step_shows_and_scores_what_it_heads_for(pipes):
     assert last.percentile == pytest.approx(result.clip.percentile, abs=0.5)
 
 
-def test_clip_is_asked_at_a_few_steps_only(pipes):
+def test_only_some_steps_have_a_similarity(pipes):
     steps = [e for e in pipes["tiny_v"].generate(Settings(prompt="a fox", steps=20, seed=1)) if isinstance(e, Step)]
     scored = [step.index for step in steps if step.similarity is not None]
     assert scored == [0, 3, 6, 9, 12, 15, 18, 19]
@@ -193,7 +197,7 @@ def test_settings_are_resolved_and_recorded(pipes, tiny_v):
     assert result.path is None
 
 
-def test_the_score_is_calibrated_and_without_a_clip_absent(pipes):
+def test_the_score_is_calibrated_and_none_without_a_clip(pipes):
     scored = draw(pipes["tiny_v"])[0]
     assert scored.clip.model == "tiny-v/clip"
     assert 0 <= scored.clip.percentile <= 100
@@ -204,7 +208,7 @@ def test_the_score_is_calibrated_and_without_a_clip_absent(pipes):
     assert [note.code for note in bare.warnings] == ["no-clip"]
 
 
-def test_wildcards_follow_each_pictures_seed(pipes):
+def test_wildcards_depend_on_the_seed_of_each_image(pipes):
     template = "a {red|blue|green|small|big|happy} fox"
     together = draw(pipes["tiny_v"], template, images=4)
     alone = [draw(pipes["tiny_v"], template, seed=7 + k)[0] for k in range(4)]
@@ -213,7 +217,7 @@ def test_wildcards_follow_each_pictures_seed(pipes):
     assert {r.settings.prompt_template for r in together} == {template}
 
 
-def test_a_long_prompt_is_cut_aloud(pipes):
+def test_a_long_prompt_is_truncated_with_a_warning(pipes):
     words = " ".join(["word"] * 12)
     result = draw(pipes["tiny_v"], f"a fox {words}", negative_prompt=f"rain {words}")[0]
     assert [(note.code, note.field) for note in result.warnings] == [
@@ -224,7 +228,7 @@ def test_a_long_prompt_is_cut_aloud(pipes):
         draw(pipes["tiny_v"], f"a fox {words}", long_prompt="error")
 
 
-def test_a_note_on_a_prompt_stays_with_its_picture(pipes):
+def test_a_warning_about_a_prompt_belongs_to_its_image(pipes):
     template = "a fox {in snow|" + "word " * 12 + "}"
     results = draw(pipes["tiny_v"], template, images=6)
     cut = [bool(result.warnings) for result in results]
@@ -232,7 +236,7 @@ def test_a_note_on_a_prompt_stays_with_its_picture(pipes):
     assert len(set(cut)) == 2
 
 
-def test_texts_are_encoded_once(pipe):
+def test_prompts_are_encoded_once(pipe):
     calls = []
     pipe.family.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     draw(pipe, images=3)
@@ -240,7 +244,7 @@ def test_texts_are_encoded_once(pipe):
     assert len(calls) == 2
 
 
-def test_closing_stops_the_run(pipe):
+def test_closing_the_generator_stops_the_run(pipe):
     calls = []
     pipe.family.unet.register_forward_hook(lambda *_: calls.append(1))
     events = pipe.generate(Settings(prompt="a fox", steps=50, seed=1))
@@ -251,7 +255,7 @@ def test_closing_stops_the_run(pipe):
     assert draw(pipe)
 
 
-def test_cancelled_carries_what_is_finished(pipe):
+def test_cancelled_has_the_finished_results(pipe):
     def show(step):
         if step.image == 8:
             raise Cancelled
@@ -261,11 +265,11 @@ def test_cancelled_carries_what_is_finished(pipe):
     assert [result.seed for result in stopped.value.results] == list(range(1, 9))
 
 
-def test_run_is_generate_as_a_list(pipes):
-    seen = []
-    results = pipes["tiny_v"].run(Settings(prompt="a fox", seed=1, images=2), on_step=seen.append)
+def test_run_returns_the_results_of_generate_as_a_list(pipes):
+    steps = []
+    results = pipes["tiny_v"].run(Settings(prompt="a fox", seed=1, images=2), on_step=steps.append)
     assert [result.index for result in results] == [0, 1]
-    assert len(seen) == 8
+    assert len(steps) == 8
 
 
 def test_an_error_in_a_step_leaves_the_pipeline_usable(pipe):
@@ -281,27 +285,27 @@ def test_an_error_in_a_step_leaves_the_pipeline_usable(pipe):
     assert torch.equal(draw(pipe)[0].pixels, expected)
 
 
-def test_threads_take_turns(pipe):
+def test_threads_can_share_a_pipeline(pipe):
     expected = {seed: draw(pipe, seed=seed)[0].pixels for seed in (1, 2, 3)}
-    found = {}
+    results = {}
     threads = [
-        threading.Thread(target=lambda seed=seed: found.update({seed: draw(pipe, seed=seed)[0].pixels}))
+        threading.Thread(target=lambda seed=seed: results.update({seed: draw(pipe, seed=seed)[0].pixels}))
         for seed in expected
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(found[seed], expected[seed]) for seed in expected)
+    assert all(torch.equal(results[seed], expected[seed]) for seed in expected)
 
 
-def test_two_runs_of_one_thread_interleave(pipes):
+def test_two_runs_in_one_thread_can_alternate(pipes):
     pairs = list(zip(*(pipes["tiny_v"].generate(Settings(prompt="a fox", seed=seed)) for seed in (1, 2)), strict=True))
     assert [result.seed for result in pairs[-1]] == [1, 2]
 
 
-def break_row(row, at_step):
-    """Returns a hook that makes the denoiser's output for one picture NaN from one of its calls on."""
+def make_sample_nan(row, at_step):
+    """Returns a hook that makes the denoiser output of sample `row` NaN after `at_step` calls."""
     calls = []
 
     def hook(module, args, output):
@@ -314,8 +318,8 @@ def break_row(row, at_step):
     return hook
 
 
-def test_a_broken_picture_is_named_and_the_others_are_kept(pipe):
-    pipe.family.unet.register_forward_hook(break_row(1, at_step=2))
+def test_a_broken_image_is_an_error_after_the_other_results(pipe):
+    pipe.family.unet.register_forward_hook(make_sample_nan(1, at_step=2))
     seeds = []
 
     def collect():
@@ -328,7 +332,7 @@ def test_a_broken_picture_is_named_and_the_others_are_kept(pipe):
     assert error.value.exit_code == 5
 
 
-def test_a_flat_picture_is_broken_by_the_decoder(pipe):
+def test_a_constant_image_is_broken_by_the_decoder(pipe):
     with torch.no_grad():
         for weights in pipe.family.vae.decoder.parameters():
             weights.zero_()
@@ -336,7 +340,7 @@ def test_a_flat_picture_is_broken_by_the_decoder(pipe):
         draw(pipe, images=2)
 
 
-def test_half_precision_that_breaks_is_redone_in_float32(tiny_v):
+def test_nan_in_half_precision_is_repeated_in_float32(tiny_v):
     expected = draw(Pipeline.from_pretrained(str(tiny_v)))[0]
     pipe = Pipeline.from_pretrained(str(tiny_v), dtype="bfloat16")
     assert draw(pipe)[0].settings == expected.settings
@@ -350,7 +354,7 @@ def test_half_precision_that_breaks_is_redone_in_float32(tiny_v):
     assert (result.pixels - expected.pixels).abs().mean() <= 2 / 255
 
 
-def test_a_size_far_from_the_models_own_is_noted(pipes):
+def test_a_size_far_from_the_default_is_a_warning(pipes):
     (note,) = draw(pipes["tiny_v"], steps=1, width=256, height=256)[0].warnings
     assert (note.code, note.field) == ("size", "width")
     assert note.message.startswith("256 x 256 is far from the model's own size, 128 x 128")
@@ -371,8 +375,8 @@ def test_a_pipeline_stays_on_its_device_and_refuses_an_unknown_one(pipe):
         pipe.to("gpu")
 
 
-def refuse_rows(most):
-    """Returns a hook that lets a network run out of memory above so many rows."""
+def limit_batch_size(most):
+    """Returns a hook that raises OutOfMemoryError for a batch of more than `most` samples."""
 
     def hook(module, args):
         if len(args[0]) > most:
@@ -381,25 +385,25 @@ def refuse_rows(most):
     return hook
 
 
-def test_short_memory_draws_the_same_in_pieces(pipe):
+def test_smaller_batches_after_out_of_memory_give_the_same_images(pipe):
     expected = draw(pipe, images=2)
-    pipe.family.unet.register_forward_pre_hook(refuse_rows(1))
-    pipe.family.vae.decoder.register_forward_pre_hook(refuse_rows(1))
-    found = draw(pipe, images=2)
-    assert all(nearly_equal(a.pixels, b.pixels) for a, b in zip(expected, found, strict=True))
-    assert {note.code for note in found[0].warnings} == {"memory"}
-    assert "denoising ran 1 at a time" in found[0].metadata["warnings"][0]["message"]
+    pipe.family.unet.register_forward_pre_hook(limit_batch_size(1))
+    pipe.family.vae.decoder.register_forward_pre_hook(limit_batch_size(1))
+    results = draw(pipe, images=2)
+    assert all(nearly_equal(a.pixels, b.pixels) for a, b in zip(expected, results, strict=True))
+    assert {note.code for note in results[0].warnings} == {"memory"}
+    assert "denoising ran 1 at a time" in results[0].metadata["warnings"][0]["message"]
 
 
-def test_no_memory_at_all_is_one_line(pipe):
-    pipe.family.unet.register_forward_pre_hook(refuse_rows(0))
+def test_out_of_memory_for_one_image_is_an_error_of_one_line(pipe):
+    pipe.family.unet.register_forward_pre_hook(limit_batch_size(0))
     with pytest.raises(OutOfMemory, match=r"denoising of 128 x 128 does not fit .* Try 64 x 64") as error:
         draw(pipe)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("part", "message"), [("text_encoder", "The text encoder"), ("clip", "CLIP")])
-def test_no_memory_for_the_rest_is_one_line_too(pipe, part, message):
+def test_out_of_memory_in_the_text_encoder_or_clip_is_an_error(pipe, part, message):
     network = pipe.scorer.encoder.model.vision_model if part == "clip" else pipe.family.text_encoder
 
     def refuse(*_):
@@ -410,8 +414,8 @@ def test_no_memory_for_the_rest_is_one_line_too(pipe, part, message):
         draw(pipe)
 
 
-def test_a_loaded_diffusers_pipeline_is_taken_over(pipes, peers):
-    pipe = Pipeline.from_diffusers(peers["tiny_v"])
+def test_from_diffusers_uses_a_loaded_pipeline(pipes, diffusers_pipelines):
+    pipe = Pipeline.from_diffusers(diffusers_pipelines["tiny_v"])
     settings = {**pipes["tiny_v"].defaults, "steps": 3}
     ours, expected = draw(pipe, **settings)[0], draw(pipes["tiny_v"], **settings)[0]
     assert torch.equal(ours.pixels, expected.pixels)
@@ -421,14 +425,14 @@ def test_a_loaded_diffusers_pipeline_is_taken_over(pipes, peers):
         Pipeline.from_diffusers(object())
 
 
-def test_generate_is_one_picture(tiny_v, tmp_path):
+def test_generate_returns_one_image(tiny_v, tmp_path):
     result = generate("a fox", model=str(tiny_v), seed=1, steps=2)
     assert result.save(tmp_path / "fox.png") == tmp_path / "fox.png" == result.path
     with pytest.raises(SettingsError, match="generate_many"):
         generate("a fox", model=str(tiny_v), images=2)
 
 
-def test_generate_many_is_lazy_and_loads_once(tiny_v, tmp_path):
+def test_generate_many_is_lazy_and_loads_the_model_once(tiny_v, tmp_path):
     folder = shutil.copytree(tiny_v, tmp_path / "model")
     results = generate_many(["a fox", "an owl"], model=str(folder), seed=1, steps=2)
     first = next(results)

@@ -1,4 +1,4 @@
-"""Guidance through the whole pipeline: what it raises, what it leaves alone, what it refuses and what it records."""
+"""CLIP guidance in the pipeline: its effect on images, reproducibility, errors and the record."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def similarity(results):
 
 
 @STORYBOOK
-def test_more_guidance_is_more_similarity_and_the_colours_stay(storybook):
-    """On a thing that storybook draws badly; what it draws well is near the most that its CLIP gives."""
+def test_a_higher_scale_increases_similarity_without_saturated_colours(storybook):
+    """Uses a subject with a low similarity; an easy subject is already near the maximum of the CLIP."""
     plain, *guided = [
         draw(storybook, prompt="an owl at night", steps=10, images=16, cutouts=2, clip_guidance_scale=scale)
         for scale in (0, 0.1, 0.25, 0.5)
@@ -63,13 +63,13 @@ def clipped(results):
     return float(((pixels <= 0) | (pixels >= 1)).float().mean())
 
 
-def test_a_scale_of_zero_is_off_bit_for_bit(pipe):
+def test_scale_zero_equals_guidance_off(pipe):
     (off,), (zero,) = draw(pipe, guidance="off"), draw(pipe, clip_guidance_scale=0)
     assert torch.equal(off.pixels, zero.pixels)
 
 
 @pytest.mark.parametrize("more", [{}, {"through_unet": True}, {"guidance_every": 2, "scheduler": "dpm++_2m"}])
-def test_a_guided_picture_is_the_same_twice_and_in_a_batch(pipe, more):
+def test_a_guided_image_is_reproducible_alone_and_in_a_batch(pipe, more):
     (alone,), (again,) = draw(pipe, seed=5, **more), draw(pipe, seed=5, **more)
     assert torch.equal(alone.pixels, again.pixels)
     assert not torch.equal(alone.pixels, draw(pipe, seed=5, guidance="off", **more)[0].pixels)
@@ -77,7 +77,7 @@ def test_a_guided_picture_is_the_same_twice_and_in_a_batch(pipe, more):
     assert off.float().mean() <= 0.001
 
 
-def test_no_global_random_state_is_touched(pipe):
+def test_global_random_state_is_unchanged(pipe):
     def states():
         return torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()
 
@@ -86,7 +86,7 @@ def test_no_global_random_state_is_touched(pipe):
     assert states() == before
 
 
-def test_a_picture_as_target_pulls_towards_it(pipe, tmp_path):
+def test_an_image_as_target_changes_the_result(pipe, tmp_path):
     Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
     (plain,), (red,) = draw(pipe), draw(pipe, like=[f"{tmp_path}/red.png:2"], clip_guidance_scale=1)
     assert not torch.equal(plain.pixels, red.pixels)
@@ -95,10 +95,11 @@ def test_a_picture_as_target_pulls_towards_it(pipe, tmp_path):
         draw(pipe, like=[f"{tmp_path}/none.png"])
 
 
-def test_the_score_says_that_it_graded_itself(pipe, tiny_v, tmp_path):
+def test_the_score_is_marked_if_the_same_clip_guided(pipe, tiny_v, tmp_path):
     assert draw(pipe)[0].clip.self_graded
     assert not draw(pipe, guidance="off")[0].clip.self_graded
-    assert draw(pipe, clip_models=[str(tiny_v / "clip")])[0].clip.self_graded  # the model's own, by another name
+    # the CLIP of the model, under another name
+    assert draw(pipe, clip_models=[str(tiny_v / "clip")])[0].clip.self_graded
     other = tiny.clip(tiny.tokenizer(32))
     other.visual_projection.weight.data.neg_()
     other.save_pretrained(tmp_path)
@@ -106,16 +107,16 @@ def test_the_score_says_that_it_graded_itself(pipe, tiny_v, tmp_path):
     assert not draw(pipe, clip_models=[str(tmp_path)])[0].clip.self_graded
 
 
-def test_the_curve_and_the_guard_come_with_the_picture(pipe):
+def test_a_guided_image_has_a_curve_and_warnings_of_the_guard(pipe):
     (plain,), (guided,) = draw(pipe, guidance="off"), draw(pipe)
     assert plain.clip.curve == ()
-    assert [step for step, _, _ in guided.clip.curve] == [1, 2, 3, 4]  # of six steps those from .1 to .7
+    assert [step for step, _, _ in guided.clip.curve] == [1, 2, 3, 4]  # the steps from 0.1 to 0.7 of six
     assert guided.metadata["clip"]["curve"] == [list(point) for point in guided.clip.curve]
     assert all(note.code == "guidance-overoptimised" for note in guided.warnings)
     assert draw(pipe, guard="off")[0].warnings == ()
 
 
-def test_the_best_candidate_is_picked_and_draws_itself_again(pipe):
+def test_pick_returns_a_good_candidate_that_is_reproducible(pipe):
     (picked,) = draw(pipe, guidance="pick", candidates=4, steps=8)
     pool = [draw(pipe, guidance="off", seed=seed, steps=8)[0] for seed in candidate_seeds(3, 4)]
     (same,) = [result for result in pool if result.seed == picked.seed]
@@ -127,13 +128,13 @@ def test_the_best_candidate_is_picked_and_draws_itself_again(pipe):
     assert torch.equal(pipe.run(picked.settings)[0].pixels, same.pixels)
 
 
-def test_few_steps_rank_every_candidate_in_the_end(pipe):
+def test_with_few_steps_all_candidates_are_compared_at_the_end(pipe):
     (picked,) = draw(pipe, guidance="pick", candidates=4, steps=3)
     pool = [draw(pipe, guidance="off", seed=seed, steps=3)[0] for seed in candidate_seeds(3, 4)]
     assert picked.seed == max(pool, key=lambda result: result.clip.similarity).seed
 
 
-def test_each_picture_of_a_run_picks_for_itself(pipe):
+def test_each_image_of_a_run_has_its_own_candidates(pipe):
     run = draw(pipe, guidance="clip+pick", candidates=2, images=2, steps=8)
     alone = [draw(pipe, guidance="clip+pick", candidates=2, seed=seed, steps=8)[0] for seed in (3, 4)]
     assert [result.seed for result in run] == [result.seed for result in alone]
@@ -141,14 +142,14 @@ def test_each_picture_of_a_run_picks_for_itself(pipe):
     assert all(result.settings.guidance == "clip" and result.clip.curve for result in run)
 
 
-def test_events_of_a_choice_are_one_picture_a_step(pipe):
+def test_pick_has_one_event_per_step(pipe):
     events = pipe.generate(Settings("a fox", guidance="pick", steps=8, seed=1))
     steps = [event for event in events if isinstance(event, Step)]
     assert [(step.image, step.index) for step in steps] == [(0, index) for index in range(8)]
     assert steps[0].preview().size == (128, 128)
 
 
-def test_a_model_without_clip_asks_for_one(tiny_epsilon, tiny_v):
+def test_guidance_of_a_model_without_clip_needs_clip_models(tiny_epsilon, tiny_v):
     bare = Pipeline.from_pretrained(str(tiny_epsilon))
     with pytest.raises(SettingsError, match="has none: name one with clip_models"):
         draw(bare)
@@ -164,72 +165,72 @@ def test_two_keys_need_two_clips(pipe, tiny_v):
         draw(pipe, clip_models=["./nowhere"])
 
 
-def test_a_decoder_that_is_not_there_is_named(pipe):
+def test_an_unavailable_guide_decoder_is_an_error(pipe):
     with pytest.raises(SettingsError, match="guide_decoder 'latent' is not available for this model"):
         draw(pipe, guide_decoder="latent")
 
 
-def test_a_guided_picture_draws_itself_again(pipe):
+def test_the_settings_of_a_guided_image_reproduce_it(pipe):
     (first,) = draw(pipe, guide=["snow:0.5"])
     (again,) = pipe.run(first.settings)
     assert torch.equal(first.pixels, again.pixels)
 
 
-STEERED = {"guidance": "steer", "eta": 1, "particles": 4, "steps": 10}
+STEER_SETTINGS = {"guidance": "steer", "eta": 1, "particles": 4, "steps": 10}
 
 
-def test_the_best_particle_is_drawn_under_the_pictures_own_seed(pipe):
-    (steered,), (again,) = draw(pipe, **STEERED), draw(pipe, **STEERED)
+def test_particles_are_reproducible_and_keep_the_seed(pipe):
+    (steered,), (again,) = draw(pipe, **STEER_SETTINGS), draw(pipe, **STEER_SETTINGS)
     assert torch.equal(steered.pixels, again.pixels)
     assert (steered.seed, steered.settings.guidance, steered.warnings) == (3, "steer", ())
     assert steered.clip.self_graded
-    (plain,) = draw(pipe, **{**STEERED, "guidance": "off"})
+    (plain,) = draw(pipe, **{**STEER_SETTINGS, "guidance": "off"})
     assert not torch.equal(steered.pixels, plain.pixels)
     assert torch.equal(pipe.run(steered.settings)[0].pixels, steered.pixels)
 
 
-def test_each_picture_of_a_run_has_particles_of_its_own(pipe):
-    run = draw(pipe, images=2, **STEERED)
-    alone = [draw(pipe, **STEERED, seed=seed)[0] for seed in (3, 4)]
+def test_each_image_of_a_run_has_its_own_particles(pipe):
+    run = draw(pipe, images=2, **STEER_SETTINGS)
+    alone = [draw(pipe, **STEER_SETTINGS, seed=seed)[0] for seed in (3, 4)]
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(run, alone, strict=True))
 
 
-def test_particles_ask_for_a_scheduler_with_noise(pipe, tiny_v):
+def test_particles_need_a_stochastic_scheduler(pipe, tiny_v):
     with pytest.raises(SettingsError, match="needs a scheduler that draws noise, and 'ddim' draws none"):
         draw(pipe, guidance="steer")
-    wanted = [Settings("a fox", guidance="steer", scheduler="dpm++_2m")]
+    settings = [Settings("a fox", guidance="steer", scheduler="dpm++_2m")]
     with pytest.raises(SettingsError, match="'dpm\\+\\+_2m' draws none"):
-        Pipeline.from_pretrained(str(tiny_v), settings=wanted)
+        Pipeline.from_pretrained(str(tiny_v), settings=settings)
     assert draw(pipe, guidance="steer", scheduler="euler_ancestral", steps=4)
 
 
-CLIMBED = {"guidance": "optimise", "steps": 2, "iterations": 6}
+OPTIMISE_SETTINGS = {"guidance": "optimise", "steps": 2, "iterations": 6}
 
 
-def test_an_ascent_starts_at_the_picture_without_it_and_ends_higher(tiny_epsilon, tiny_v):
+def test_noise_optimisation_increases_similarity_and_is_reproducible(tiny_epsilon, tiny_v):
     bare, clip = Pipeline.from_pretrained(str(tiny_epsilon)), str(tiny_v / "clip")
-    options = {"clip_models": [clip], "guide_decoder": "full", **CLIMBED}
-    (plain,), (climbed,), (again,) = draw(bare, guidance="off", steps=2), draw(bare, **options), draw(bare, **options)
+    options = {"clip_models": [clip], "guide_decoder": "full", **OPTIMISE_SETTINGS}
+    (plain,), (optimised,), (again,) = draw(bare, guidance="off", steps=2), draw(bare, **options), draw(bare, **options)
     encoder = bare.encoder(clip)
     with torch.no_grad():
-        seen = encoder.image_features(torch.stack([plain.pixels, climbed.pixels]))
-        before, after = (seen @ encoder.text_features(["a fox in snow"])[0]).tolist()
+        features = encoder.image_features(torch.stack([plain.pixels, optimised.pixels]))
+        before, after = (features @ encoder.text_features(["a fox in snow"])[0]).tolist()
     assert after > before + 0.05
-    assert torch.equal(climbed.pixels, again.pixels)
-    assert climbed.seed == 3
-    assert torch.equal(bare.run(climbed.settings)[0].pixels, climbed.pixels)
+    assert torch.equal(optimised.pixels, again.pixels)
+    assert optimised.seed == 3
+    assert torch.equal(bare.run(optimised.settings)[0].pixels, optimised.pixels)
 
 
-def test_an_ascent_leaves_its_rounds_as_the_curve(pipe):
-    (plain,), (climbed,) = draw(pipe, guidance="off", steps=2), draw(pipe, **CLIMBED)
-    assert [number for number, _, _ in climbed.clip.curve] == list(range(6))
-    assert climbed.clip.curve[0][1] == pytest.approx(plain.clip.similarity, abs=0.01)
-    assert climbed.clip.similarity >= plain.clip.similarity
-    assert climbed.clip.self_graded
+def test_the_curve_of_noise_optimisation_has_one_point_per_iteration(pipe):
+    (plain,), (optimised,) = draw(pipe, guidance="off", steps=2), draw(pipe, **OPTIMISE_SETTINGS)
+    assert [number for number, _, _ in optimised.clip.curve] == list(range(6))
+    assert optimised.clip.curve[0][1] == pytest.approx(plain.clip.similarity, abs=0.01)
+    assert optimised.clip.similarity >= plain.clip.similarity
+    assert optimised.clip.self_graded
 
 
-def test_rounds_of_an_ascent_are_steps_that_can_be_watched_and_stopped(pipe):
-    events = pipe.generate(Settings("a fox", seed=1, **CLIMBED))
+def test_iterations_of_noise_optimisation_are_step_events(pipe):
+    events = pipe.generate(Settings("a fox", seed=1, **OPTIMISE_SETTINGS))
     first = next(events)
     assert (first.index, first.steps) == (0, 8)
     assert first.preview().size == (128, 128)
@@ -238,19 +239,19 @@ def test_rounds_of_an_ascent_are_steps_that_can_be_watched_and_stopped(pipe):
     assert indices[-2:] == [6, 7]
 
 
-def test_an_ascent_is_for_few_steps(pipe, tiny_v):
-    line = "needs a model of 1-4 steps; '.*' runs 5. Use pick."
-    with pytest.raises(SettingsError, match=line):
+def test_noise_optimisation_is_limited_to_few_steps(pipe, tiny_v):
+    message = "needs a model of 1-4 steps; '.*' runs 5. Use pick."
+    with pytest.raises(SettingsError, match=message):
         draw(pipe, guidance="optimise", steps=5)
-    with pytest.raises(SettingsError, match=line):
+    with pytest.raises(SettingsError, match=message):
         Pipeline.from_pretrained(str(tiny_v), settings=[Settings("a fox", guidance="optimise", steps=5)])
 
 
-def test_a_budget_becomes_guidance_before_anything_is_drawn(pipe):
-    (bought,) = draw(pipe, guidance="off", budget=30, steps=10)
-    assert bought.settings.budget is None
-    assert bought.settings.guidance == "clip+pick".replace("+pick", "")  # the winner's own settings
-    (note,) = [note for note in bought.warnings if note.code == "budget"]
+def test_a_budget_is_resolved_to_guidance_settings(pipe):
+    (result,) = draw(pipe, guidance="off", budget=30, steps=10)
+    assert result.settings.budget is None
+    assert result.settings.guidance == "clip+pick".replace("+pick", "")  # the settings of the best candidate
+    (note,) = [note for note in result.warnings if note.code == "budget"]
     assert note.message.startswith("Budget 30x: guidance clip+pick, through_unet false, candidates 16, ")
     settings, notes = pipe.resolve_budget(Settings("a fox", budget="30x", steps=10))
     assert notes == [note]
@@ -259,41 +260,41 @@ def test_a_budget_becomes_guidance_before_anything_is_drawn(pipe):
     assert torch.equal(plain.pixels, nothing.pixels)
 
 
-def test_a_budget_without_a_clip_asks_for_one(tiny_epsilon):
+def test_a_budget_without_a_clip_is_an_error(tiny_epsilon):
     with pytest.raises(SettingsError, match="budget 2x needs a CLIP"):
         draw(Pipeline.from_pretrained(str(tiny_epsilon)), guidance="off", budget=2)
 
 
-def test_candidates_are_looked_at_through_the_guide_decoder(pipe):
-    """On the way only: the finished ones are ranked as people see them."""
+def test_the_guide_decoder_does_not_change_the_final_ranking(pipe):
+    """The guide decoder ranks candidates during denoising; finished ones use the full decoder."""
     rough, own = (draw(pipe, guidance="pick", steps=3, guide_decoder=name)[0] for name in ("linear", "tiny"))
     assert rough.seed == own.seed
 
 
-def last(event):
+def is_last_step(event):
     return isinstance(event, Step) and event.index == event.steps - 1
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++_2m"])
-def test_adaptive_projection_tames_what_a_high_scale_does(pipe, scheduler):
+def test_adaptive_projection_reduces_the_norm_at_a_high_scale(pipe, scheduler):
     options = {"guidance": "off", "guidance_scale": 12, "scheduler": scheduler, "steps": 8, "images": 4, "seed": 3}
-    plain, tamed = (
-        torch.stack([step.x0 for step in pipe.generate(Settings("a fox", apg=apg, **options)) if last(step)])
+    plain, projected = (
+        torch.stack([step.x0 for step in pipe.generate(Settings("a fox", apg=apg, **options)) if is_last_step(step)])
         for apg in (False, True)
     )
-    assert tamed.square().mean() < plain.square().mean()
-    tamed = draw(pipe, apg=True, **options)
+    assert projected.square().mean() < plain.square().mean()
+    projected = draw(pipe, apg=True, **options)
     alone = draw(pipe, guidance="off", guidance_scale=12, scheduler=scheduler, apg=True, seed=5, steps=8)[0]
-    assert torch.allclose(tamed[2].pixels, alone.pixels, atol=1 / 255)
+    assert torch.allclose(projected[2].pixels, alone.pixels, atol=1 / 255)
 
 
-def test_a_pick_with_adaptive_projection_draws_itself_again(pipe):
+def test_pick_with_adaptive_projection_is_reproducible(pipe):
     (picked,) = draw(pipe, guidance="pick", candidates=8, steps=10, apg=True)
     assert torch.allclose(pipe.run(picked.settings)[0].pixels, picked.pixels, atol=1 / 255)
 
 
 @pytest.fixture(scope="module")
-def with_head(tiny_v, tmp_path_factory):
+def pipe_with_head(tiny_v, tmp_path_factory):
     """The tiny model with a latent head."""
     folder = tmp_path_factory.mktemp("models") / "tiny-head"
     shutil.copytree(tiny_v, folder)
@@ -302,47 +303,51 @@ def with_head(tiny_v, tmp_path_factory):
     return Pipeline.from_pretrained(str(folder))
 
 
-def test_a_latent_head_guides_by_itself_wherever_it_can(with_head, tiny_v):
-    ways = ({}, {"guide_decoder": "latent"}, {"cutouts": 1, "guide_decoder": "tiny"})
-    (head,), (named,), (decoded,) = (draw(with_head, clip_guidance_scale=1, **more) for more in ways)
+def test_the_latent_head_is_the_default_where_it_is_supported(pipe_with_head, tiny_v):
+    variants = ({}, {"guide_decoder": "latent"}, {"cutouts": 1, "guide_decoder": "tiny"})
+    (head,), (named,), (decoded,) = (draw(pipe_with_head, clip_guidance_scale=1, **more) for more in variants)
     assert torch.equal(head.pixels, named.pixels)
     assert not torch.equal(head.pixels, decoded.pixels)
     assert [step for step, _, _ in head.clip.curve] == [1, 2, 3, 4]
     assert head.clip.self_graded
     for more in ({"through_unet": True}, {"guard": "two-key", "clip_models": [str(tiny_v / "clip")]}):
         with pytest.raises(SettingsError, match="'latent' works with the model's own CLIP only"):
-            draw(with_head, guide_decoder="latent", **more)
-    assert draw(with_head, through_unet=True)[0].clip.curve
-    assert draw(with_head, guidance="pick", candidates=2, steps=3, guide_decoder="latent")
+            draw(pipe_with_head, guide_decoder="latent", **more)
+    assert draw(pipe_with_head, through_unet=True)[0].clip.curve
+    assert draw(pipe_with_head, guidance="pick", candidates=2, steps=3, guide_decoder="latent")
 
 
-def test_a_latent_head_is_told_the_noise_level_and_pulls_its_own_guess_up(with_head):
-    guessed = [draw(with_head, clip_guidance_scale=scale, steps=12)[0].clip.curve[-1][1] for scale in (0.01, 1)]
-    assert guessed[1] > guessed[0]
+def test_guidance_increases_the_similarity_that_a_latent_head_predicts(pipe_with_head):
+    similarities = [
+        draw(pipe_with_head, clip_guidance_scale=scale, steps=12)[0].clip.curve[-1][1] for scale in (0.01, 1)
+    ]
+    assert similarities[1] > similarities[0]
 
 
-def test_a_head_is_cheaper_than_a_decoder(with_head, pipe):
-    (by_head,), (by_decoder,) = (p.resolve_budget(Settings("a fox", budget=64, steps=20))[1] for p in (with_head, pipe))
+def test_a_latent_head_changes_the_guidance_of_a_budget(pipe_with_head, pipe):
+    (by_head,), (by_decoder,) = (
+        p.resolve_budget(Settings("a fox", budget=64, steps=20))[1] for p in (pipe_with_head, pipe)
+    )
     assert by_head.message != by_decoder.message
 
 
 @pytest.mark.parametrize("settings", [{"guidance": "pick", "candidates": 16, "steps": 8}, {"guidance": "clip"}])
-def test_it_stops_between_two_passes_of_one_step(pipe, settings):
-    asked = []
+def test_a_run_can_be_cancelled_within_a_step(pipe, settings):
+    calls = []
 
     def is_cancelled():
-        asked.append(None)
-        return len(asked) > 5
+        calls.append(None)
+        return len(calls) > 5
 
     events = pipe.generate(Settings("a fox in snow", seed=3, **settings), is_cancelled)
     steps = []
     with pytest.raises(Cancelled):
         steps.extend(events)
-    assert (len(asked), len(steps) < 5) == (6, True)
+    assert (len(calls), len(steps) < 5) == (6, True)
     assert draw(pipe, steps=2)[0].pixels.isfinite().all()
 
 
-def test_loading_tells_how_many_bytes_are_in_place(tiny_v):
+def test_loading_reports_progress_in_bytes(tiny_v):
     loaded = []
     Pipeline.from_pretrained(str(tiny_v), progress=lambda done, total: loaded.append((done, total)))
     assert [done for done, _ in loaded] == sorted(done for done, _ in loaded)

@@ -16,7 +16,7 @@ def batches(**settings):
     return plan(Settings(**{"prompt": "a fox", "seed": 5, **settings}), "storybook", DEFAULTS, CPU)
 
 
-def test_the_model_fills_what_is_left_open():
+def test_missing_settings_are_the_defaults_of_the_model():
     (batch,) = batches(steps=10)
     assert (batch.steps, batch.size, batch.scheduler, batch.guidance_scale, batch.eta) == (
         10,
@@ -25,40 +25,40 @@ def test_the_model_fills_what_is_left_open():
         4.0,
         0.0,
     )
-    (picture,) = batch.images
-    assert picture == Settings(prompt="a fox", seed=5, **{**DEFAULTS, "steps": 10})
+    (image,) = batch.images
+    assert image == Settings(prompt="a fox", seed=5, **{**DEFAULTS, "steps": 10})
 
 
-def test_pictures_count_up_from_the_seed_and_around():
+def test_seeds_increase_and_wrap_around():
     (batch,) = batches(seed=MAX_SEED, images=3)
     assert batch.seeds == [MAX_SEED, 0, 1]
-    assert {picture.images for picture in batch.images} == {1}
+    assert {image.images for image in batch.images} == {1}
 
 
-def test_a_seed_is_drawn_below_two_to_the_32():
+def test_a_random_seed_is_below_two_to_the_32():
     seeds = {batches(seed=None)[0].seeds[0] for _ in range(8)}
     assert len(seeds) > 1
     assert max(seeds) < 2**32
 
 
-def test_batches_are_as_large_as_pays():
+def test_the_batch_size_depends_on_the_image_size():
     assert [(batch.first, len(batch.images)) for batch in batches(images=19)] == [(0, 8), (8, 8), (16, 3)]
     assert [len(batch.images) for batch in batches(images=3, width=512, height=512)] == [1, 1, 1]
 
 
-def test_clip_is_asked_about_the_prompt_without_syntax():
+def test_the_text_for_clip_has_no_prompt_syntax():
     assert batches(prompt="a (fox:1.3) in [snow]")[0].texts == ["a fox in snow"]
     assert batches(prompt="a (fox:1.3)", prompt_syntax="plain")[0].texts == ["a (fox:1.3)"]
 
 
-def test_a_template_is_kept_beside_what_was_drawn_from_it():
-    (picture,) = batches(prompt="a {red|blue} fox")[0].images
-    assert picture.prompt in ("a red fox", "a blue fox")
-    assert picture.prompt_template == "a {red|blue} fox"
-    (again,) = plan(picture, "storybook", DEFAULTS, CPU)[0].images
-    assert again == picture
+def test_a_resolved_prompt_keeps_its_template():
+    (image,) = batches(prompt="a {red|blue} fox")[0].images
+    assert image.prompt in ("a red fox", "a blue fox")
+    assert image.prompt_template == "a {red|blue} fox"
+    (again,) = plan(image, "storybook", DEFAULTS, CPU)[0].images
+    assert again == image
 
 
-def test_what_the_defaults_make_impossible_is_refused():
+def test_invalid_defaults_of_a_model_are_refused():
     with pytest.raises(SettingsError, match="width must be"):
         plan(Settings(prompt="a fox"), "x", {**DEFAULTS, "width": 32}, CPU)

@@ -31,7 +31,7 @@ def result(**changes):
     )
 
 
-def test_the_record_is_whole():
+def test_the_record_has_all_sections():
     record = result().metadata
     assert record["schema"] == "clipgen/1"
     assert record["settings"] == SETTINGS.to_dict()
@@ -42,10 +42,10 @@ def test_the_record_is_whole():
 
 
 @pytest.mark.parametrize(("name", "format"), [("fox.png", "PNG"), ("fox.jpg", "JPEG"), ("fox.webp", "WEBP")])
-def test_a_saved_picture_gives_back_its_settings(tmp_path, name, format):
-    picture = result()
-    path = picture.save(tmp_path / name)
-    assert picture.path == path == tmp_path / name
+def test_settings_are_read_back_from_a_saved_image(tmp_path, name, format):
+    saved = result()
+    path = saved.save(tmp_path / name)
+    assert saved.path == path == tmp_path / name
     with Image.open(path) as image:
         assert (image.format, image.size) == (format, (64, 64))
     assert read_settings(path).settings == SETTINGS
@@ -55,12 +55,12 @@ def test_nothing_is_overwritten(tmp_path):
     assert [result().save(tmp_path / "fox.png").name for _ in range(3)] == ["fox.png", "fox-1.png", "fox-2.png"]
 
 
-def test_a_folder_takes_the_usual_name(tmp_path):
+def test_a_folder_gets_the_default_file_name(tmp_path):
     assert result().save(tmp_path, format="webp").name == "a-fox-in-snow-42.webp"
     assert result().save(tmp_path / "$slug-$percent").name == "a-fox-in-snow-97.png"
 
 
-def test_a_place_that_cannot_be_is_an_error(tmp_path):
+def test_an_invalid_path_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         result().save(tmp_path / "file" / "fox.png")
@@ -68,25 +68,25 @@ def test_a_place_that_cannot_be_is_an_error(tmp_path):
         result().save(tmp_path / "fox.gif")
 
 
-def test_the_hash_is_worked_out_when_asked_for():
-    asked = []
-    picture = result(origin=Origin("x", "y", "cpu", "float32", lambda: asked.append(1) or None))
-    assert picture.image.size == (64, 64)
-    assert asked == []
-    assert picture.metadata["model"]["hash"] is None
-    assert picture.metadata is picture.metadata
-    assert asked == [1]
+def test_the_hash_is_computed_on_first_access():
+    calls = []
+    saved = result(origin=Origin("x", "y", "cpu", "float32", lambda: calls.append(1) or None))
+    assert saved.image.size == (64, 64)
+    assert calls == []
+    assert saved.metadata["model"]["hash"] is None
+    assert saved.metadata is saved.metadata
+    assert calls == [1]
 
 
-def test_a_look_is_taken_once():
-    drawn = []
-    preview = Preview(lambda: drawn.append(1) or torch.zeros(2, 3, 8, 8), None)
+def test_a_preview_is_decoded_once():
+    calls = []
+    preview = Preview(lambda: calls.append(1) or torch.zeros(2, 3, 8, 8), None)
     assert preview.pixels is preview.pixels
-    assert drawn == [1]
+    assert calls == [1]
     assert preview.scores is None
 
 
-def test_pace_is_the_median_of_the_last_five():
+def test_the_estimate_uses_the_median_of_the_last_five_steps():
     estimate = ProgressEstimate(batches=1)
     assert estimate.add_step(9.0, 0, 10) is None
     seconds = [estimate.add_step(1.0, index, 10) for index in range(1, 10)]
@@ -94,7 +94,7 @@ def test_pace_is_the_median_of_the_last_five():
     assert seconds[4] == pytest.approx(5.0)
 
 
-def test_pace_counts_the_batches_to_come():
+def test_the_estimate_includes_later_batches():
     estimate = ProgressEstimate(batches=3)
     estimate.add_step(1.0, 0, 2)
     assert estimate.add_step(1.0, 1, 2) == pytest.approx(2 * 2 + 3)

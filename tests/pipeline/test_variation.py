@@ -1,4 +1,4 @@
-"""Variations: what they depend on, what they are called, what is recorded and what is refused."""
+"""Image variations: seeds, weights, records, file names and errors."""
 
 from __future__ import annotations
 
@@ -30,71 +30,71 @@ def pipe(folder):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A red and a blue picture."""
-    place = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    """The paths of a red and a blue image."""
+    folder = tmp_path_factory.mktemp("pictures")
     for colour in ("red", "blue"):
-        Image.new("RGB", (48, 32), colour).save(place / f"{colour}.png")
-    return {colour: place / f"{colour}.png" for colour in ("red", "blue")}
+        Image.new("RGB", (48, 32), colour).save(folder / f"{colour}.png")
+    return {colour: folder / f"{colour}.png" for colour in ("red", "blue")}
 
 
-def drawn(pipe, picture, **settings):
-    return pipe.run(Settings.from_dict({"seed": 3, "vary": str(picture), **settings}))
+def run_variation(pipe, image, **settings):
+    return pipe.run(Settings.from_dict({"seed": 3, "vary": str(image), **settings}))
 
 
-def test_another_picture_is_another_variation_and_the_same_one_the_same(pipe, pictures):
-    (red,), (again,), (blue,) = (drawn(pipe, pictures[colour]) for colour in ("red", "red", "blue"))
+def test_a_variation_is_reproducible_and_depends_on_the_source_image(pipe, images):
+    (red,), (again,), (blue,) = (run_variation(pipe, images[colour]) for colour in ("red", "red", "blue"))
     assert torch.equal(red.pixels, again.pixels)
     assert (red.pixels - blue.pixels).abs().max() > 2 / 255
 
 
-def test_the_weight_goes_from_the_prompt_alone_to_the_picture_alone(pipe, pictures):
+def test_weight_0_uses_only_the_prompt_and_weight_1_only_the_image(pipe, images):
     (prompt,) = pipe.run(Settings("a fox", seed=3))
-    assert torch.equal(drawn(pipe, f"{pictures['red']}:0", prompt="a fox")[0].pixels, prompt.pixels)
-    (alone,), (half,) = (drawn(pipe, f"{pictures['red']}:{weight}", prompt="a fox") for weight in (1, 0.5))
+    assert torch.equal(run_variation(pipe, f"{images['red']}:0", prompt="a fox")[0].pixels, prompt.pixels)
+    (alone,), (half,) = (run_variation(pipe, f"{images['red']}:{weight}", prompt="a fox") for weight in (1, 0.5))
     assert (half.pixels - prompt.pixels).abs().max() > 1e-3
     assert (half.pixels - alone.pixels).abs().max() > 1e-3
-    (other,) = drawn(pipe, pictures["red"], prompt="an owl")
+    (other,) = run_variation(pipe, images["red"], prompt="an owl")
     assert (other.pixels - alone.pixels).abs().max() < 1e-5
 
 
-def test_the_picture_alone_is_the_prompt_that_the_writer_writes_of_it(pictures):
+def test_a_variation_without_a_prompt_equals_its_caption_as_prompt(images):
     pipe = Pipeline.from_pretrained("storybook")
-    (said,) = clipgen.caption(pictures["red"])
-    (described,), (alone,) = pipe.run(Settings(said, seed=3, steps=2)), drawn(pipe, pictures["red"], steps=2)
+    (caption,) = clipgen.caption(images["red"])
+    (described,), (alone,) = pipe.run(Settings(caption, seed=3, steps=2)), run_variation(pipe, images["red"], steps=2)
     assert (described.pixels - alone.pixels).abs().max() < 1e-5
     (note,) = alone.warnings
-    assert (note.code, said in note.message) == ("read-as", True)
+    assert (note.code, caption in note.message) == ("read-as", True)
 
 
-def test_each_of_several_is_the_one_that_its_seed_gives_alone(pipe, pictures):
-    several = drawn(pipe, pictures["red"], images=3)
-    (alone,) = drawn(pipe, pictures["red"], seed=5)
+def test_each_variation_of_a_run_equals_a_run_with_its_seed(pipe, images):
+    several = run_variation(pipe, images["red"], images=3)
+    (alone,) = run_variation(pipe, images["red"], seed=5)
     assert ((several[2].pixels - alone.pixels).abs() > 1 / 255).float().mean() <= 0.001
     assert (several[0].pixels - alone.pixels).abs().max() > 2 / 255
 
 
-def test_without_words_it_is_no_match_for_words_but_like_its_source(pipe, pictures):
-    (result,) = drawn(pipe, pictures["red"])
+def test_without_a_prompt_there_is_a_likeness_and_no_clip_score(pipe, images):
+    (result,) = run_variation(pipe, images["red"])
     assert result.clip is None
     assert -1 <= result.likeness <= 1
     assert {note.code for note in result.warnings} <= {"read-as"}
     assert result.checks == ()
-    (worded,) = drawn(pipe, pictures["red"], prompt="a fox")
+    (worded,) = run_variation(pipe, images["red"], prompt="a fox")
     assert worded.clip is not None
 
 
-def test_clip_steers_towards_the_picture_where_there_are_no_words(pipe, pictures):
+def test_guidance_without_a_prompt_increases_the_likeness(pipe, images):
     strong = {"guidance": "clip", "clip_guidance_scale": 1.0, "steps": 8, "cutouts": 2}
-    plain, guided = (drawn(pipe, pictures["red"], steps=8)[0], drawn(pipe, pictures["red"], **strong)[0])
+    plain, guided = (run_variation(pipe, images["red"], steps=8)[0], run_variation(pipe, images["red"], **strong)[0])
     assert guided.likeness > plain.likeness
 
 
-def test_it_is_recorded_by_name_and_hash_and_read_back(pipe, pictures, tmp_path):
-    (result,) = drawn(pipe, pictures["red"])
+def test_the_record_has_the_name_and_hash_of_the_source_image(pipe, images, tmp_path):
+    (result,) = run_variation(pipe, images["red"])
     record = result.metadata
     assert record["settings"]["vary"] == "./red.png:1"
-    assert record["inputs"] == {"vary": hashlib.sha256(pictures["red"].read_bytes()).hexdigest()}
+    assert record["inputs"] == {"vary": hashlib.sha256(images["red"].read_bytes()).hexdigest()}
     assert record["likeness"] == result.likeness
     for name in ("v.png", "v.jpg", "v.webp"):
         restored = read_settings(path := result.save(tmp_path / name))
@@ -104,23 +104,23 @@ def test_it_is_recorded_by_name_and_hash_and_read_back(pipe, pictures, tmp_path)
     assert "likeness" not in pipe.run(Settings("a fox", seed=1))[0].metadata
 
 
-def test_the_function_of_the_package_draws_and_takes_settings(folder, pictures):
-    results = list(clipgen.vary(pictures["red"], model=str(folder), images=2, seed=3))
+def test_clipgen_vary_accepts_settings(folder, images):
+    results = list(clipgen.vary(images["red"], model=str(folder), images=2, seed=3))
     assert [result.seed for result in results] == [3, 4]
     with pytest.raises(ImageFileError, match="cannot be opened"):
         list(clipgen.vary("./nothing.png", model=str(folder)))
 
 
-def test_a_model_without_a_writer_refuses_before_it_is_loaded(tiny_v, tiny_epsilon):
-    line = r"cannot make variations: it has no coca\. What works: a prompt with --guidance clip --like IMAGE$"
+def test_a_model_without_coca_is_refused_before_it_is_loaded(tiny_v, tiny_epsilon):
+    message = r"cannot make variations: it has no coca\. What works: a prompt with --guidance clip --like IMAGE$"
     for model in (tiny_v, tiny_epsilon):
-        with pytest.raises(SettingsError, match=line):
+        with pytest.raises(SettingsError, match=message):
             Pipeline.from_pretrained(str(model), settings=[Settings.from_dict({"vary": "fox.png"})])
-    with pytest.raises(SettingsError, match=line):
+    with pytest.raises(SettingsError, match=message):
         Pipeline.from_pretrained(str(tiny_v)).run(Settings.from_dict({"vary": "fox.png"}))
 
 
-def test_a_writer_that_does_not_fit_is_refused(folder, tmp_path):
+def test_a_coca_that_does_not_match_the_clip_is_refused(folder, tmp_path):
     import shutil
 
     other = shutil.copytree(folder, tmp_path / "model")
@@ -137,7 +137,7 @@ def test_a_writer_that_does_not_fit_is_refused(folder, tmp_path):
         preflight(ModelFolder("./model", other, "folder"), LAYOUTS)
 
 
-def test_the_field_and_what_goes_with_it():
+def test_valid_and_invalid_values_of_vary():
     settings = Settings.from_dict({"vary": "pics/a red fox.png:0.5"})
     assert (settings.prompt, settings.title) == ("", "variation of a red fox")
     assert settings.replace(prompt="an owl").title == "an owl"
@@ -151,7 +151,7 @@ def test_the_field_and_what_goes_with_it():
         validate(settings, SERVED)
 
 
-def test_it_is_named_and_spelled_as_a_command(tmp_path):
+def test_command_line_and_file_name_of_a_variation(tmp_path):
     from datetime import datetime
 
     settings = Settings.from_dict({"vary": "a fox.png", "seed": 7, "images": 4})

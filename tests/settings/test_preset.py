@@ -22,13 +22,13 @@ def parsed(text: str, name: str = "mine.toml") -> Preset:
 
 
 @pytest.fixture
-def users(private_home: Path) -> Path:
+def user_presets(private_home: Path) -> Path:
     folder = private_home / "presets"
     folder.mkdir()
     return folder
 
 
-def test_the_bundled_presets_load_and_make_settings() -> None:
+def test_bundled_presets_load_and_give_valid_settings() -> None:
     presets = list_presets()
     assert [preset.name for preset in presets] == preset_names() == BUNDLED
     for preset in presets:
@@ -40,19 +40,19 @@ def test_the_bundled_presets_load_and_make_settings() -> None:
         assert len(preset.about) <= 100
 
 
-def test_the_bundled_styles_say_storybooks_own_words() -> None:
-    """The words of the world that storybook was trained in; read from the source, for the world needs its extra."""
+def test_bundled_styles_use_the_vocabulary_of_storybook() -> None:
+    """Reads the styles of the training data from the source, because importing it needs an extra."""
     constants = {
         node.targets[0].id: ast.unparse(node.value)
         for node in ast.parse(STYLES.read_text("utf-8")).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    said = {preset.style_prompt.removeprefix("{prompt}, ") for preset in list_presets() if preset.style_prompt}
-    assert said
-    assert all(repr(style) in constants["STYLES"] for style in said)
+    styles = {preset.style_prompt.removeprefix("{prompt}, ") for preset in list_presets() if preset.style_prompt}
+    assert styles
+    assert all(repr(style) in constants["STYLES"] for style in styles)
 
 
-def test_what_a_person_says_wins_over_the_preset() -> None:
+def test_explicit_settings_override_the_preset() -> None:
     preset = load_preset("fast")
     assert preset.apply({"prompt": "a fox", "steps": 30}) == {
         "prompt": "a fox",
@@ -77,7 +77,7 @@ def test_what_a_person_says_wins_over_the_preset() -> None:
         ({"prompt": ""}, {"prompt": "", "negative_prompt": "photo"}),
     ],
 )
-def test_the_style_wraps_both_prompts_once(values: dict[str, Any], styled: dict[str, Any]) -> None:
+def test_a_style_is_applied_to_both_prompts_once(values: dict[str, Any], styled: dict[str, Any]) -> None:
     preset = parsed(
         HEAD + '[style]\nprompt = "oil painting of {prompt}, soft"\nnegative_prompt = "{negative_prompt}, photo"'
     )
@@ -86,35 +86,40 @@ def test_the_style_wraps_both_prompts_once(values: dict[str, Any], styled: dict[
     assert preset.apply(once) == once
 
 
-def test_a_users_preset_beats_a_bundled_one_and_says_so(users: Path) -> None:
+def test_a_user_preset_overrides_a_bundled_one(user_presets: Path) -> None:
     assert not load_preset("fast").overrides
-    (users / "fast.toml").write_text(HEAD + "[settings]\nsteps = 3\n")
-    (users / "new.toml").write_text(HEAD)
-    (users / "Not A Name.toml").write_text("no preset")
-    (users / "notes.txt").write_text("no preset")
+    (user_presets / "fast.toml").write_text(HEAD + "[settings]\nsteps = 3\n")
+    (user_presets / "new.toml").write_text(HEAD)
+    (user_presets / "Not A Name.toml").write_text("no preset")
+    (user_presets / "notes.txt").write_text("no preset")
     mine = load_preset("fast")
-    assert (mine.source, mine.overrides, mine.settings, mine.path) == ("user", True, {"steps": 3}, users / "fast.toml")
+    assert (mine.source, mine.overrides, mine.settings, mine.path) == (
+        "user",
+        True,
+        {"steps": 3},
+        user_presets / "fast.toml",
+    )
     assert [preset.name for preset in list_presets()] == sorted([*BUNDLED, "new"])
     assert not load_preset("new").overrides
 
 
-def test_an_unknown_name_lists_the_presets_there_are(users: Path) -> None:
-    (users / "mine.toml").write_text(HEAD)
+def test_an_unknown_name_is_an_error_that_lists_all_presets(user_presets: Path) -> None:
+    (user_presets / "mine.toml").write_text(HEAD)
     for name in ("phto", "", "../fast", "fast.toml", "x" * 10_000, "\n\udc80"):
-        with pytest.raises(PresetError) as refused:
+        with pytest.raises(PresetError) as caught:
             load_preset(name)
-        assert str(refused.value).startswith("Unknown preset '")
-        assert str(refused.value).endswith(f"Presets: {', '.join(sorted([*BUNDLED, 'mine']))}.")
-        assert str(refused.value).isprintable()
-        assert (refused.value.exit_code, refused.value.allowed) == (2, sorted([*BUNDLED, "mine"]))
+        assert str(caught.value).startswith("Unknown preset '")
+        assert str(caught.value).endswith(f"Presets: {', '.join(sorted([*BUNDLED, 'mine']))}.")
+        assert str(caught.value).isprintable()
+        assert (caught.value.exit_code, caught.value.allowed) == (2, sorted([*BUNDLED, "mine"]))
 
 
-def test_a_misspelt_name_names_the_nearest_preset() -> None:
+def test_the_error_for_a_misspelt_name_suggests_a_preset() -> None:
     with pytest.raises(PresetError, match=r"^Unknown preset 'watercolor'\. Did you mean watercolour\? Presets: black-"):
         load_preset("watercolor")
 
 
-def test_values_arrive_in_their_own_type() -> None:
+def test_values_are_converted_to_their_type() -> None:
     preset = parsed(HEAD + '[settings]\nsteps = 20.0\nguidance_scale = 5\nscheduler = "Euler a"\n')
     assert preset.settings == {"steps": 20, "guidance_scale": 5.0, "scheduler": "euler_ancestral"}
     assert [type(value) for value in preset.settings.values()] == [int, float, str]
@@ -160,31 +165,31 @@ def test_values_arrive_in_their_own_type() -> None:
         ("title = ", "not valid TOML: Invalid value (at end of document)"),
     ],
 )
-def test_a_malformed_file_is_one_line_that_names_it(text: str, line: str) -> None:
-    with pytest.raises(PresetError) as refused:
+def test_a_malformed_file_is_an_error_of_one_line(text: str, line: str) -> None:
+    with pytest.raises(PresetError) as caught:
         parsed(text)
-    assert str(refused.value) == f"mine.toml: {line}"
+    assert str(caught.value) == f"mine.toml: {line}"
 
 
 @pytest.mark.parametrize("key", ["preset", "seed", "prompt_template"])
-def test_what_is_no_look_is_not_in_a_preset(key: str) -> None:
+def test_settings_that_a_preset_must_not_contain(key: str) -> None:
     with pytest.raises(PresetError, match=rf"^mine\.toml: Unknown \[settings\] key '{key}'\. "):
         parsed(HEAD + f'[settings]\n{key} = "x"')
 
 
 @pytest.mark.parametrize("model", ["./fox", "../fox", "/fox", "~/fox", "~", "C:/fox", "\\\\\\\\host\\\\fox", "."])
-def test_a_preset_names_no_local_path(model: str) -> None:
+def test_a_preset_must_not_name_a_local_path(model: str) -> None:
     with pytest.raises(PresetError, match=r"^mine\.toml: \[settings\] model must be a bundled name or a hub id, got "):
         parsed(HEAD + f'[settings]\nmodel = "{model}"')
 
 
 @pytest.mark.parametrize("name", ["Mine.toml", "a b.toml", "-a.toml", "x" * 65 + ".toml", "mine.txt", ".toml"])
-def test_a_file_name_is_the_presets_name(name: str) -> None:
+def test_invalid_file_names_are_refused(name: str) -> None:
     with pytest.raises(PresetError, match=r": the name must be a-z, 0-9, - and _, at most 64, then \.toml$"):
         parsed(HEAD, name)
 
 
-def test_bytes_that_are_no_text_and_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_invalid_utf8_and_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(PresetError, match=r"^mine\.toml: not valid TOML: 'utf-8' codec can't decode byte"):
         parse_preset(b"\xff", Path("mine.toml"))
     with pytest.raises(PresetError, match=r"^gone\.toml: cannot be read: No such file or directory$"):
@@ -199,7 +204,7 @@ GOOD = HEAD + '[settings]\nmodel = "a/b"\nsteps = 20\n[style]\nprompt = "{prompt
 
 @settings(max_examples=500, deadline=None)
 @given(st.data())
-def test_a_mutated_file_is_a_preset_or_a_preset_error(data: st.DataObject) -> None:
+def test_a_mutated_file_is_valid_or_a_preset_error(data: st.DataObject) -> None:
     changed = bytearray(GOOD.encode())
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(changed)))

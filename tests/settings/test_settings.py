@@ -23,11 +23,11 @@ DEFAULT = Settings("a fox")
 NAMES = "off, clip, pick, steer, optimise, clip+pick"
 
 
-def refusal(**fields: Any) -> str:
-    with pytest.raises(SettingsError) as refused:
+def error_message(**fields: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
         Settings(**{"prompt": "a fox", **fields})
-    assert refused.value.exit_code == 2
-    return str(refused.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def refusal(**fields: Any) -> str:
         ({"clip_models": ["a\nb"]}, r"clip_models must be one line without spaces around it, got 'a\nb'"),
     ],
 )
-def test_a_refusal_is_one_line_with_the_value_in_quotes(fields: dict[str, Any], line: str) -> None:
-    assert refusal(**fields) == line
+def test_an_invalid_value_is_an_error_of_one_line_with_the_value_in_quotes(fields: dict[str, Any], line: str) -> None:
+    assert error_message(**fields) == line
 
 
-def test_values_arrive_in_their_own_type() -> None:
+def test_values_are_converted_to_their_type() -> None:
     made = Settings(
         prompt="a fox\r\nin snow",
         steps=20.0,
@@ -138,7 +138,7 @@ def test_values_arrive_in_their_own_type() -> None:
     assert json.loads(json.dumps(made.to_dict())) == made.to_dict()
 
 
-def test_guidance_is_read_as_people_write_it() -> None:
+def test_guidance_fields_accept_free_spelling() -> None:
     made = Settings("a fox", guidance="pick + clip", guide=["deep snow", "a dog:-.5", "time 12:30:2"])
     assert (made.guidance, made.guide) == ("clip+pick", ("deep snow:1", "a dog:-0.5", "time 12:30:2"))
     assert [split_target(target) for target in made.guide] == [("deep snow", 1), ("a dog", -0.5), ("time 12:30", 2)]
@@ -151,16 +151,16 @@ def test_guidance_is_read_as_people_write_it() -> None:
     assert json.loads(json.dumps(made.to_dict()))["guide"] == ["deep snow:1", "a dog:-0.5", "time 12:30:2"]
 
 
-def test_the_edges_of_every_limit_are_allowed() -> None:
+def test_minimum_and_maximum_of_every_limit_are_valid() -> None:
     Settings(prompt="x" * 2_000, steps=1, width=64, height=64, guidance_scale=0, eta=0, seed=0, images=1)
     Settings("x", steps=150, width=2048, height=2048, guidance_scale=50, eta=1, seed=MAX_SEED, images=1_000)
 
 
-def test_a_served_door_is_narrower() -> None:
-    def served(**fields: Any) -> None:
+def test_a_public_server_has_lower_limits() -> None:
+    def check_served(**fields: Any) -> None:
         validate(Settings(prompt="a fox", **fields), SERVED)
 
-    served(width=1024, height=1024, steps=50, images=8)
+    check_served(width=1024, height=1024, steps=50, images=8)
     for fields, line in (
         ({"images": 9}, "images must be 1 to 8, got '9'"),
         ({"width": 1024, "height": 1032}, "width x height must be at most 1,048,576, got '1,056,768'"),
@@ -178,22 +178,22 @@ def test_a_served_door_is_narrower() -> None:
         ),
     ):
         Settings(prompt="a fox", **fields)
-        with pytest.raises(SettingsError) as refused:
-            served(**fields)
-        assert str(refused.value) == line
+        with pytest.raises(SettingsError) as caught:
+            check_served(**fields)
+        assert str(caught.value) == line
 
 
-def test_an_unknown_field_names_the_nearest() -> None:
-    with pytest.raises(SettingsError, match=r"^Unknown setting 'setps'\. Did you mean steps\?$") as refused:
+def test_the_error_for_an_unknown_field_suggests_a_field() -> None:
+    with pytest.raises(SettingsError, match=r"^Unknown setting 'setps'\. Did you mean steps\?$") as caught:
         Settings.from_dict({"prompt": "a fox", "setps": 5})
-    assert (refused.value.field, refused.value.allowed) == ("setps", list(FIELDS))
+    assert (caught.value.field, caught.value.allowed) == ("setps", list(FIELDS))
     with pytest.raises(SettingsError, match=r"^Unknown setting '7'\. Known: prompt, negative_prompt, .*\.$"):
         Settings("a fox").replace(**{"7": 5})
     with pytest.raises(SettingsError, match=r"^prompt must not be empty$"):
         Settings.from_dict({})
 
 
-def test_replace_checks_again_and_leaves_the_original() -> None:
+def test_replace_validates_and_does_not_change_the_original() -> None:
     made = Settings("a fox", steps=20)
     assert made.replace(steps=30) == Settings("a fox", steps=30)
     assert made.steps == 20
@@ -203,7 +203,7 @@ def test_replace_checks_again_and_leaves_the_original() -> None:
         made.steps = 3  # type: ignore[misc]
 
 
-def test_defaults_of_a_model_fill_only_what_is_none() -> None:
+def test_defaults_of_a_model_replace_only_none() -> None:
     model = {
         "steps": 30,
         "width": 128,
@@ -218,7 +218,7 @@ def test_defaults_of_a_model_fill_only_what_is_none() -> None:
     )
 
 
-def test_every_field_has_a_line_of_help_and_a_hint_that_agrees_with_its_default() -> None:
+def test_every_field_has_a_help_text_and_a_type_hint_that_matches_its_default() -> None:
     hints = get_type_hints(Settings)
     assert set(MODEL_FIELDS) < set(FIELDS) == set(hints)
     lines = [field.metadata["help"] for field in dataclasses.fields(Settings)]
@@ -248,7 +248,7 @@ def test_every_field_has_a_line_of_help_and_a_hint_that_agrees_with_its_default(
         ("preset", "fast", "fast"),
     ],
 )
-def test_the_text_form_of_a_field_is_parsed(name: str, text: str, value: Any) -> None:
+def test_coerce_parses_text(name: str, text: str, value: Any) -> None:
     parsed = coerce(name, text)
     assert parsed == value
     assert type(parsed) is type(value)
@@ -267,20 +267,20 @@ def test_the_text_form_of_a_field_is_parsed(name: str, text: str, value: Any) ->
         ("long_prompt", "chunk", "long_prompt must be cut or error, got 'chunk'"),
     ],
 )
-def test_a_text_form_that_does_not_work_is_refused(name: str, text: str, line: str) -> None:
-    with pytest.raises(SettingsError) as refused:
+def test_coerce_refuses_invalid_text(name: str, text: str, line: str) -> None:
+    with pytest.raises(SettingsError) as caught:
         coerce(name, text)
-    assert str(refused.value) == line
+    assert str(caught.value) == line
 
 
-def test_a_shown_value_is_short_and_printable() -> None:
+def test_printable_returns_short_printable_text() -> None:
     assert printable("a\nb\udc80\x1b[31m") == r"a\nb\udc80\x1b[31m"
     assert printable("日本 é") == "日本 é"
     assert len(printable("x" * 10**6)) == 60
     assert Note("prompt-cut", "prompt", "cut").to_dict() == {"code": "prompt-cut", "field": "prompt", "message": "cut"}
 
 
-def test_clipgen_home_holds_everything_if_it_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clipgen_home_contains_all_files_if_it_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPGEN_HOME", str(tmp_path))
     assert home.config_path() == tmp_path / "config.toml"
     assert home.presets_dir() == tmp_path / "presets"
@@ -332,21 +332,21 @@ JUNK = st.one_of(
 )
 
 
-def outcome(call: Callable[[], Any]) -> tuple[Any, Any]:
+def result_or_error(call: Callable[[], Any]) -> tuple[Any, Any]:
     try:
         return call(), None
     except ClipgenError as error:
         return None, error
 
 
-def line_fault(error: ClipgenError) -> str:
-    """Returns what keeps the message from being a line for people: too long, or not printable."""
+def invalid_message(error: ClipgenError) -> str:
+    """Returns the message if it is too long or not printable, else an empty string."""
     return str(error) if len(str(error)) > 500 or not str(error).isprintable() else ""
 
 
 @settings(max_examples=500, deadline=None)
 @given(VALID)
-def test_valid_settings_survive_json(values: dict[str, Any]) -> None:
+def test_valid_settings_are_equal_after_a_json_round_trip(values: dict[str, Any]) -> None:
     made = Settings.from_dict(values)
     assert Settings.from_dict(json.loads(json.dumps(made.to_dict()))) == made
     assert made.replace() == made
@@ -355,10 +355,10 @@ def test_valid_settings_survive_json(values: dict[str, Any]) -> None:
 
 @settings(max_examples=2_000, deadline=None)
 @given(st.sampled_from(FIELDS), JUNK)
-def test_any_value_is_valid_or_refused_in_one_line(name: str, value: Any) -> None:
-    made, error = outcome(lambda: Settings.from_dict({"prompt": "a fox", name: value}))
+def test_any_value_is_valid_or_an_error_of_one_line(name: str, value: Any) -> None:
+    made, error = result_or_error(lambda: Settings.from_dict({"prompt": "a fox", name: value}))
     if made is None:
-        assert not line_fault(error)
+        assert not invalid_message(error)
         json.dumps(error.to_dict()).encode()
     else:
         assert Settings.from_dict(json.loads(json.dumps(made.to_dict()))) == made
@@ -368,10 +368,10 @@ def test_any_value_is_valid_or_refused_in_one_line(name: str, value: Any) -> Non
 
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from(FIELDS), st.text(st.characters(), max_size=30) | st.floats().map(str) | st.integers().map(str))
-def test_any_text_form_is_parsed_or_refused_in_one_line(name: str, text: str) -> None:
-    value, error = outcome(lambda: coerce(name, text))
+def test_any_text_is_parsed_or_an_error_of_one_line(name: str, text: str) -> None:
+    value, error = result_or_error(lambda: coerce(name, text))
     if error:
-        assert not line_fault(error)
+        assert not invalid_message(error)
     else:
         assert value is None or isinstance(value, str) is (name in TEXT_FIELDS)
         assert isinstance(value, tuple) is (name in LIST_FIELDS)

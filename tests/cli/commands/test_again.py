@@ -25,12 +25,12 @@ def pixels(path: str) -> bytes:
 
 @pytest.fixture
 def pictures(run: Run, tiny_epsilon: Path) -> list[str]:
-    """Three pictures, the last one of an owl."""
+    """Three images, the last one of an owl."""
     common = ["--steps", "2", "-m", str(tiny_epsilon)]
     return [*run("a fox", "-s", "7,8", *common).lines, *run("an owl", "-s", "9", *common).lines]
 
 
-def test_the_last_picture(run: Run, pictures: list[str]) -> None:
+def test_the_last_image(run: Run, pictures: list[str]) -> None:
     ran = run("again")
     assert pixels(ran.lines[0]) == pixels(pictures[2])
     assert history.last().parent == 3  # type: ignore[union-attr]
@@ -121,7 +121,7 @@ def test_a_command_line_is_complete(
     assert replayed == settings.with_defaults(light).to_dict()
 
 
-def test_the_model_of_a_picture_is_never_downloaded(run: Run) -> None:
+def test_the_model_of_an_image_is_never_downloaded(run: Run) -> None:
     """A hub model in a record is used if it is in the cache, and downloaded only on request."""
     record = {"schema": "clipgen/1", "settings": {"prompt": "a fox", "model": "org/name"}, "seed": 1, "clip": None}
     Path("fox.json").write_text(json.dumps(record))

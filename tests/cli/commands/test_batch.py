@@ -52,7 +52,7 @@ def test_jsonl_and_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_all_lines_are_checked_before_the_first_picture(run: Run) -> None:
+def test_all_lines_are_checked_before_the_first_image(run: Run) -> None:
     ran = run("batch", job_file("a fox", "--prompt owl --steps 0"))
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "clipgen: Line 2: steps must be 1 to 150, got '0'\n"
@@ -124,7 +124,7 @@ def test_the_journal_is_in_the_folder_before_the_first_dollar(run: Run) -> None:
     assert Path("pics/a-fox/0001.png").exists()
 
 
-def test_pictures_have_their_job_id(run: Run) -> None:
+def test_images_have_their_job_id(run: Run) -> None:
     [path] = run("batch", job_file("a fox")).lines
     record = read_settings(path).record
     line = json.loads(Path("outputs", JOURNAL).read_text().splitlines()[1])

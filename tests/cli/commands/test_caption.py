@@ -107,6 +107,6 @@ def test_a_model_without_captioner_is_an_error(run: Run, tmp_path: Path) -> None
     assert ran.err == "clipgen: Model './alone' has no captioner. To train one: clipgen train captioner.\n"
 
 
-def test_storybook_captions_its_own_picture(run: Run, tmp_path: Path) -> None:
+def test_storybook_captions_its_own_image(run: Run, tmp_path: Path) -> None:
     run("a fox in snow", "--seed", "1", "-o", "fox.png")
     assert run("caption", "fox.png").out.endswith("in snow\n")

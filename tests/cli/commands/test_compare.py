@@ -78,7 +78,7 @@ class TestVerdict:
     @pytest.mark.parametrize(
         "plain, guided, count", [(1, 1.5, 1), (1, 0.5, 1), (1, 3.9, 2), (1, 4, 3), (1, 1e6, MAX_BEST_OF - 1)]
     )
-    def test_pictures_that_fit_into_the_extra_seconds(self, plain: float, guided: float, count: int) -> None:
+    def test_images_that_fit_into_the_extra_seconds(self, plain: float, guided: float, count: int) -> None:
         assert extra_images(plain, guided) == count
 
 
@@ -155,7 +155,7 @@ class TestCompare:
         assert guiding.data["mean"][1]["judge"] != guiding.data["mean"][1]["guide"]
         assert [verdict["self_graded"] for verdict in guiding.data["verdicts"]] == [False] * 3
 
-    def test_the_guided_picture_is_drawn_again(self, run: Run) -> None:
+    def test_the_guided_image_is_drawn_again(self, run: Run) -> None:
         run("compare", *FOX, "-c", "0.5")
         entry = history.last()
         assert entry is not None
@@ -207,7 +207,7 @@ class TestCompare:
 
 
 class TestFiles:
-    def test_two_pictures(self, run: Run, model: str, siglip: str) -> None:
+    def test_two_images(self, run: Run, model: str, siglip: str) -> None:
         run(*FOX, "-o", "a.png")
         run(*FOX, "-o", "b.png", "-c", "0.5")
         ran = run("compare", "a.png", "b.png", "--judge", siglip, "--json")
@@ -221,7 +221,7 @@ class TestFiles:
         assert rows[0] == ["guidance", "off", "clip"]
         assert rows[-2][0] == "CLIP score by siglip"
 
-    def test_pictures_without_settings_take_a_prompt(self, run: Run, siglip: str) -> None:
+    def test_images_without_settings_take_a_prompt(self, run: Run, siglip: str) -> None:
         for name, colour in (("red.png", (255, 0, 0)), ("black.png", (0, 0, 0))):
             Image.new("RGB", (32, 32), colour).save(name)
         ran = run("compare", "red.png", "black.png", "-p", "a fox", "--judge", siglip, "--json")
@@ -238,13 +238,13 @@ class TestFiles:
 
 @pytest.mark.usefixtures("model")
 class TestTwin:
-    def test_the_twin_is_the_unguided_picture(self, run: Run) -> None:
+    def test_the_twin_is_the_unguided_image(self, run: Run) -> None:
         twin, guided = run(*FOX, "-c", "0.5", "--compare", "-o", "made/").lines
         assert (Path(twin).name, Path(guided).name) == ("a-fox-3-unguided.png", "a-fox-3.png")
         [alone] = run(*FOX).lines
         assert (level(alone) == level(twin)).all()
 
-    def test_again_draws_the_guided_picture_and_optionally_a_twin(self, run: Run) -> None:
+    def test_again_draws_the_guided_image_and_optionally_a_twin(self, run: Run) -> None:
         first = run(*FOX, "-c", "0.5", "--compare").lines
         again = run("again", "--compare").lines
         assert [(level(a) == level(b)).all() for a, b in zip(first, again, strict=True)] == [True, True]
@@ -315,7 +315,7 @@ def test_a_dry_run_prints_lists_and_switches(run: Run, light_model: str) -> None
 
 @pytest.mark.usefixtures("model")
 class TestBudget:
-    def test_the_chosen_guidance_is_printed_once_before_the_picture(self, run: Run) -> None:
+    def test_the_chosen_guidance_is_printed_once_before_the_image(self, run: Run) -> None:
         ran = run("a fox", "-s", "3", "--steps", "10", "--budget", "64x", "-n", "2")
         notes = [line for line in ran.err.splitlines() if "Budget" in line]
         assert len(notes) == 1

@@ -1,4 +1,4 @@
-"""`clipgen explain`: a replay for files of clipgen, patch similarity for other pictures."""
+"""`clipgen explain`: a replay for files of clipgen, patch similarity for other images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..conftest import Run
 
 @pytest.fixture
 def fox(run: Run, tiny_v: Path, tmp_path: Path) -> Path:
-    """A picture of the tiny model, in a folder."""
+    """An image of the tiny model, in a folder."""
     ran = run("a red fox", "-s", "3", "--steps", "3", "-m", str(tiny_v), "-o", "made/fox.png", "--no-history")
     assert ran.lines == ["made/fox.png"]
     return tmp_path / "made" / "fox.png"
 
 
-def test_a_replay_is_saved_next_to_the_picture(run: Run, fox: Path, tiny_v: Path) -> None:
+def test_a_replay_is_saved_next_to_the_image(run: Run, fox: Path, tiny_v: Path) -> None:
     ran = run("explain", "made/fox.png", "-m", str(tiny_v))
     assert (ran.code, ran.lines) == (0, ["made/fox-words.png"])
     with Image.open("made/fox-words.png") as sheet:
@@ -34,7 +34,7 @@ def test_json_has_words_maps_and_drops(run: Run, fox: Path, tiny_v: Path) -> Non
     assert [set(word) for word in data["words"]] == [{"word", "drop", "map"}] * 3
 
 
-def test_the_model_of_a_picture_is_never_downloaded(run: Run, fox: Path) -> None:
+def test_the_model_of_an_image_is_never_downloaded(run: Run, fox: Path) -> None:
     ran = run("explain", "made/fox.png")
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (3, "", 1)
     assert "or choose another with --model" in ran.err
@@ -49,7 +49,7 @@ def test_a_replay_that_differs_is_a_warning(run: Run, fox: Path, tiny_v: Path) -
     assert "warning: The replay differs from the picture" in ran.err
 
 
-def test_other_pictures_by_patch_similarity(run: Run, tmp_path: Path) -> None:
+def test_other_images_by_patch_similarity(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (90, 60), "green").save("photo.jpg")
     ran = run("explain", "photo.jpg", "-p", "a green field", "--json")
     assert (ran.data["source"], [word["word"] for word in ran.data["words"]]) == (

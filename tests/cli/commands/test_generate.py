@@ -46,7 +46,7 @@ def seeds(ran: Ran) -> list[int]:
 
 @pytest.mark.usefixtures("model")
 class TestFiles:
-    def test_stdout_has_one_path_per_picture(self, run: Run) -> None:
+    def test_stdout_has_one_path_per_image(self, run: Run) -> None:
         ran = run("a fox", "in snow", "-s", "7", "-n", "2")
         assert ran.code == 0
         assert [Path(line).name for line in ran.lines] == [
@@ -70,7 +70,7 @@ class TestFiles:
         assert Path(second[0]).name == "a-fox-7-1.png"
         assert Path(first[0]).read_bytes() == Path(second[0]).read_bytes()
 
-    def test_a_picture_does_not_depend_on_its_batch(self, run: Run) -> None:
+    def test_an_image_does_not_depend_on_its_batch(self, run: Run) -> None:
         several = run("a fox", "-s", "7", "-n", "3").lines
         exact = run("a fox", "-s", "7", "-n", "3", "--exact").lines
         alone = [run("a fox", "-s", str(seed)).lines[0] for seed in (7, 8, 9)]
@@ -157,7 +157,7 @@ class TestFiles:
             assert (image.format, image.size) == ("JPEG", (64, 64))
         assert not [path for path in Path().iterdir() if path.name.endswith(".tmp")]
 
-    def test_from_a_picture(self, run: Run) -> None:
+    def test_from_an_image(self, run: Run) -> None:
         [first] = run("a fox", "-s", "7", "--cfg", "3").lines
         [again] = run("generate", "--from", first).lines
         assert pixels(first) == pixels(again)
@@ -286,7 +286,7 @@ class TestScores:
 
 @pytest.mark.usefixtures("model")
 class TestHistory:
-    def test_a_picture_is_recorded(self, run: Run) -> None:
+    def test_an_image_is_recorded(self, run: Run) -> None:
         [path] = run("a fox", "-s", "7").lines
         entry = history.last()
         assert entry is not None

@@ -1,4 +1,4 @@
-"""`clipgen search`: in the history or a folder, by text or by a picture."""
+"""`clipgen search`: in the history or a folder, by text or by an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def album(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_by_similarity_to_a_picture(run: Run, album: Path) -> None:
+def test_a_folder_by_similarity_to_an_image(run: Run, album: Path) -> None:
     ran = run("search", "--like", "album/green.png", "--folder", "album", "--top", "2")
     assert (ran.code, ran.err) == (0, "")
     cells = [line.split("\t") for line in ran.lines]

@@ -1,4 +1,4 @@
-"""`clipgen vary`: streams, exit codes, pictures, and how `again` finds the original picture."""
+"""`clipgen vary`: streams, exit codes, images, and how `again` finds the original image."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_events_have_the_likeness(run: Run, varying: str, picture: Path) -> None
     assert -1 <= image["likeness"] <= 1
 
 
-def test_each_picture_with_each_prompt_and_seed(run: Run, varying: str, picture: Path) -> None:
+def test_each_image_with_each_prompt_and_seed(run: Run, varying: str, picture: Path) -> None:
     Image.new("RGB", (32, 32), "red").save("red.png")
     words = ("vary", str(picture), "red.png:0.5", "-p", "a fox", "-p", "an owl", "-s", "1,2", "-m", varying)
     ran = run(*words, "--dry-run", "--json")
@@ -88,7 +88,7 @@ def test_errors_are_one_line(
     assert len(ran.err.splitlines()) == 1
 
 
-def test_again_finds_the_picture_by_its_hash(run: Run, varying: str, picture: Path) -> None:
+def test_again_finds_the_image_by_its_hash(run: Run, varying: str, picture: Path) -> None:
     (made,) = run("vary", str(picture), "-s", "7", "-m", varying, "-o", "one.png").lines
     ran = run("again", made)
     assert ran.code == 0, ran.err
@@ -98,7 +98,7 @@ def test_again_finds_the_picture_by_its_hash(run: Run, varying: str, picture: Pa
     missing = run("again", made, "-m", varying)
     assert missing.code == 1
     assert "'one.png' varies 'fox.png', which is missing. Name it: --vary IMAGE" in missing.err
-    Image.new("RGB", (32, 32), "red").save("fox.png")  # another picture with this name
+    Image.new("RGB", (32, 32), "red").save("fox.png")  # another image with this name
     assert run("again", made, "-m", varying).code == 1
     picture.rename("fox.png")
     moved = run("again", made, "-m", varying)
