@@ -306,7 +306,7 @@ def test_gradient_that_is_not_finite_is_zeroed_and_noted(clip, decode):
     (note,) = correction.notes()
     assert (note.code, note.field) == ("guidance-not-finite", "guidance")
     assert note.message == (
-        "CLIP's gradient was not finite in 1 of 2 guided steps of the picture of seed 13; these were not guided."
+        "CLIP's gradient was not finite in 1 of 2 guided steps of the picture of seed 13; these steps were not guided."
     )
     assert whole[2].any()
     for step in (5, 6, 7):
