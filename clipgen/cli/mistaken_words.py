@@ -30,22 +30,29 @@ OTHER_COMMANDS = {
 }
 
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff"})
+
+
 def refuse_mistaken_words(words: Sequence[str], commands: Collection[str]) -> None:
     """Raises SettingsError for words that are hardly a prompt; to be called if the user named no command.
 
     Refused are a lone word that is (nearly) a command, such a word in front of a file or of a quoted prompt, a lone
-    word that is a file, and a file name with a suffix among several words.
+    word that is a file or the name of an image file, and an existing file with a suffix among several words.
     """
     if not words:
         return
     files = [word for word in words if _is_file(word, lone=len(words) == 1)]
     quoted = any(re.search(r"\s", word) for word in words[1:])
-    if (len(words) == 1 or files or quoted) and (meant := _command_meant(words[0].lower(), commands)) is not None:
+    image_names = [word for word in words if Path(word).suffix.lower() in IMAGE_SUFFIXES]
+    is_command_line = len(words) == 1 or files or image_names or quoted
+    if is_command_line and (meant := _command_meant(words[0].lower(), commands)) is not None:
         hint = f" Did you mean: {meant}?" if meant else ""
         raise _refusal(f"'{words[0]}' is not a command of clipgen.{hint}", words)
     if files:
         name = shlex.quote(files[0])
         raise _refusal(f"'{files[0]}' is a file. To draw variations of it: clipgen vary {name}.", words)
+    if image_names and len(words) == 1:
+        raise _refusal(f"There is no file '{words[0]}'.", words)
 
 
 def _refusal(what: str, words: Sequence[str]) -> SettingsError:

@@ -239,6 +239,8 @@ REFUSED = [
     (["txt2img", "a fox"], "'txt2img' is not a command of clipgen.", "clipgen generate txt2img 'a fox'"),
     (["generat", "a fox"], "'generat' is not a command of clipgen. Did you mean: clipgen generate?", "generat 'a fox'"),
     (["x.webp"], "'x.webp' is a file. To draw variations of it: clipgen vary x.webp.", "clipgen generate x.webp"),
+    (["upscale", "none.png"], "'upscale' is not a command of clipgen.", "clipgen generate upscale none.png"),
+    (["none.png"], "There is no file 'none.png'.", "this word: clipgen generate none.png"),
     (["fox"], "'fox' is a file.", "clipgen generate fox"),
     (["a", "fox", "like", "x.webp"], "'x.webp' is a file.", "clipgen generate a fox like x.webp"),
 ]
