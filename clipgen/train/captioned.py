@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import random
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 
 from clipgen.errors import ImageFileError, SettingsError
 from clipgen.gallery import find_images
+from clipgen.hashing import sha256_of
 from clipgen.image_file import open_image
 from clipgen.train.data import Bytes, to_float
 
@@ -140,7 +140,7 @@ def _fingerprint(pairs: list[Pair], size: int) -> str:
         (str(pair.path), pair.captions, (stat.st_size, stat.st_mtime_ns) if (stat := _stat(pair.path)) else None)
         for pair in pairs
     ]
-    return hashlib.sha256(json.dumps([size, facts]).encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256_of(json.dumps([size, facts]))
 
 
 def _stat(path: Path) -> os.stat_result | None:

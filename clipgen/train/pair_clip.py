@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.hashing import sha256_of
 from clipgen.train.captioned import Captioned
 from clipgen.train.data import held_back
 from clipgen.train.gathered import gathered
@@ -71,4 +71,4 @@ class PairPart:
 
 def _key(text: str) -> int:
     """Returns a 63-bit hash of a text, the same in every process."""
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
+    return int(sha256_of(text)[:16], 16) >> 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import (
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer, read_captions
+from clipgen.hashing import sha256_of
 from clipgen.train.unet import text_encoder_of
 from clipgen.world.vocabulary import vocabulary_name
 
@@ -117,7 +117,7 @@ def drop_vocabulary(folder: Path) -> None:
 def write_checksums(folder: Path) -> None:
     """Writes SHA256SUMS over every weight and configuration file."""
     files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json", ".txt"})
-    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    lines = [f"{sha256_of(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+from clipgen.hashing import sha256_of
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 PLACES = (
@@ -82,9 +83,9 @@ def concepts() -> dict[str, Concept]:
 def drawn_hash(names: Iterable[str]) -> str:
     """Returns the SHA-256 of the columns that decide how concepts are drawn. Synonyms and plurals do not count."""
     columns = [(c.name, c.drawings, c.tier, c.stance, c.hues) for c in map(concepts().__getitem__, names)]
-    return hashlib.sha256(repr(columns).encode()).hexdigest()
+    return sha256_of(repr(columns))
 
 
 def vocabulary_hash() -> str:
     """Returns the SHA-256 of concepts.tsv, which is part of every report."""
-    return hashlib.sha256(_table().encode()).hexdigest()
+    return sha256_of(_table())
