@@ -68,7 +68,7 @@ def test_one_forward_pass_per_step_and_the_negative_prompt_is_ignored(pipes, kin
     generated = clipgen_results(pipes[kind], negative_prompt="rain", guidance_scale=3.5)
     handle.remove()
     assert rows == [2] * 4
-    assert [note.code for note in generated[0].warnings] == ["negative-prompt-unread", "no-clip"]
+    assert [note.code for note in generated[0].warnings] == ["negative-prompt-unread", "size", "no-clip"]
     assert max_difference(generated[0].pixels, clipgen_results(pipes[kind], guidance_scale=3.5)[0].pixels) == 0
     assert (
         max_difference(generated[0].pixels, clipgen_results(pipes[kind], "an owl", guidance_scale=3.5)[0].pixels)
@@ -121,7 +121,7 @@ def test_prompt_weights_change_the_t5_states_but_not_the_pooled_embedding(pipes)
 
 def test_truncation_is_noted_only_if_no_text_encoder_reads_the_text(pipes):
     """CLIP reads 75 tokens and the tiny T5 31; a note appears only if both truncate the prompt."""
-    assert [note.code for note in clipgen_results(pipes["schnell"], "a" * 70)[0].warnings] == ["no-clip"]
+    assert [note.code for note in clipgen_results(pipes["schnell"], "a" * 70)[0].warnings] == ["size", "no-clip"]
     assert "75 tokens" in clipgen_results(pipes["schnell"], "a" * 80)[0].warnings[0].message
 
 

@@ -74,7 +74,7 @@ def test_keep_saves_the_most_similar(run: Run, varying: str, picture: Path) -> N
         (("nothing.png",), 1, "Picture 'nothing.png' cannot be opened: No such file or directory."),
         (("text.png",), 1, "Picture 'text.png' cannot be opened: not a readable PNG, JPEG or WebP."),
         (("given/fox.png:7",), 2, "vary must be 0 to 1, got '7.0'"),
-        (("given/fox.png",), 2, "model 'storybook-less' draws no"),
+        (("given/fox.png",), 2, "model 'storybook-less' cannot make variations"),
         ((), 2, "Missing argument"),
     ],
 )
