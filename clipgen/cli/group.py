@@ -47,7 +47,7 @@ class Group(TyperGroup):
         return _with_false_default(super().get_help_option(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Returns the subcommand that the first word names; raises SettingsError if there is none of that name."""
+        """Returns the subcommand that the first word names; raises SettingsError if no command has that name."""
         if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise extra_words_error(ctx, args, tuple(self.commands))
         return super().resolve_command(ctx, args)
@@ -60,7 +60,7 @@ ORDER = (*DRAW, *ASK_CLIP, "info", "history", "presets", "models", *SET_UP)
 
 
 class Root(Group):
-    """The command `clipgen`. It runs `generate` unless the first argument is a command or one of its own options."""
+    """The command `clipgen`. It runs `generate` unless the first argument is a command or an option of `clipgen`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Inserts `generate` if the user left it out; without arguments it prints the help page."""

@@ -122,7 +122,7 @@ class PromptChecker:
 
 
 def _alternatives(phrase: str, words: Sequence[str]) -> list[str]:
-    """Returns the phrase, then the phrase with each other word in place of its own; [] unless it has exactly one."""
+    """Returns the phrase, then the phrase with its word replaced by each of the others; [] unless it has just one."""
     pattern = _pattern(words)
     matches = pattern.findall(phrase)
     if len(matches) != 1:

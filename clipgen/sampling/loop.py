@@ -181,7 +181,7 @@ def denoise_with_graph(
     prediction_type = read_prediction_type({**scheduler.config, "_class_name": type(scheduler).__name__})
     seeds = [generator.initial_seed() for generator in generators] if image_seeds is None else image_seeds
     row_generators, rows = list(generators), tuple(range(len(noise)))
-    # x_T: flow schedulers start at unit variance, the others at a standard deviation of their own.
+    # x_T: flow schedulers start at unit variance, the others at init_noise_sigma.
     latents = noise.to(scheduler.timesteps.device) * (1.0 if _is_flow(scheduler) else scheduler.init_noise_sigma)
     steps = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps):

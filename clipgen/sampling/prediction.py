@@ -97,7 +97,7 @@ def _variance_preserving_level(alpha_cumprod: float) -> NoiseLevel:
 
 
 def _current_sigma(scheduler: Any) -> float:
-    """Returns the sigma of the sample; in the second stage of DPM2 it is an interpolated one from a list of its own."""
+    """Returns the sigma of the sample; in the second stage of DPM2 it is an interpolated one."""
     index, name = scheduler.step_index, type(scheduler).__name__
     if not name.startswith("KDPM2") or scheduler.state_in_first_order:
         return float(scheduler.sigmas[index])

@@ -1,4 +1,4 @@
-"""The user's captioned images: a folder of images with a .txt file beside each, or a CSV of files and captions."""
+"""The user's captioned images: a folder of images with a .txt file for each, or a CSV of files and captions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def find_pairs(data: Path) -> list[Pair]:
         raise SettingsError(f"data '{data}' does not exist. Works: a folder, or a CSV file", field="data")
     pairs = list(_read_folder(data) if data.is_dir() else _read_csv(data))
     if len(pairs) < FEWEST:
-        kind = "pictures with a .txt beside them" if data.is_dir() else "lines with a file and a caption"
+        kind = "pictures with a .txt of the same name" if data.is_dir() else "lines with a file and a caption"
         raise SettingsError(f"data '{data}' must hold at least {FEWEST} {kind}, got '{len(pairs)}'", field="data")
     return pairs
 

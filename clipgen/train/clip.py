@@ -4,7 +4,7 @@ The guide is a CLIPModel with InfoNCE (Radford et al. 2021, arXiv 2103.00020). T
 pairwise sigmoid loss (Zhai et al. 2023, arXiv 2303.15343): another architecture, objective and data. It never guides;
 it measures whether guidance helped.
 
-Losses beside the contrastive one:
+Losses in addition to the contrastive one:
 
 - Each image meets a false caption of its own scene, with one thing changed (concept, colour, count, place, style, or
   two things swapped), or the image of that other scene (hard_batches.py). Captions of other scenes never test word
@@ -17,7 +17,7 @@ Losses beside the contrastive one:
 - names: images of one thing are matched to bare names ("a fox"), which full captions never are.
 - captions: CoCa writes the caption from the patch states (Yu et al. 2022, arXiv 2205.01917), for the guide only.
 
-The heads are dropped after training; CoCa is saved beside the CLIP.
+The heads are dropped after training; CoCa is saved in a folder next to the CLIP.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from clipgen.world.scene import Scene
 
 HELD_BACK, MEASURED = 2048, 512  # images never trained on, the last of the renders, and how many of them are measured
 WEIGHTS = {"contrast": 1.0, "labels": 0.1, "names": 0.5, "roles": 0.5, "patches": 0.5, "captions": 2.0}
-COCA = HEAD_FOLDERS["coca"]  # folder of the captioner, beside the folder of its CLIP
+COCA = HEAD_FOLDERS["coca"]  # folder of the captioner, next to that of its CLIP
 BARE_NAMES = 48  # per batch
 RARE_LOGIT = -4.0  # initial logit of a label: most labels are false for a given image
 
@@ -114,14 +114,14 @@ class ClipWithHeads(nn.Module):
         return F.softplus(-margin).mean(), (margin > 0).float().mean().item()
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes the CLIP as transformers has it, and its captioner into a folder beside it."""
+        """Writes the CLIP as transformers has it, and its captioner into a folder next to it."""
         self.clip.save_pretrained(folder)
         if self.captioner:
             self.captioner.save_pretrained(folder.parent / COCA)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> ClipWithHeads:
-        """Reads a CLIP, and the captioner beside it if there is one; the heads are new."""
+        """Reads a CLIP, and the captioner next to it if there is one; the heads are new."""
         clip, coca = AutoModel.from_pretrained(folder), folder.parent / COCA
         has_captioner = clip.config.model_type == "clip" and coca.exists()
         return cls(clip, Coca.from_pretrained(coca) if has_captioner else None)

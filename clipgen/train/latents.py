@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from clipgen.train.data import Images
+from clipgen.train.data import Images, Indices
 
 FRESH_SHARE = 0.25  # of a batch is encoded for the first time, as long as there are such images
-Indices = npt.NDArray[np.int64]
 Choose = Callable[[int, int], Indices]  # (size of the batch, images stored) -> which of the stored ones
 
 

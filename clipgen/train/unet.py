@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -24,7 +23,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from clipgen.train.balance import ConceptBalance
-from clipgen.train.data import Images, Renders, held_back
+from clipgen.train.data import Images, Indices, Renders, held_back
 from clipgen.train.latents import LatentStore
 from clipgen.train.vae import to_image
 from clipgen.world.contact_sheet import contact_sheet
@@ -121,7 +120,7 @@ class UnetPart:
         error = self._error(latents, torch.randn_like(latents), timesteps, self.states(texts), weights)
         return error, {"stored": self.store.filled}
 
-    def _weights(self, indices: npt.NDArray[np.int64], side: int) -> Tensor | float:
+    def _weights(self, indices: Indices, side: int) -> Tensor | float:
         """Returns the weight of the error at each latent position; 1 for images whose layout is unknown."""
         if not isinstance(self.data, Renders):
             return 1.0

@@ -37,7 +37,7 @@ LISTED = 6  # unknown words that a note lists
 SHORTEST = 4  # letters of a word whose spelling is corrected
 FOREIGN = 2  # unknown words of a prompt without any known one, which is then in another language
 _EMOJI = "[\u2600-\u27bf\u2b00-\u2bff\U0001f1e6-\U0001faff]"
-_LETTER = r"(?:[^\W_]|[\u0300-\u036f\u0900-\u0eff])"  # accents and vowel signs that are characters of their own
+_LETTER = r"(?:[^\W_]|[\u0300-\u036f\u0900-\u0eff])"  # also combining accents and vowel signs
 TOKEN = re.compile(
     rf"{_EMOJI}[\ufe0f\U0001f3fb-\U0001f3ff]*(?:\u200d{_EMOJI}[\ufe0f\U0001f3fb-\U0001f3ff]*)*|{_LETTER}+"
 )

@@ -88,7 +88,7 @@ class TestData:
         (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
         for name, message in (
             ("none", "none' does not exist. Works: a folder, or a CSV file"),
-            ("empty", "must hold at least 8 pictures with a .txt beside them, got '0'"),
+            ("empty", "must hold at least 8 pictures with a .txt of the same name, got '0'"),
             (
                 "wrong.csv",
                 "needs columns one of file, image, path, file_name, filename and one of caption, text, prompt",
