@@ -72,7 +72,7 @@ class VaePart:
         """Moves the autoencoder to a device."""
         self.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss on one batch."""
         images = self._batch(whole=step % 4 == 3).to(self.model.device, memory_format=torch.channels_last)
         clean = self.model.encode(images)
