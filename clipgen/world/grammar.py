@@ -130,6 +130,11 @@ def indefinite(phrase: str) -> str:
     return ("an " if vowel else "a ") + phrase
 
 
+def name_phrase(name: str) -> str:
+    """Returns the name of a concept with the article that captions use: "a fox", "the sun", "sushi"."""
+    return _with_article(concepts()[name], name, name)
+
+
 def _thing_phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
     """Returns a thing with its count or article, size and colour: "two big red foxes", "a small owl"."""
     concept = concepts()[thing.concept]
@@ -139,9 +144,14 @@ def _thing_phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
         return " ".join([number, *adjectives, concept.plural])
     name = rng.choice(concept.synonyms) if concept.synonyms and rng.random() < SYNONYM_SHARE else concept.name
     phrase = " ".join([*adjectives, name])
-    if not article or _takes_no_article(concept, name):
+    return _with_article(concept, name, phrase) if article else phrase
+
+
+def _with_article(concept: Concept, name: str, phrase: str) -> str:
+    """Returns a phrase, the name of one thing with its adjectives, with the article that the name takes."""
+    if _takes_no_article(concept, name):
         return phrase
-    return f"the {phrase}" if name in DEFINITE and not adjectives else indefinite(phrase)
+    return f"the {phrase}" if name in DEFINITE and phrase == name else indefinite(phrase)
 
 
 def _takes_no_article(concept: Concept, name: str) -> bool:

@@ -1,0 +1,130 @@
+"""Runs the parts of the picture benchmark: `clipgen bench quality --pictures`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipgen.bench.quality.drawing import PictureTest
+from clipgen.bench.quality.metrics import Metric
+from clipgen.bench.quality.named import NamedConcept, Namer, by_concept, by_seeds_right, draw_named, named_metrics
+from clipgen.bench.quality.picture_report import write_report, write_sheet
+from clipgen.bench.quality.round_trip import has_drawings, round_trips, single_scenes
+from clipgen.bench.timing import describe_machine
+from clipgen.world.concepts import vocabulary_hash
+from clipgen.world.unseen import Split
+
+PARTS = ("named",)
+SHEET_SIDE = 128  # pixels of an image on the contact sheet of all concepts
+SHEET_COLUMNS = 20
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """How much the benchmark draws, and where it writes.
+
+    Attributes:
+        folder: The folder of the report and its sheets.
+        parts: Which of PARTS run.
+        split: "dev" or "test".
+        concepts: Number of concepts that are drawn, in the order of the vocabulary; None for all.
+        seeds: Images per concept.
+        count: Prompts per category.
+        art: The set of drawings that the model was trained on, for the ceilings.
+    """
+
+    folder: Path
+    parts: Sequence[str] = PARTS
+    split: Split = "dev"
+    concepts: int | None = None
+    seeds: int = 4
+    count: int = 60
+    art: str = "flat"
+
+
+@dataclass
+class PictureResults:
+    """Everything that the benchmark measured; the report is written from it after each part.
+
+    Attributes:
+        protocol: The measuring conditions.
+        metrics: All rates.
+        named: What was chosen for each concept.
+        sheets: (title, file name) of every sheet of images.
+        notes: What was left out, and why.
+    """
+
+    protocol: dict[str, Any]
+    metrics: list[Metric] = field(default_factory=list)
+    named: list[NamedConcept] = field(default_factory=list)
+    sheets: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all results as JSON values."""
+        return {
+            "protocol": self.protocol,
+            "figures": [{**asdict(metric), "reached": metric.reached} for metric in self.metrics],
+            "named": [row.to_dict() for row in self.named],
+            "sheets": [list(sheet) for sheet in self.sheets],
+            "notes": self.notes,
+        }
+
+
+def measure_pictures(test: PictureTest, options: PictureOptions) -> PictureResults:
+    """Runs the parts one after the other and writes the report after each."""
+    results = PictureResults(protocol(test, options))
+    runs = {"named": _named}
+    for part in options.parts:
+        runs[part](test, options, results)
+        write_report(options.folder, results.to_dict(), results.metrics, results.named)
+    return results
+
+
+def protocol(test: PictureTest, options: PictureOptions) -> dict[str, Any]:
+    """Returns the measuring conditions as JSON values."""
+    settings = test.settings("a fox", 1)
+    sampling = ("steps", "scheduler", "guidance_scale", "eta", "width", "height")
+    return {
+        "model": test.pipe.origin.model,
+        "weights": test.pipe.origin.hash(),
+        "judge": test.judge.name,
+        "vocabulary": vocabulary_hash(),
+        "concepts": len(test.names),
+        **{name: getattr(settings, name) for name in sampling},
+        **{name: getattr(options, name) for name in ("split", "seeds", "count", "art")},
+        "machine": describe_machine(),
+    }
+
+
+def _named(test: PictureTest, options: PictureOptions, results: PictureResults) -> None:
+    names = test.names[: options.concepts]
+    results.named, images = draw_named(test, names, options.seeds)
+    labels = [f"{row.name} {sum(row.right)}/{len(row.judge)}" for row in results.named]
+    title = f"All {len(names)} concepts, seed 1, with the number of seeds that both CLIPs name rightly"
+    small = [image.resize((SHEET_SIDE, SHEET_SIDE)) for image in images]
+    write_sheet(options.folder / "concepts.webp", small, labels, SHEET_COLUMNS)
+    results.sheets.append((title, "concepts.webp"))
+    results.metrics += named_metrics(results.named, _ceiling(test, options, results, names))
+
+
+def _ceiling(
+    test: PictureTest, options: PictureOptions, results: PictureResults, names: Sequence[str]
+) -> list[NamedConcept] | None:
+    """Returns what is chosen for autoencoder round trips of true renders; None without the drawings."""
+    if not has_drawings(options.art):
+        results.notes.append(f"No ceiling: the drawings '{options.art}' or resvg-py are not installed.")
+        return None
+    test.on_progress(f"ceiling: {len(names)} renders through the autoencoder")
+    namer, side = Namer(test.encoders, test.names), test.pipe.defaults["width"]
+    chosen = [namer(pixels) for pixels in round_trips(test.pipe.family, single_scenes(names, options.art), side)]
+    return by_concept(names, chosen, 1)
+
+
+def summary(results: PictureResults) -> list[str]:
+    """Returns lines for the terminal: the concepts by the number of seeds that are right, and the notes."""
+    groups = by_seeds_right(results.named) if results.named else {}
+    seeds = len(results.named[0].judge) if results.named else 0
+    return [f"{count} of {seeds}: {', '.join(names)}" for count, names in groups.items()] + results.notes
