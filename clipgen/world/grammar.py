@@ -199,14 +199,18 @@ def _remove_gaps(text: str) -> str:
     return ", ".join(piece for piece in pieces if piece)
 
 
-def plain_caption(scene: Scene) -> str:
-    """Returns the one caption that names every detail in the shortest words: "a red fox in snow at night, neon"."""
+def plain_caption(scene: Scene, *, place: bool = True) -> str:
+    """Returns the one caption that names every detail in the shortest words: "a red fox in snow at night, neon".
+
+    Without `place` it names neither the place nor the time.
+    """
     first = _FirstChoice()
     phrases = [_thing_phrase(first, thing, article=True) for thing in scene.things]
     things = f" {RELATION_PHRASES[scene.relation][0]} ".join(phrases) if scene.relation else _list(phrases)
-    place = f"on {indefinite(scene.place)} background" if scene.is_plain else PLACE_PHRASES[scene.place][0]
+    where = f"on {indefinite(scene.place)} background" if scene.is_plain else PLACE_PHRASES[scene.place][0]
+    when = TIME_PHRASES[scene.time][0]
     style = STYLE_PHRASES[scene.style][0] if scene.style != "picture book" else ""
-    return _remove_gaps(f"{things} {place} {TIME_PHRASES[scene.time][0]}, {style}")
+    return _remove_gaps(f"{things} {where} {when}, {style}" if place else f"{things}, {style}")
 
 
 class _FirstChoice(random.Random):

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from clipgen.errors import SettingsError
+from clipgen.pixels import to_image
 from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
     from clipgen.clip.encoder import ClipEncoder
+    from clipgen.clip.score import Scorer
     from clipgen.pipeline.pipeline import Pipeline
 
 BATCH = 8  # images that are denoised together; the latents of storybook are small enough at every image size
@@ -29,20 +33,18 @@ class PictureTest:
     Attributes:
         pipe: The model, which declares its vocabulary and brings its CLIP.
         judge: A CLIP of another architecture that never guides.
-        steps: Denoising steps; None for the model's default.
         on_progress: Receives lines about the progress.
     """
 
     pipe: Pipeline
-    judge: ClipEncoder
-    steps: int | None
+    judge: Scorer
     on_progress: OnProgress
 
     @property
     def encoders(self) -> tuple[ClipEncoder, ClipEncoder]:
         """The judge and the model's own CLIP."""
         assert self.pipe.scorer is not None, "checked by `check_model`"
-        return self.judge, self.pipe.scorer.encoder
+        return self.judge.encoder, self.pipe.scorer.encoder
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +54,7 @@ class PictureTest:
 
     def settings(self, prompt: str, seed: int) -> Settings:
         """Returns the settings of an unguided image with the model's defaults."""
-        plain = Settings(prompt, seed=seed, steps=self.steps, prompt_syntax="plain", guard="off")
+        plain = Settings(prompt, seed=seed, prompt_syntax="plain", guard="off")
         return plain.with_defaults(self.pipe.defaults)
 
     def draw(self, part: str, prompts: Sequence[tuple[str, int]]) -> Iterator[Tensor | None]:
@@ -66,6 +68,11 @@ class PictureTest:
             if done * REPORTS // len(prompts) > reported:
                 reported = done * REPORTS // len(prompts)
                 self.on_progress(_progress(part, done, len(prompts), monotonic() - start))
+
+
+def to_image_or_black(pixels: Tensor | None) -> Image:
+    """Returns an image [3, H, W] in [0, 1] as PIL; a small black one for a broken image."""
+    return to_image(torch.zeros(3, 64, 64) if pixels is None else pixels)
 
 
 def check_model(pipe: Pipeline, model: str) -> None:

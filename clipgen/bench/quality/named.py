@@ -14,12 +14,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from clipgen.bench.quality.drawing import PictureTest
+from clipgen.bench.quality.drawing import PictureTest, to_image_or_black
 from clipgen.bench.quality.metrics import Metric, share
 from clipgen.bench.quality.zero_shot import TEMPLATES
 from clipgen.clip.classify import label_features
 from clipgen.clip.encoder import ClipEncoder
-from clipgen.pixels import to_image
 from clipgen.world.grammar import name_phrase
 
 PART = "named@1"
@@ -73,7 +72,7 @@ def draw_named(test: PictureTest, concepts: Sequence[str], seeds: int) -> tuple[
     for (_, seed), pixels in zip(prompts, test.draw(PART, prompts), strict=True):
         chosen.append(namer(pixels))
         if seed == 1:
-            first_images.append(to_image(torch.zeros(3, 64, 64) if pixels is None else pixels))
+            first_images.append(to_image_or_black(pixels))
     return by_concept(concepts, chosen, seeds), first_images
 
 

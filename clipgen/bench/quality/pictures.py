@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from clipgen.bench.quality.drawing import PictureTest
+from torch import Tensor
+
+from clipgen.bench import gain
+from clipgen.bench.gain import GainRow
+from clipgen.bench.quality.drawing import PictureTest, to_image_or_black
 from clipgen.bench.quality.metrics import Metric
 from clipgen.bench.quality.named import NamedConcept, Namer, by_concept, by_seeds_right, draw_named, named_metrics
 from clipgen.bench.quality.picture_report import write_report, write_sheet
+from clipgen.bench.quality.questions import Questions, image_features, wrong_prompts
 from clipgen.bench.quality.round_trip import has_drawings, round_trips, single_scenes
+from clipgen.bench.quality.scene_eval import SceneResult, overall, passes, scene_eval
+from clipgen.bench.quality.scene_prompts import CATEGORIES, COMPOSITIONAL, scene_prompts
 from clipgen.bench.timing import describe_machine
+from clipgen.image_file import slug
+from clipgen.train.samples import PROMPTS, SEEDS
+from clipgen.train.tiers import TIERS
 from clipgen.world.concepts import vocabulary_hash
+from clipgen.world.scene import Mix
 from clipgen.world.unseen import Split
 
-PARTS = ("named",)
+PARTS = ("named", "scenes", "guidance", "grids")
+GRID_COLUMNS = 8
+EQUAL_TIME = 2.0  # time of every guidance variant relative to an unguided image
+TIMED_PROMPTS = 2  # prompts on which the cost of each variant is measured first
 SHEET_SIDE = 128  # pixels of an image on the contact sheet of all concepts
 SHEET_COLUMNS = 20
 
@@ -32,6 +46,7 @@ class PictureOptions:
         concepts: Number of concepts that are drawn, in the order of the vocabulary; None for all.
         seeds: Images per concept.
         count: Prompts per category.
+        grid_seeds: Images per grid.
         art: The set of drawings that the model was trained on, for the ceilings.
     """
 
@@ -41,6 +56,7 @@ class PictureOptions:
     concepts: int | None = None
     seeds: int = 4
     count: int = 60
+    grid_seeds: int = SEEDS
     art: str = "flat"
 
 
@@ -52,6 +68,8 @@ class PictureResults:
         protocol: The measuring conditions.
         metrics: All rates.
         named: What was chosen for each concept.
+        scenes: The verdict on each prompt of SceneEval.
+        guidance: Gain of each guidance variant at equal processor time.
         sheets: (title, file name) of every sheet of images.
         notes: What was left out, and why.
     """
@@ -59,6 +77,8 @@ class PictureResults:
     protocol: dict[str, Any]
     metrics: list[Metric] = field(default_factory=list)
     named: list[NamedConcept] = field(default_factory=list)
+    scenes: list[SceneResult] = field(default_factory=list)
+    guidance: list[GainRow] = field(default_factory=list)
     sheets: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -68,6 +88,8 @@ class PictureResults:
             "protocol": self.protocol,
             "figures": [{**asdict(metric), "reached": metric.reached} for metric in self.metrics],
             "named": [row.to_dict() for row in self.named],
+            "scenes": [row.to_dict() for row in self.scenes],
+            "guidance": [asdict(row) for row in self.guidance],
             "sheets": [list(sheet) for sheet in self.sheets],
             "notes": self.notes,
         }
@@ -76,10 +98,12 @@ class PictureResults:
 def measure_pictures(test: PictureTest, options: PictureOptions) -> PictureResults:
     """Runs the parts one after the other and writes the report after each."""
     results = PictureResults(protocol(test, options))
-    runs = {"named": _named}
+    runs = {"named": _named, "scenes": _scenes, "guidance": _guidance, "grids": _grids}
+    if not has_drawings(options.art):
+        results.notes.append(f"No ceilings: the drawings '{options.art}' or resvg-py are not installed.")
     for part in options.parts:
         runs[part](test, options, results)
-        write_report(options.folder, results.to_dict(), results.metrics, results.named)
+        write_report(options.folder, results)
     return results
 
 
@@ -90,7 +114,7 @@ def protocol(test: PictureTest, options: PictureOptions) -> dict[str, Any]:
     return {
         "model": test.pipe.origin.model,
         "weights": test.pipe.origin.hash(),
-        "judge": test.judge.name,
+        "judge": test.judge.encoder.name,
         "vocabulary": vocabulary_hash(),
         "concepts": len(test.names),
         **{name: getattr(settings, name) for name in sampling},
@@ -107,20 +131,65 @@ def _named(test: PictureTest, options: PictureOptions, results: PictureResults) 
     small = [image.resize((SHEET_SIDE, SHEET_SIDE)) for image in images]
     write_sheet(options.folder / "concepts.webp", small, labels, SHEET_COLUMNS)
     results.sheets.append((title, "concepts.webp"))
-    results.metrics += named_metrics(results.named, _ceiling(test, options, results, names))
+    results.metrics += named_metrics(results.named, _ceiling(test, options, names))
 
 
-def _ceiling(
-    test: PictureTest, options: PictureOptions, results: PictureResults, names: Sequence[str]
-) -> list[NamedConcept] | None:
+def _ceiling(test: PictureTest, options: PictureOptions, names: Sequence[str]) -> list[NamedConcept] | None:
     """Returns what is chosen for autoencoder round trips of true renders; None without the drawings."""
     if not has_drawings(options.art):
-        results.notes.append(f"No ceiling: the drawings '{options.art}' or resvg-py are not installed.")
         return None
     test.on_progress(f"ceiling: {len(names)} renders through the autoencoder")
     namer, side = Namer(test.encoders, test.names), test.pipe.defaults["width"]
     chosen = [namer(pixels) for pixels in round_trips(test.pipe.family, single_scenes(names, options.art), side)]
     return by_concept(names, chosen, 1)
+
+
+def _scenes(test: PictureTest, options: PictureOptions, results: PictureResults) -> None:
+    for category in CATEGORIES:
+        rows, metrics = scene_eval(
+            test, category, options.count, options.split, _mix(test, options), ceiling=has_drawings(options.art)
+        )
+        results.scenes += rows
+        results.metrics += metrics
+    results.metrics += overall(results.scenes)
+
+
+def _mix(test: PictureTest, options: PictureOptions) -> Mix:
+    """Returns the distribution of the denoiser's training scenes, with the concepts that the model claims."""
+    assert test.pipe.vocabulary is not None
+    return replace(TIERS["cpu"].narrow, tier=test.pipe.vocabulary.tier, arts=(options.art,))
+
+
+def _guidance(test: PictureTest, options: PictureOptions, results: PictureResults) -> None:
+    """Measures the guidance variants at equal time on unseen compositional prompts; the judge alone decides."""
+    mix = _mix(test, options)
+    prompts = [
+        prompt
+        for category in COMPOSITIONAL
+        for prompt in scene_prompts(category, options.count, options.split, mix)
+        if not prompt.seen
+    ]
+    texts = [prompt.text() for prompt in prompts]
+    encoder = test.judge.encoder
+
+    def is_passed(index: int, pixels: Tensor) -> bool:
+        questions = Questions(encoder, texts[index], wrong_prompts(prompts[index], test.names))
+        return passes([questions.answers(image_features(encoder, pixels))])
+
+    timed = gain.measure(test.pipe, test.judge, texts[:TIMED_PROMPTS])
+    variants = gain.at_equal_time(timed, EQUAL_TIME)
+    results.guidance = gain.measure(test.pipe, test.judge, texts, variants, is_passed, test.on_progress)
+
+
+def _grids(test: PictureTest, options: PictureOptions, results: PictureResults) -> None:
+    """Draws one sheet of seeds 1 to `grid_seeds` per prompt, nothing left out."""
+    prompts = [(prompt, seed) for prompt in PROMPTS for seed in range(1, options.grid_seeds + 1)]
+    images = [to_image_or_black(pixels) for pixels in test.draw("grids", prompts)]
+    for k, prompt in enumerate(PROMPTS):
+        file = f"{slug(prompt)}.webp"
+        grid = images[k * options.grid_seeds : (k + 1) * options.grid_seeds]
+        write_sheet(options.folder / file, grid, (), GRID_COLUMNS)
+        results.sheets.append((f"{prompt}, seeds 1 to {options.grid_seeds}", file))
 
 
 def summary(results: PictureResults) -> list[str]:

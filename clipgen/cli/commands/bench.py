@@ -99,7 +99,7 @@ def gain(
         report.say(report.data["machine"])
 
 
-PICTURES = "Pictures"
+PICTURES = "With --pictures"  # panel of the help page
 
 
 @app.command("quality", cls=Command)
@@ -171,7 +171,8 @@ def quality(
     """Measure CLIP and the captioner on unseen scenes, or the pictures of a model.
 
     The scenes are rendered for the test. Their combinations are not in the training data; they are always the same.
-    With --pictures, a model draws every concept and prompts of unseen combinations; its second CLIP and its own judge.
+    With --pictures, the model draws each of its concepts and prompts of unseen combinations. A picture counts if the
+    model's own CLIP and a second one, which never guides, both recognise what was asked.
     """
     with Report(json=json, events=False) as report:
         from clipgen.world.unseen import SPLITS
@@ -209,8 +210,8 @@ def _picture_options(
         if value not in known:
             raise SettingsError(f"Unknown {field} '{value[:60]}'. Works: {', '.join(known)}.", field=field)
     if quick:
-        return PictureOptions(out, names, split, concepts=6, seeds=1, count=1, art=art)
-    return PictureOptions(out, names, split, None, seeds, 60 if count is None else count, art)
+        return PictureOptions(out, names, split, concepts=6, seeds=1, count=1, grid_seeds=2, art=art)
+    return PictureOptions(out, names, split, None, seeds, 60 if count is None else count, art=art)
 
 
 def _measure_pictures(report: Report, model: str, steps: int | None, options: PictureOptions) -> None:
@@ -228,7 +229,9 @@ def _measure_pictures(report: Report, model: str, steps: int | None, options: Pi
         raise SettingsError(f"model '{model}' has no second CLIP to judge pictures", field="pictures")
     pipe = Pipeline.from_pretrained(model)
     check_model(pipe, model)
-    test = PictureTest(pipe, load_clip(judge).encoder, steps, report.say)
+    if steps is not None:
+        pipe.defaults["steps"] = steps
+    test = PictureTest(pipe, load_clip(judge), report.say)
     results = bench.measure_pictures(test, options)
     report.data = results.to_dict()
     report.table(COLUMNS, table(results.metrics))
