@@ -30,7 +30,8 @@ from clipgen.world.unseen import Split
 PARTS = ("named", "scenes", "guidance", "grids")
 GRID_COLUMNS = 8
 EQUAL_TIME = 2.0  # time of every guidance variant relative to an unguided image
-TIMED_PROMPTS = 2  # prompts on which the cost of each variant is measured first
+GUIDANCE_SHARE = 3  # one prompt in three of each compositional category measures guidance
+TIMED_PROMPTS = 4  # prompts on which the cost of each variant is measured first
 SHEET_SIDE = 128  # pixels of an image on the contact sheet of all concepts
 SHEET_COLUMNS = 20
 
@@ -166,7 +167,7 @@ def _guidance(test: PictureTest, options: PictureOptions, results: PictureResult
     prompts = [
         prompt
         for category in COMPOSITIONAL
-        for prompt in scene_prompts(category, options.count, options.split, mix)
+        for prompt in scene_prompts(category, -(-options.count // GUIDANCE_SHARE), options.split, mix)
         if not prompt.seen
     ]
     texts = [prompt.text() for prompt in prompts]

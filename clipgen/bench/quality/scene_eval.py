@@ -23,15 +23,20 @@ from clipgen.world.scene import Mix
 from clipgen.world.unseen import Split
 
 PART = "scenes"
+WHO = {"judge and CLIP": slice(None), "judge": slice(0, 1), "CLIP": slice(1, 2)}  # parts of Answers
 Answers = tuple[dict[str, bool], ...]  # by the judge and by CLIP; empty for a broken image
 
 
 @dataclass(frozen=True)
 class SceneResult:
-    """One prompt with the answers of the judge and of CLIP to each question about its image."""
+    """One prompt with the answers of the judge and of CLIP to each question about its image.
+
+    `best` are the answers about a true render after the autoencoder; None without one.
+    """
 
     prompt: ScenePrompt
     answers: Answers
+    best: Answers | None = None
 
     @property
     def passed(self) -> bool:
@@ -84,28 +89,30 @@ def scene_eval(
     prompts = scene_prompts(category, number, split, mix)
     asked = CategoryQuestions(test, prompts)
     images = list(test.draw(category, [(prompt.text(), prompt.seed) for prompt in prompts]))
-    results = [SceneResult(*pair) for pair in zip(prompts, asked.ask(images), strict=True)]
-    best = None
-    if ceiling:
-        measured = [prompt for prompt in prompts if not prompt.seen or not CATEGORIES[category].held_out]
-        side = test.pipe.defaults["width"]
-        answers = asked.ask(round_trips(test.pipe.family, [prompt.scene for prompt in measured], side))
-        best = mean(map(passes, answers))
+    best: list[Answers | None] = [None] * len(prompts)
+    if ceiling:  # unseen prompts come first
+        scenes = [prompt.scene for prompt in prompts if not prompt.seen] or [prompt.scene for prompt in prompts]
+        best[: len(scenes)] = asked.ask(round_trips(test.pipe.family, scenes, test.pipe.defaults["width"]))
+    results = [SceneResult(*row) for row in zip(prompts, asked.ask(images), best, strict=True)]
     chance = mean(map(passes, asked.ask(images, shift=1))) if len(prompts) > 1 else None
-    return results, _metrics(category, results, chance, best)
+    return results, _metrics(category, results, chance)
 
 
-def _metrics(
-    category: str, results: Sequence[SceneResult], chance: float | None, ceiling: float | None
-) -> list[Metric]:
+def _metrics(category: str, results: Sequence[SceneResult], chance: float | None) -> list[Metric]:
     spec, metrics = CATEGORIES[category], []
     for seen in (False, True):
-        hits = [result.passed for result in results if result.prompt.seen == seen]
-        if hits:
+        rows = [result for result in results if result.prompt.seen == seen]
+        if rows:
             floor = spec.floor if not seen or not spec.held_out else None
-            name = f"{category}, {'seen' if seen else 'unseen'}"
-            metrics.append(share(PART, name, hits, chance=chance, floor=floor, ceiling=None if seen else ceiling))
+            name, hits = f"{category}, {'seen' if seen else 'unseen'}", [row.passed for row in rows]
+            metrics.append(share(PART, name, hits, chance=chance, floor=floor, ceiling=_ceiling(rows)))
     return metrics
+
+
+def _ceiling(rows: Sequence[SceneResult], who: slice = slice(None)) -> float | None:
+    """Returns the share of true renders that pass by the judge and CLIP, or by one of them; None without renders."""
+    hits = [passes(row.best[who]) for row in rows if row.best is not None]
+    return mean(hits) if hits else None
 
 
 def overall(results: Sequence[SceneResult]) -> list[Metric]:
@@ -113,18 +120,22 @@ def overall(results: Sequence[SceneResult]) -> list[Metric]:
     metrics = []
     for seen in (False, True):
         rows = [result for result in results if result.prompt.seen == seen]
-        for name, who in (("judge and CLIP", slice(None)), ("judge", slice(0, 1)), ("CLIP", slice(1, 2))):
-            shares = [
-                mean(passes(row.answers[who]) for row in rows if row.prompt.category == category)
-                for category in dict.fromkeys(row.prompt.category for row in rows)
-            ]
-            if shares:
-                part = f"mean of {len(shares)} categories, {'seen' if seen else 'unseen'}"
-                metrics.append(Metric(part, name, mean(shares), len(rows)))
-    questions = dict.fromkeys(name for row in results for answers in row.answers for name in answers)
-    for name in questions:
-        hits = [
-            all(answers[name] for answers in row.answers) for row in results if row.answers and name in row.answers[0]
+        categories = [
+            [row for row in rows if row.prompt.category == category]
+            for category in dict.fromkeys(row.prompt.category for row in rows)
         ]
-        metrics.append(share("question", name, hits))
-    return metrics
+        part = f"mean of {len(categories)} categories, {'seen' if seen else 'unseen'}"
+        for name, who in WHO.items() if categories else ():
+            value = mean(mean(passes(row.answers[who]) for row in each) for each in categories)
+            ceilings = [ceiling for each in categories if (ceiling := _ceiling(each, who)) is not None]
+            ceiling = mean(ceilings) if len(ceilings) == len(categories) else None
+            metrics.append(Metric(part, name, value, len(rows), ceiling=ceiling))
+    questions = dict.fromkeys(name for row in results for answers in row.answers for name in answers)
+    return [*metrics, *(_question(results, name, who) for name in questions for who in ("judge", "CLIP"))]
+
+
+def _question(results: Sequence[SceneResult], question: str, who: str) -> Metric:
+    """Returns the share of the right answers of one CLIP to one question."""
+    hits = [each[question] for row in results for each in row.answers[WHO[who]] if question in each]
+    best = [each[question] for row in results for each in (row.best or ())[WHO[who]] if question in each]
+    return share(f"question, {who}", question, hits, ceiling=mean(best) if best else None)

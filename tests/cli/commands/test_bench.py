@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import tiny_siglip
 from requirements import needs_drawings
 
 from ..conftest import Run
@@ -43,15 +45,28 @@ def test_pictures_need_a_judge_and_a_vocabulary(run: Run, tiny_v: Path) -> None:
     assert f"model '{tiny_v}' has no second CLIP to judge pictures" in ran.err
 
 
+@pytest.fixture
+def tiny_world(tiny_v: Path, tmp_path: Path) -> str:
+    """A copy of the tiny model that claims to draw storybook's concepts, with a tiny SigLIP as its judge."""
+    folder = tmp_path / "tiny-world"
+    shutil.copytree(tiny_v, folder)
+    tiny_siglip.save(folder / "judge", "siglip")
+    declared = json.loads((folder / "clipgen.json").read_text("utf-8"))
+    (folder / "clipgen.json").write_text(json.dumps({**declared, "vocabulary": "storybook"}), "utf-8")
+    return str(folder)
+
+
 @needs_drawings
-def test_a_quick_report_of_pictures(run: Run, tmp_path: Path) -> None:
-    ran = run("bench", "quality", "--pictures", "--quick", "--steps", "4", "--art", "noto", "--out", "report", "--json")
-    report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
-    assert ran.data == report
-    assert report["protocol"]["steps"] == 4
-    assert [len(row["judge"]) for row in report["named"]] == [1] * 6
-    assert len({row["category"] for row in report["scenes"]}) == 9
-    assert [row["variant"] for row in report["guidance"]][:2] == ["off", "clip"]
+def test_a_quick_report_of_pictures(run: Run, tiny_world: str, tmp_path: Path) -> None:
+    words = ("--pictures", "--quick", "--steps", "5", "--model", tiny_world, "--out", "report", "--json")
+    data = run("bench", "quality", *words).data
+    assert data == json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    assert data["protocol"]["steps"] == 5
+    assert [len(row["judge"]) for row in data["named"]] == [1] * 6
+    assert len({row["category"] for row in data["scenes"]}) == 9
+    assert [row["variant"] for row in data["guidance"]][:2] == ["off", "clip"]
+    ceilings = {figure["part"] for figure in data["figures"] if figure["ceiling"] is not None}
+    assert {"named@1", "scenes"} <= ceilings
     text = (tmp_path / "report" / "report.md").read_text("utf-8")
     assert "named@1" in text
-    assert all((tmp_path / "report" / file).is_file() and f"({file})" in text for _, file in report["sheets"])
+    assert all((tmp_path / "report" / file).is_file() and f"({file})" in text for _, file in data["sheets"])
