@@ -1,7 +1,7 @@
 """Questions that CLIP answers about an image: does it fit its prompt better than prompts that are wrong in one detail?
 
-Each question changes one detail of the prompt: the name of a thing, a count, a colour, the place, the style, the
-relation; one thing fewer, one thing more. It is answered rightly if the prompt has the highest similarity of all. An
+Each question changes one detail of the prompt: the name of a thing, a count, a colour, the place, the style (another
+one or none), the relation; one thing fewer, one thing more. It is answered rightly if the prompt has the highest similarity of all. An
 image passes strictly if all questions are.
 """
 
@@ -19,6 +19,7 @@ from clipgen.bench.quality.scene_prompts import CATEGORIES, ScenePrompt
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.world.concepts import COLOURS, PLACES, STYLES, concepts
 from clipgen.world.scene import Scene
+from clipgen.world.truth import colour_of
 
 OTHER_NAMES = 15  # wrong names per thing
 EXTRA_NAMES = 5  # wrong prompts with one more thing
@@ -62,9 +63,11 @@ def _wrong_scenes(prompt: ScenePrompt, names: Sequence[str], rng: random.Random)
 
 
 def _swapped_colours(scene: Scene) -> Iterator[tuple[str, Scene]]:
-    """Yields the scene with the colours of its two things exchanged, if it has two and one is recoloured."""
+    """Yields the scene with the colours of its two things exchanged, if one is recoloured and they differ."""
     if len(scene.things) == 2 and any(thing.colour for thing in scene.things):
         a, b = scene.things
+        if colour_of(a) == colour_of(b):
+            return
         yield "colour", replace(scene, things=(replace(a, colour=b.colour), replace(b, colour=a.colour)))
 
 
