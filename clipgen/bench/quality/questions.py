@@ -1,8 +1,8 @@
 """Questions that CLIP answers about an image: does it fit its prompt better than prompts that are wrong in one detail?
 
 Each question changes one detail of the prompt: the name of a thing, a count, a colour, the place, the style (another
-one or none), the relation; one thing fewer, one thing more. It is answered rightly if the prompt has the highest similarity of all. An
-image passes strictly if all questions are.
+one or none), the relation; one thing fewer, one thing more. It is answered rightly if the prompt has the highest
+similarity of all. An image passes strictly if all questions are.
 """
 
 from __future__ import annotations

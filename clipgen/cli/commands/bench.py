@@ -27,6 +27,7 @@ def bench() -> None:
     clipgen bench speed               the time of guided and unguided pictures
     clipgen bench gain                the gain of each guidance method, by a CLIP that does not guide
     clipgen bench quality             CLIP and the captioner on scenes that were not in the training data
+    clipgen bench quality --pictures  the pictures of a model: every concept, unseen combinations, guidance
     """
 
 
