@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
@@ -13,11 +12,9 @@ from clipgen.atomic import replace_file
 from clipgen.bench.gain import GainRow
 from clipgen.bench.quality.metrics import COLUMNS, table
 from clipgen.bench.quality.named import by_seeds_right
+from clipgen.bench.quality.picture_results import PictureResults
 from clipgen.errors import OutputError
 from clipgen.world.contact_sheet import contact_sheet
-
-if TYPE_CHECKING:
-    from clipgen.bench.quality.pictures import PictureResults
 
 GUIDANCE_COLUMNS = ("variant", "time", "passed", "gain", "95%", "judge", "gain", "95%", "guiding CLIP")
 
@@ -44,7 +41,7 @@ def _markdown(results: PictureResults) -> Iterator[str]:
     yield from ["# Picture quality", ""]
     yield from ["Closed world: not comparable with the public benchmarks. No image is selected by hand.", ""]
     yield from (f"- {name}: {value}" for name, value in results.protocol.items())
-    yield from (f"- {note}" for note in results.notes)
+    yield from (f"- {note}" for note in results.remarks)
     yield from ["", *markdown_table(COLUMNS, table(results.metrics))]
     if results.guidance:
         yield from ["", "## Guidance at equal processor time, on unseen prompts, by the judge", ""]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from clipgen.bench import gain
-from clipgen.bench.gain import GainRow
 from clipgen.bench.quality.drawing import PictureTest, to_image_or_black
-from clipgen.bench.quality.metrics import Metric
 from clipgen.bench.quality.named import NamedConcept, Namer, by_concept, by_seeds_right, draw_named, named_metrics
 from clipgen.bench.quality.picture_report import write_report, write_sheet
+from clipgen.bench.quality.picture_results import PictureResults
 from clipgen.bench.quality.questions import Questions, image_features, wrong_prompts
 from clipgen.bench.quality.round_trip import has_drawings, round_trips, single_scenes
-from clipgen.bench.quality.scene_eval import SceneResult, overall, passes, scene_eval
+from clipgen.bench.quality.scene_eval import overall, passes, scene_eval
 from clipgen.bench.quality.scene_prompts import CATEGORIES, COMPOSITIONAL, scene_prompts
 from clipgen.bench.timing import describe_machine
 from clipgen.image_file import slug
@@ -59,41 +58,6 @@ class PictureOptions:
     count: int = 60
     grid_seeds: int = SEEDS
     art: str = "flat"
-
-
-@dataclass
-class PictureResults:
-    """Everything that the benchmark measured; the report is written from it after each part.
-
-    Attributes:
-        protocol: The measuring conditions.
-        metrics: All rates.
-        named: What was chosen for each concept.
-        scenes: The verdict on each prompt of SceneEval.
-        guidance: Gain of each guidance variant at equal processor time.
-        sheets: (title, file name) of every sheet of images.
-        notes: What was left out, and why.
-    """
-
-    protocol: dict[str, Any]
-    metrics: list[Metric] = field(default_factory=list)
-    named: list[NamedConcept] = field(default_factory=list)
-    scenes: list[SceneResult] = field(default_factory=list)
-    guidance: list[GainRow] = field(default_factory=list)
-    sheets: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all results as JSON values."""
-        return {
-            "protocol": self.protocol,
-            "figures": [{**asdict(metric), "reached": metric.reached} for metric in self.metrics],
-            "named": [row.to_dict() for row in self.named],
-            "scenes": [row.to_dict() for row in self.scenes],
-            "guidance": [asdict(row) for row in self.guidance],
-            "sheets": [list(sheet) for sheet in self.sheets],
-            "notes": self.notes,
-        }
 
 
 def measure_pictures(test: PictureTest, options: PictureOptions) -> PictureResults:
@@ -197,4 +161,4 @@ def summary(results: PictureResults) -> list[str]:
     """Returns lines for the terminal: the concepts by the number of seeds that are right, and the notes."""
     groups = by_seeds_right(results.named) if results.named else {}
     seeds = len(results.named[0].judge) if results.named else 0
-    return [f"{count} of {seeds}: {', '.join(names)}" for count, names in groups.items()] + results.notes
+    return [f"{count} of {seeds}: {', '.join(names)}" for count, names in groups.items()] + results.remarks
