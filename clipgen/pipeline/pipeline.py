@@ -6,6 +6,7 @@ settings -> models -> text -> sampling (predict, guide) -> decode -> score -> Re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -281,6 +282,19 @@ class Pipeline:
             stop.results = list(results)
             raise
         return results
+
+    def run_together(self, runs: Sequence[Settings]) -> list[Result | None]:
+        """Generates one image per settings, all in one batch; None for a broken image.
+
+        The prompts and seeds may differ; the settings in plan.SHARED_FIELDS are those of the first. Several small
+        images in one batch take less time than one by one.
+        """
+        defaults, vocabulary = self.defaults, self.vocabulary
+        batches = [plan(run.replace(images=1), self.origin.model, defaults, self.device, vocabulary)[0] for run in runs]
+        batch = replace(batches[0], images=tuple(each.images[0] for each in batches))
+        events = self._generate_batch(batch, (), ProgressEstimate(1), [], never_cancelled)
+        results = {event.index: event for event in events if isinstance(event, Result)}
+        return [results.get(index) for index in range(len(runs))]
 
     def encode_prompt(self, settings: Settings, field: str = "prompt") -> Conditioning:
         """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError."""
