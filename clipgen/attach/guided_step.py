@@ -1,15 +1,16 @@
-"""One guided step on a diffusers pipeline: the correction of x0 that CLIP asks for, in the shape of the latents."""
+"""Guided steps of a diffusers pipeline: a scheduler's `step` with the correction of x0 that CLIP asks for."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clipgen.attach.latent_layout import LatentLayout
+from clipgen.attach.denoiser_output import unconditional_output
+from clipgen.attach.latent_layout import LatentLayout, token_grid
 from clipgen.attach.pipeline_vae import PipelineVae
 from clipgen.attach.refusals import refuse_inference_mode
 from clipgen.errors import SettingsError
@@ -19,15 +20,25 @@ from clipgen.guidance.latent_decoder import latent_decoder
 from clipgen.guidance.targets import build_targets, choose_encoders
 from clipgen.models.load_clip import load_encoder
 from clipgen.sampling.loop import StepState
-from clipgen.sampling.prediction import NoiseLevel, read_prediction_type, recover_x0
+from clipgen.sampling.prediction import (
+    NoiseLevel,
+    corrects_after_step,
+    inject,
+    noise_level,
+    read_prediction_type,
+    recover_x0,
+    shift_after_step,
+    step_count,
+    step_noise_levels,
+)
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Settings
 
 DEFAULT_CLIP = "openai/clip-vit-base-patch32"  # downloaded at the first use
 FIELDS = ("cutouts", "guidance_start", "guidance_stop", "guidance_every", "guide_decoder", "guard", "guide", "like")
 
 
-class PipelineGuidance:
-    """The CLIPs, the VAE and the settings that guide one pipeline.
+class GuidedStep:
+    """The CLIPs, the VAE and the settings that guide one pipeline, and what is known of its current step.
 
     Args:
         pipe: a pipeline with a scheduler and a VAE.
@@ -39,7 +50,9 @@ class PipelineGuidance:
     Raises SettingsError, ModelError, ModelNotFound.
     """
 
-    def __init__(self, pipe: Any, prompt: str | Sequence[str], scale: float, seed: int, fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, pipe: Any, prompt: str | Sequence[str], scale: float, seed: int, fields: Mapping[str, Any]
+    ) -> None:
         self.texts = [prompt] if isinstance(prompt, str) else list(prompt)
         self.seed = seed
         self.settings = guidance_settings(self.texts, scale, fields)
@@ -49,49 +62,90 @@ class PipelineGuidance:
         self.encoders = choose_encoders(self.settings, None, type(pipe).__name__, load)
         decoder_name, image_size = self.settings.guide_decoder or "auto", self.encoders.guiding[0].image_size
         self.decode = latent_decoder(self.vae, decoder_name, image_size)
+        self.outputs: list[Any] = []  # of the denoiser, since the last scheduler step
+        self.inputs: Mapping[str, Any] = {}  # keyword arguments of the denoiser's last call
         self._gradient: ClipGradient | None = None  # of the current call of the pipeline
+        self._timesteps: Tensor | None = None  # of the current call of the pipeline
+        self._next_index = 0
 
-    def start_run(self) -> None:
-        """Begins a new call of the pipeline, which may have another number of images."""
-        self._gradient = None
+    def forget(self) -> None:
+        """Drops what was recorded of an unfinished step."""
+        self.outputs, self.inputs = [], {}
 
     def curve(self, image: int) -> tuple[tuple[int, float], ...]:
         """Returns (step index, cosine similarity to the prompt) of each guided step of an image of the last call."""
         return () if self._gradient is None else self._gradient.curve(self.seed + image)
 
-    def is_active(self, index: int, steps: int, rows: int) -> bool:
-        """Tells whether step `index` of `steps` is guided; `rows` is the number of images of the call."""
-        self._gradient = self._gradient or self._build_gradient(rows)
-        return self._gradient.is_active(index, steps)
+    def wrap(self, scheduler: Any) -> Callable[..., Any]:
+        """Returns the scheduler's `step` with a correction of x0 before or after it."""
+        step = scheduler.step
 
-    def correction(
+        @functools.wraps(step)  # pipelines inspect its signature
+        def guided_step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **options: Any) -> Any:
+            outputs, self.outputs = self.outputs, []
+            index, steps = self._step_index(scheduler, timestep), step_count(scheduler)
+            gradient = self._gradient = self._gradient or self._build_gradient(len(sample))
+            if not gradient.is_active(index, steps):
+                return step(model_output, timestep, sample, *args, **options)
+
+            # 1. What the denoiser predicts, conditional and unconditional. A learned variance is further channels.
+            level, prediction_type = noise_level(scheduler, timestep), prediction_type_of(scheduler)
+            mean, variance = model_output.split([sample.shape[1], model_output.shape[1] - sample.shape[1]], dim=1)
+            uncond = unconditional_output(mean, outputs, sample)
+
+            # 2. The correction of x0, in the layout of the sample.
+            grid = token_grid(self.inputs, sample.shape[1]) if sample.ndim == 3 else None
+            layout = LatentLayout(sample.shape, self.vae.channels, grid)
+            unit = latent_unit(scheduler)
+            state = self._state(mean, uncond, sample, layout, level, prediction_type, unit, index, steps)
+            correction = gradient(state)
+            if correction is None:
+                return step(model_output, timestep, sample, *args, **options)
+            correction = layout.from_grid(correction * unit)
+
+            # 3. Into the model output, or for linear multistep methods into the sample after the step.
+            if not corrects_after_step(scheduler):
+                mean = inject(mean, correction, level, prediction_type)
+                return step(torch.cat([mean, variance], dim=1), timestep, sample, *args, **options)
+            result = step(model_output, timestep, sample, *args, **options)
+            return _shift_sample(result, shift_after_step(correction, *step_noise_levels(scheduler, index)))
+
+        return guided_step
+
+    def _step_index(self, scheduler: Any, timestep: Any) -> int:
+        """Returns the index of this step in the scheduler's timesteps; new timesteps mean a new call of the pipeline.
+
+        Image-to-image pipelines start in the middle of the timesteps.
+        """
+        timesteps = scheduler.timesteps
+        if timesteps is not self._timesteps:
+            self._timesteps, self._gradient = timesteps, None
+            first = torch.as_tensor(timestep).flatten()[0].cpu().double()
+            self._next_index = int((timesteps.cpu().double() - first).abs().argmin())
+        self._next_index += 1
+        return self._next_index - 1
+
+    def _state(
         self,
-        scheduler: Any,
-        model_output: Tensor,
+        mean: Tensor,
         uncond: Tensor | None,
         sample: Tensor,
         layout: LatentLayout,
         level: NoiseLevel,
+        prediction_type: str,
+        unit: float,
         index: int,
         steps: int,
-    ) -> Tensor | None:
-        """Returns the correction of x0, in the layout of the latents, in float32; None if this step is not guided.
-
-        `model_output` is that after classifier-free guidance, `uncond` its unconditional part, None if there is none.
-        All of them and the sample have the same layout.
-        """
+    ) -> StepState:
+        """Returns the state of a step for guidance methods; x0 is in the VAE's unit, x_t in the scheduler's."""
         refuse_inference_mode()
-        prediction_type, unit = prediction_type_of(scheduler), latent_unit(scheduler)
         latents = layout.to_grid(sample)  # x_t [B, C, h, w]
 
         def to_x0(output: Tensor) -> Tensor:
             return recover_x0(layout.to_grid(output), latents, level, prediction_type) / unit
 
-        if not self.is_active(index, steps, len(latents)):
-            return None
-        assert self._gradient is not None
-        x0 = to_x0(model_output)
-        state = StepState(
+        x0 = to_x0(mean)
+        return StepState(
             latents=latents,
             x0=x0,
             x0_cond=x0,
@@ -103,8 +157,6 @@ class PipelineGuidance:
             steps=steps,
             image_seeds=tuple(self.seed + row for row in range(len(latents))),
         )
-        correction = self._gradient(state)
-        return None if correction is None else layout.from_grid(correction * unit)
 
     def _build_gradient(self, rows: int) -> ClipGradient:
         """Returns the ClipGradient for a call with this number of images; the images of one prompt are adjacent."""
@@ -133,3 +185,18 @@ def prediction_type_of(scheduler: Any) -> str:
 def latent_unit(scheduler: Any) -> float:
     """Returns the factor between the scheduler's samples and the VAE's latents: sigma_data, if the scheduler has it."""
     return float(scheduler.config.get("sigma_data", 1.0))
+
+
+def _shift_sample(result: Any, shift: Tensor) -> Any:
+    """Returns the result of a scheduler step, a tuple or an output object, with its sample shifted."""
+    if isinstance(result, tuple):
+        return (result[0] + shift.to(result[0].dtype), *result[1:])
+    result.prev_sample = result.prev_sample + shift.to(result.prev_sample.dtype)
+    return result
+
+
+def restore_step(scheduler: Any, attributes: Mapping[str, Any]) -> None:
+    """Restores the scheduler's `step`: that of its class, or that of an outer ClipGuidance in its attributes."""
+    del scheduler.step
+    if "step" in attributes:
+        scheduler.step = attributes["step"]

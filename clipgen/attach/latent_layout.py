@@ -1,11 +1,11 @@
 """The shapes in which diffusers pipelines keep latents, and conversions to and from [B, C, h, w].
 
-    [B, C, h, w]            most pipelines
-    [B, 4 C, h/2, w/2]      patches of 2 x 2 latents as channels: Ernie
-    [B, C, 1, h, w]         a video of one frame: Cosmos 2
-    [B, 1, h, w, C]         the same, channels last: Kandinsky 5
-    [B, h w, C]             one token per latent: Flux 2, Qwen-Image 2.1
-    [B, h/2 w/2, 4 C]       one token per patch of 2 x 2 latents, in the order (channel, row, column): Flux, Qwen-Image
+[B, C, h, w]            most pipelines
+[B, 4 C, h/2, w/2]      patches of 2 x 2 latents as channels: Ernie
+[B, C, 1, h, w]         a video of one frame: Cosmos 2
+[B, 1, h, w, C]         the same, channels last: Kandinsky 5
+[B, h w, C]             one token per latent: Flux 2, Qwen-Image 2.1
+[B, h/2 w/2, 4 C]       one token per patch of 2 x 2 latents, in the order (channel, row, column): Flux, Qwen-Image
 """
 
 from __future__ import annotations
@@ -74,7 +74,11 @@ def token_grid(inputs: Mapping[str, Any], tokens: int) -> tuple[int, int] | None
     `position_ids`, which begin with the text. Returns None if no input has the positions.
     """
     if (shapes := inputs.get("img_shapes")) is not None:
-        shape = shapes[0][0] if isinstance(shapes[0], list | tuple) and isinstance(shapes[0][0], list | tuple) else shapes[0]
+        shape = (
+            shapes[0][0]
+            if isinstance(shapes[0], list | tuple) and isinstance(shapes[0][0], list | tuple)
+            else shapes[0]
+        )
         return int(shape[-2]), int(shape[-1])
     for name in POSITIONS:
         if (positions := inputs.get(name)) is not None:

@@ -6,20 +6,18 @@ the denoiser away. It uses another module with the same weights and without hook
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
 
 from clipgen.errors import ModelError
 from clipgen.families import latent_rgb_matrix
+from clipgen.models.without_hooks import without_hooks
 
 VAES = ("vae", "movq", "vqgan", "vqvae")  # names of pipeline components
-HOOK_ATTRIBUTES = ("forward", "_hf_hook", "_old_forward", "_diffusers_hook")  # what accelerate and diffusers add
 DecodeLatents = Callable[[Any, Tensor], Tensor]  # a VAE, latents [B, C, h, w] -> pixels [B, 3 or more, H, W], -1 to 1
 PROBE = 4  # side of the latents that measure how many pixels one latent covers
 
@@ -56,7 +54,9 @@ def find_vae(pipe: Any) -> tuple[str, Any]:
     for name in VAES:
         if (vae := pipe.components.get(name)) is not None:
             return name, vae
-    raise ModelError(f"{type(pipe).__name__} has no VAE. ClipGuidance guides latent diffusion, not pixels or embeddings.")
+    raise ModelError(
+        f"{type(pipe).__name__} has no VAE. ClipGuidance guides latent diffusion, not pixels or embeddings."
+    )
 
 
 def latent_channels(vae: Any) -> int:
@@ -141,7 +141,9 @@ def find_recipe(pipe: Any, name: str, vae: Any) -> DecodeLatents:
     if name == "movq":
         return decode_movq
     if vae_class not in RECIPES:
-        raise ModelError(f"ClipGuidance cannot decode with '{vae_class}' of {pipeline_class}. Works: {', '.join(RECIPES)}.")
+        raise ModelError(
+            f"ClipGuidance cannot decode with '{vae_class}' of {pipeline_class}. Works: {', '.join(RECIPES)}."
+        )
     return RECIPES[vae_class]
 
 
@@ -155,42 +157,3 @@ def _decode(vae: Any, latents: Tensor, **options: bool) -> Tensor:
 def _per_channel(values: Any, latents: Tensor) -> Tensor:
     """Returns one value per channel as a tensor that broadcasts with latents [B, C, h, w]."""
     return torch.as_tensor(values, dtype=torch.float32).to(latents).view(-1, 1, 1)
-
-
-def without_hooks(module: Module) -> Module:
-    """Returns a module that shares the weights of another, but none of its hooks.
-
-    Hooks of offloading move weights, and replace `forward`. A deep copy is no alternative: the streams and threads of
-    group offloading cannot be copied. Weights that are offloaded at the moment stay where they are.
-    """
-    return _without_hooks(module, {})
-
-
-def _without_hooks(module: Module, done: dict[int, Module]) -> Module:
-    if id(module) in done:
-        return done[id(module)]
-    clone = done[id(module)] = object.__new__(type(module))
-    state = {name: value for name, value in vars(module).items() if name not in HOOK_ATTRIBUTES}
-    state |= {name: OrderedDict() for name in state if name.endswith("_hooks")}
-    state["_parameters"] = {
-        name: None if weight is None else Parameter(_loaded(module, name, weight), requires_grad=False)
-        for name, weight in module._parameters.items()
-    }
-    state["_buffers"] = {
-        name: None if buffer is None else _loaded(module, name, buffer) for name, buffer in module._buffers.items()
-    }
-    state["_modules"] = {
-        name: None if child is None else _without_hooks(child, done) for name, child in module._modules.items()
-    }
-    vars(clone).update(state)
-    return clone
-
-
-def _loaded(module: Module, name: str, tensor: Tensor) -> Tensor:
-    """Returns a weight of a module; sequential offloading keeps it in a hook, with a meta tensor in its place."""
-    if tensor.device.type != "meta":
-        return tensor.detach()
-    hook: Any = module._hf_hook
-    hooks = hook.hooks if hasattr(hook, "hooks") else (hook,)
-    stored: Tensor = next(each.weights_map[name] for each in hooks if getattr(each, "weights_map", None) is not None)
-    return stored.detach()

@@ -33,6 +33,7 @@ def check_pipeline(pipe: Any) -> None:
             raise ModelError(f"{name} generates {output}. ClipGuidance guides pipelines that generate images.")
     if pipe.components.get("scheduler") is None:
         raise ModelError(f"{name} has no scheduler. ClipGuidance guides pipelines that denoise latents step by step.")
+    check_scheduler(pipe.scheduler)
     find_denoiser(pipe)
 
 

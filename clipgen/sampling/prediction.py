@@ -200,8 +200,8 @@ def shift_after_step(correction: Tensor, level: NoiseLevel, next_level: NoiseLev
 def read_prediction_type(config: Mapping[str, Any]) -> str:
     """Returns the prediction type of a scheduler config; raises ModelError if it is unknown or cannot work.
 
-    FlowMatch schedulers have no such key; the DPM family calls it flow_prediction. TrigFlow, x0 = cos(t) x_t - sin(t) m,
-    is v_prediction with alpha = cos(t) and sigma = sin(t).
+    FlowMatch schedulers have no such key; the DPM family calls it flow_prediction. TrigFlow is v_prediction with
+    alpha = cos(t) and sigma = sin(t).
     """
     default = "flow" if config.get("_class_name") in FLOW_MATCHING else "epsilon"
     prediction_type = str(config.get("prediction_type", default))

@@ -20,7 +20,7 @@ import tiny
 import torch
 from attach.tiny_pipelines import PIPELINES, PROMPT, build
 
-from clipgen import ClipGuidance, ClipgenError
+from clipgen import ClipgenError, ClipGuidance
 
 
 def similarity(clip: str, pixels: torch.Tensor) -> float:

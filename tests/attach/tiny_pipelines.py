@@ -99,7 +99,11 @@ def build(name: str, steps: int = 3) -> tuple[Any, Callable[[], torch.Tensor]]:
         torch.manual_seed(3)
         output = pipe(**inputs)
         images = output["images"] if "images" in output else output["image"] if "image" in output else output[0]
-        images = torch.as_tensor(images) if not isinstance(images, list) else torch.stack([torch.as_tensor(i) for i in images])
+        images = (
+            torch.as_tensor(images)
+            if not isinstance(images, list)
+            else torch.stack([torch.as_tensor(i) for i in images])
+        )
         images = images.float() if images.shape[-3] in (1, 3, 4, 6) else images.movedim(-1, -3).float()
         return images.reshape(-1, *images.shape[-3:])[:, :3]
 
@@ -349,7 +353,9 @@ def stable_diffusion_3(name: str) -> tuple[Components, dict[str, Any]]:
         "controlnet": make("SD3ControlNetModel", **sizes | {"num_layers": 1}),
     }
     if "ControlNetInpainting" in name:
-        components["controlnet"] = make("SD3ControlNetModel", **sizes | {"num_layers": 1, "extra_conditioning_channels": 1})
+        components["controlnet"] = make(
+            "SD3ControlNetModel", **sizes | {"num_layers": 1, "extra_conditioning_channels": 1}
+        )
     return components, {"control_mask": picture("L", 255)}
 
 
@@ -363,7 +369,9 @@ add(
 
 def flux(name: str) -> tuple[Components, dict[str, Any]]:
     channels = 16
-    inputs = {"FluxFillPipeline": 16 + 16 + 16 * 4}.get(name, 32 if "FluxControlP" in name or "FluxControlI" in name else 16)
+    inputs = {"FluxFillPipeline": 16 + 16 + 16 * 4}.get(
+        name, 32 if "FluxControlP" in name or "FluxControlI" in name else 16
+    )
     if name == "FluxFillPipeline":
         inputs = 16 + 16 + 8 * 8 * 4  # latents, masked image, mask of 8 x 8 pixels per latent
     sizes = {"patch_size": 1, "in_channels": inputs, "out_channels": channels, "num_layers": 1, "num_single_layers": 1,
@@ -373,7 +381,9 @@ def flux(name: str) -> tuple[Components, dict[str, Any]]:
         "transformer": make("FluxTransformer2DModel", **sizes),
         "scheduler": flow_scheduler(use_dynamic_shifting=True),
         "vae": tiny.vae_shifted(4),
-        "controlnet": make("FluxControlNetModel", **{k: v for k, v in sizes.items() if k != "out_channels"} | {"in_channels": 16}),
+        "controlnet": make(
+            "FluxControlNetModel", **{k: v for k, v in sizes.items() if k != "out_channels"} | {"in_channels": 16}
+        ),
     }
     return components, {"max_area": SIZE * SIZE, "_auto_resize": False, "max_sequence_length": 32}
 
@@ -395,7 +405,10 @@ def flux_like(name: str) -> tuple[Components, dict[str, Any]]:
     if name.startswith("Chroma"):
         network = make("ChromaTransformer2DModel", **sizes, approximator_num_channels=64, approximator_hidden_dim=32,
                        approximator_layers=1)  # fmt: skip
-        call = {name: torch.ones(1, TOKENS, dtype=torch.bool) for name in ("prompt_attention_mask", "negative_prompt_attention_mask")}
+        call = {
+            name: torch.ones(1, TOKENS, dtype=torch.bool)
+            for name in ("prompt_attention_mask", "negative_prompt_attention_mask")
+        }
     elif name.startswith("Bria"):
         network = make("BriaTransformer2DModel", **sizes)
     elif name.startswith("LongCat"):
@@ -466,7 +479,9 @@ def qwen_image(name: str) -> tuple[Components, dict[str, Any]]:
         "transformer": make("QwenImageTransformer2DModel", **sizes),
         "vae": vae_normalised("AutoencoderKLQwenImage"),
         "scheduler": flow_scheduler(use_dynamic_shifting=True),
-        "controlnet": make("QwenImageControlNetModel", **sizes | ({"extra_condition_channels": 4} if "Inpaint" in name else {})),
+        "controlnet": make(
+            "QwenImageControlNetModel", **sizes | ({"extra_condition_channels": 4} if "Inpaint" in name else {})
+        ),
     }
     call: dict[str, Any] = {}
     if "21" in name:
@@ -508,7 +523,10 @@ def one_frame(name: str) -> tuple[Components, dict[str, Any]]:
             num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(4, 4, 8),
         )  # fmt: skip
         call = {"prompt_embeds": embeds(TOKENS, 2, WIDTH), "negative_prompt_embeds": embeds(TOKENS, 2, WIDTH, seed=1)}
-        call |= {key: torch.ones(1, TOKENS, dtype=torch.bool) for key in ("prompt_embeds_mask", "negative_prompt_embeds_mask")}
+        call |= {
+            key: torch.ones(1, TOKENS, dtype=torch.bool)
+            for key in ("prompt_embeds_mask", "negative_prompt_embeds_mask")
+        }
     else:
         network = make(
             "NucleusMoEImageTransformer2DModel", in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16,
@@ -540,7 +558,13 @@ add("Cosmos2TextToImagePipeline Krea2Pipeline NucleusMoEImagePipeline", one_fram
 
 
 def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
-    from diffusers import CogVideoXDDIMScheduler, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SCMScheduler
+    from diffusers import (
+        CogVideoXDDIMScheduler,
+        DDIMScheduler,
+        DDPMScheduler,
+        DPMSolverMultistepScheduler,
+        SCMScheduler,
+    )
 
     components: Components = {"vae": tiny.vae_shifted(4), "scheduler": flow_scheduler()}
     call: dict[str, Any] = {}
@@ -550,7 +574,10 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
             "ZImageTransformer2DModel", in_channels=4, dim=32, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2,
             cap_feat_dim=32, axes_dims=[4, 4, 8], axes_lens=[256, 32, 32],
         )  # fmt: skip
-        call = {"prompt_embeds": [embeds(TOKENS, WIDTH)[0]], "negative_prompt_embeds": [embeds(TOKENS, WIDTH, seed=1)[0]]}
+        call = {
+            "prompt_embeds": [embeds(TOKENS, WIDTH)[0]],
+            "negative_prompt_embeds": [embeds(TOKENS, WIDTH, seed=1)[0]],
+        }
         if "ControlNet" in name:
             components["controlnet"] = make(
                 "ZImageControlNetModel", control_layers_places=[0], control_in_dim=9 if "Inpaint" in name else 4,
@@ -593,7 +620,11 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
             "scheduler": DDPMScheduler(**tiny.BETAS, clip_sample=False),
             "controlnet": make("HunyuanDiT2DControlNetModel", **sizes, transformer_num_layers=2),
         }
-        call = {f"{key}_2": value for key, value in common_arguments().items() if key.endswith(("embeds", "mask")) and "pooled" not in key}
+        call = {
+            f"{key}_2": value
+            for key, value in common_arguments().items()
+            if key.endswith(("embeds", "mask")) and "pooled" not in key
+        }
         call |= {"pag_applied_layers": "blocks.1"}
     elif name == "LuminaPipeline":
         network = make(
@@ -650,12 +681,23 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
             ),
             "guider": AdaptiveProjectedMixGuidance(), "ocr_guider": AdaptiveProjectedMixGuidance(),
         }  # fmt: skip
-        call = {f"{key}_2": value for key, value in common_arguments().items() if key in ("prompt_embeds", "negative_prompt_embeds")}
-        call |= {f"{key}_2": value for key, value in common_arguments().items() if key in ("prompt_embeds_mask", "negative_prompt_embeds_mask")}
+        call = {
+            f"{key}_2": value
+            for key, value in common_arguments().items()
+            if key in ("prompt_embeds", "negative_prompt_embeds")
+        }
+        call |= {
+            f"{key}_2": value
+            for key, value in common_arguments().items()
+            if key in ("prompt_embeds_mask", "negative_prompt_embeds_mask")
+        }
     elif name == "PRXPipeline":
         network = make("PRXTransformer2DModel", in_channels=4, patch_size=2, context_in_dim=32, hidden_size=32,
                        num_heads=2, depth=1, axes_dim=[8, 8])  # fmt: skip
-        call = {"prompt_attention_mask": torch.ones(1, TOKENS, dtype=torch.bool), "negative_prompt_attention_mask": torch.ones(1, TOKENS, dtype=torch.bool)}
+        call = {
+            "prompt_attention_mask": torch.ones(1, TOKENS, dtype=torch.bool),
+            "negative_prompt_attention_mask": torch.ones(1, TOKENS, dtype=torch.bool),
+        }
     elif name == "Kandinsky5T2IPipeline":
         network = make(
             "Kandinsky5Transformer3DModel", in_visual_dim=4, in_text_dim=32, in_text_dim2=32, time_dim=32,
@@ -713,7 +755,9 @@ def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
 
         words = tiny.tokenizer()
         components |= {
-            "prior_prior": PriorTransformer(num_attention_heads=2, attention_head_dim=12, embedding_dim=32, num_layers=1),
+            "prior_prior": PriorTransformer(
+                num_attention_heads=2, attention_head_dim=12, embedding_dim=32, num_layers=1
+            ),
             "prior_image_encoder": tiny.vision_encoder(),
             "prior_text_encoder": tiny.text_encoder_projected(words),
             "prior_tokenizer": words,

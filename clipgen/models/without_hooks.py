@@ -1,0 +1,56 @@
+"""A network that shares its weights with another one, but not its hooks: for networks that belong to the caller."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+OFFLOAD_HOOKS = ("_hf_hook", "_diffusers_hook")  # attributes that accelerate and diffusers set on a module
+HOOK_ATTRIBUTES = (*OFFLOAD_HOOKS, "forward", "_old_forward")
+
+
+def has_offload_hooks(network: Module) -> bool:
+    """Tells whether accelerate or diffusers move the weights of a network to the device when it runs."""
+    return any(not vars(module).keys().isdisjoint(OFFLOAD_HOOKS) for module in network.modules())
+
+
+def without_hooks(module: Module) -> Module:
+    """Returns a module that shares the weights of another, but none of its hooks.
+
+    Hooks of offloading move weights, and replace `forward`. A deep copy is no alternative: the streams and threads of
+    group offloading cannot be copied. Weights that are offloaded at the moment stay where they are.
+    """
+    return _without_hooks(module, {})
+
+
+def _without_hooks(module: Module, done: dict[int, Module]) -> Module:
+    if id(module) in done:
+        return done[id(module)]
+    clone = done[id(module)] = object.__new__(type(module))
+    state = {name: value for name, value in vars(module).items() if name not in HOOK_ATTRIBUTES}
+    state |= {name: OrderedDict() for name in state if name.endswith("_hooks")}
+    state["_parameters"] = {
+        name: None if weight is None else Parameter(_loaded(module, name, weight), requires_grad=False)
+        for name, weight in module._parameters.items()
+    }
+    state["_buffers"] = {
+        name: None if buffer is None else _loaded(module, name, buffer) for name, buffer in module._buffers.items()
+    }
+    state["_modules"] = {
+        name: None if child is None else _without_hooks(child, done) for name, child in module._modules.items()
+    }
+    vars(clone).update(state)
+    return clone
+
+
+def _loaded(module: Module, name: str, tensor: Tensor) -> Tensor:
+    """Returns a weight of a module; sequential offloading keeps it in a hook, with a meta tensor in its place."""
+    if tensor.device.type != "meta":
+        return tensor.detach()
+    hook: Any = module._hf_hook
+    hooks = hook.hooks if hasattr(hook, "hooks") else (hook,)
+    stored: Tensor = next(each.weights_map[name] for each in hooks if getattr(each, "weights_map", None) is not None)
+    return stored.detach()
