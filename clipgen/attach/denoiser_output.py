@@ -20,8 +20,8 @@ EXACT = 0.02  # relative residual below which m counts as a linear combination; 
 def unconditional_output(model_output: Tensor, outputs: Sequence[Any], sample: Tensor) -> Tensor | None:
     """Returns what the model output would be with the unconditional prediction alone, None if there is none.
 
-    `model_output` m and `sample` have the same shape, `outputs` are those of the denoiser in this step. With predictions
-    h_i, classifier-free guidance is m = sum a_i h_i + c sample, where a_i < 0 for the unconditional u; then
+    `model_output` m and `sample` have the same shape, `outputs` are those of the denoiser in this step. With
+    predictions h_i, classifier-free guidance is m = sum a_i h_i + c sample, where a_i < 0 for the unconditional u; then
     m_u = m - sum a_i (h_i - h_u). If m is no linear combination (renormalised guidance), the sign s that the pipeline
     gives the predictions is that of the inner product of m and their mean, and m_u = s h_u for the h_u farther from m,
     since guidance moves m away from the unconditional prediction.
