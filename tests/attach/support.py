@@ -1,7 +1,10 @@
 """Runs ClipGuidance on every pipeline of tiny_pipelines: `python tests/attach/support.py [NAME ...]`.
 
-Prints a line per pipeline: guided and how far similarity rose, or refused and with which message.
+Prints a line per pipeline: guided and how far similarity rose, or refused and with which message. Without names it
+runs all of them, which takes a few minutes, and writes docs/diffusers-pipelines.md.
 """
+
+# ruff: noqa: E402  # the path and the switches come before the imports that need them
 
 from __future__ import annotations
 
@@ -10,17 +13,31 @@ import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ |= {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "tests"))
+    os.environ |= {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
 
-import tiny
 import torch
 from attach.tiny_pipelines import PIPELINES, PROMPT, build
 
 from clipgen import ClipgenError, ClipGuidance
+
+FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError,
+            NotImplementedError, TypeError, ValueError)  # fmt: skip
+HEADER = """# ClipGuidance and the pipelines of diffusers
+
+`python tests/attach/support.py` wrote this page: it builds each pipeline with tiny networks of random weights, runs
+three steps with and without `ClipGuidance`, and compares the similarity of the images to the prompt. *Guided* means:
+similarity rose, the same call gave the same image again, and afterwards the pipeline was as before.
+
+| pipeline | ClipGuidance |
+|---|---|
+"""
 
 
 def similarity(clip: str, pixels: torch.Tensor) -> float:
@@ -33,7 +50,7 @@ def similarity(clip: str, pixels: torch.Tensor) -> float:
 
 
 def state_of(pipe: Any) -> dict[str, Any]:
-    """Returns what guidance could leave behind in a pipeline: hooks, attributes, weights and their memory format."""
+    """Returns all that guidance could leave behind: hooks, attributes, weights and their memory format."""
     networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     hooks = {name: (len(part._forward_hooks), len(part._forward_pre_hooks)) for name, part in networks.items()}
     weights = {
@@ -41,56 +58,73 @@ def state_of(pipe: Any) -> dict[str, Any]:
         for name, part in networks.items()
         for key, weight in part.named_parameters()
     }
-    scheduler = pipe.components.get("scheduler")
-    return {"hooks": hooks, "weights": weights, "step": "step" in vars(scheduler) if scheduler is not None else None}
+    scheduler = pipe.scheduler
+    return {"hooks": hooks, "weights": weights, "step": "step" in vars(scheduler), "config": scheduler.config}
 
 
 def outcome(name: str, clip: str) -> tuple[str, str]:
     """Returns (guided, refused, broken or not built) and the details."""
     try:
         pipe, draw = build(name)
-    except Exception as error:
-        return "not built", f"{type(error).__name__}: {str(error)[:200]}"
+    except FAILURES as error:
+        return "not built", _trace(error)
     options = {"clip_models": [clip], "guidance_start": 0, "guidance_stop": 1, "guide_decoder": "full", "scale": 1.0}
     try:
-        ClipGuidance(pipe, PROMPT, **options)
+        guidance = ClipGuidance(pipe, PROMPT, **options)
     except ClipgenError as error:
         return "refused", str(error)
-    except Exception as error:
-        return "broken", "at construction: " + trace(error)
+    except FAILURES as error:
+        return "broken", _trace(error)
     try:
-        plain = draw()
-    except Exception as error:
-        return "not built", trace(error)
-    before = state_of(pipe)
+        plain, before = draw(), state_of(pipe)
+    except FAILURES as error:
+        return "not built", _trace(error)
     try:
-        with ClipGuidance(pipe, PROMPT, **options) as guidance:
+        with guidance:
             guided, again = draw(), draw()
-    except Exception as error:
-        return "broken", trace(error)
+    except FAILURES as error:
+        return "broken", _trace(error)
     gain = similarity(clip, guided) - similarity(clip, plain)
-    faults = [
-        *([] if torch.equal(guided, again) else ["not deterministic"]),
-        *([] if state_of(pipe) == before else ["not restored"]),
-        *([] if torch.equal(draw(), plain) else ["another image afterwards"]),
-        *([] if gain > 0 else ["similarity falls"]),
+    faults = {
+        "not deterministic": not torch.equal(guided, again),
+        "not restored": state_of(pipe) != before,
+        "another image afterwards": not torch.equal(draw(), plain),
+        "similarity does not rise": gain <= 0,
+    }
+    found = [fault for fault, is_there in faults.items() if is_there]
+    return ("broken" if found else "guided"), f"similarity {gain:+.4f} {', '.join(found)}".strip()
+
+
+def _trace(error: BaseException) -> str:
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return f"{type(error).__name__}: {str(error)[:240]} at {' '.join(places[-4:])}".replace("\n", " ")
+
+
+def page(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Returns docs/diffusers-pipelines.md for rows of (pipeline, status, details)."""
+    texts = {"guided": "guided", "refused": "refused: ", "broken": "does not work: ", "not built": "not tried: "}
+    lines = [
+        f"| `{name}` | {texts[status]}{'' if status == 'guided' else details.partition(' at ')[0]} |"
+        for name, status, details in rows
+        if status != "not built"
     ]
-    curve = " ".join(f"{value:.3f}" for _, value in guidance.curve())
-    return ("guided" if not faults else "broken"), f"{gain:+.4f} {' '.join(faults)} [{curve}]"
-
-
-def trace(error: BaseException) -> str:
-    frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)][-4:]
-    return f"{type(error).__name__}: {str(error)[:240]} at {' '.join(frames)}".replace("\n", " ")
+    counts = [f"{sum(row[1] == status for row in rows)} {status}" for status in ("guided", "refused", "broken")]
+    return HEADER + "\n".join(lines) + f"\n\n{', '.join(counts)}.\n"
 
 
 def main() -> None:
+    """Runs the pipelines that the command line names, or all of them."""
+    import tiny
+
     warnings.simplefilter("ignore")
+    rows: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         clip = str(tiny.save_v(Path(folder) / "v") / "clip")
         for name in sys.argv[1:] or PIPELINES:
-            status, details = outcome(name, clip)
-            print(f"{name}\t{status}\t{details}", flush=True)
+            rows.append((name, *outcome(name, clip)))
+            print("\t".join(rows[-1]), flush=True)
+    if not sys.argv[1:]:
+        (ROOT / "docs" / "diffusers-pipelines.md").write_text(page(rows), "utf-8")
 
 
 if __name__ == "__main__":

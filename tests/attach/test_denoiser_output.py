@@ -11,6 +11,7 @@ from torch import Tensor
 from clipgen.attach.denoiser_output import matching_parts, unconditional_output
 
 SHAPE = (2, 4, 8, 8)
+ORDERS = ("uncond first", "cond first", "two calls", "lists", "learned variance", "half precision")
 
 
 def tensors() -> tuple[Tensor, Tensor, Tensor]:

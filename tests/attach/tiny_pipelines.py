@@ -6,6 +6,7 @@ Most pipelines take `prompt_embeds`, so the large text encoders of this year's m
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -51,6 +52,7 @@ def common_arguments(steps: int = 3) -> dict[str, Any]:
     """Values for arguments of a pipeline's call by name; each pipeline gets those that it takes."""
     return {
         "prompt": None,
+        "negative_prompt": None,
         "prompt_embeds": embeds(TOKENS, WIDTH),
         "negative_prompt_embeds": embeds(TOKENS, WIDTH, seed=1),
         "pooled_prompt_embeds": embeds(WIDTH),
@@ -86,6 +88,8 @@ def build(name: str, steps: int = 3) -> tuple[Any, Callable[[], torch.Tensor]]:
     defaults = {"requires_safety_checker": False, "add_watermarker": False}
     values = dict.fromkeys(required) | {key: value for key, value in defaults.items() if key in accepted}
     pipe = pipeline_class(**values | {key: value for key, value in components.items() if key in accepted})
+    if name.startswith("QwenImageEdit"):  # they resize every image to a million pixels
+        vars(sys.modules[pipeline_class.__module__])["calculate_dimensions"] = lambda area, ratio: (SIZE, SIZE, None)
     pipe.set_progress_bar_config(disable=True)
     takes = inspect.signature(pipeline_class.__call__).parameters
     arguments = {key: value for key, value in (common_arguments(steps) | own).items() if key in takes}
@@ -173,7 +177,7 @@ def stable_diffusion(name: str) -> tuple[Components, dict[str, Any]]:
         components |= {
             "unet": make(
                 "UNet2DConditionModel", act_fn="gelu", attention_head_dim=8, norm_num_groups=None,
-                block_out_channels=[32, 32, 64, 64], time_cond_proj_dim=96, conv_in_kernel=1, conv_out_kernel=1,
+                block_out_channels=[32, 32, 64, 64], time_cond_proj_dim=160, conv_in_kernel=1, conv_out_kernel=1,
                 cross_attention_dim=32, down_block_types=("KDownBlock2D", *["KCrossAttnDownBlock2D"] * 3),
                 in_channels=8, mid_block_type=None, only_cross_attention=False, out_channels=5,
                 resnet_time_scale_shift="scale_shift", time_embedding_type="fourier", timestep_post_act="gelu",
@@ -208,12 +212,12 @@ def stable_diffusion(name: str) -> tuple[Components, dict[str, Any]]:
             "feature_extractor": image_processor(),
         }
         call = {"example_image": picture(colour="orange")}
-    elif "XS" in name:
-        components |= {"controlnet": xs_adapter(components["unet"])}
-        call |= {"image": picture()}
     elif "ControlNet" in name:
         components["controlnet"] = control_net()
     elif "Adapter" in name:
+        components["unet"] = unet(
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")
+        )
         components["adapter"] = make("T2IAdapter", channels=[32, 64], num_res_blocks=1, downscale_factor=2)
     if "UnCLIP" in name:
         from diffusers import PriorTransformer
@@ -241,7 +245,7 @@ def stable_diffusion(name: str) -> tuple[Components, dict[str, Any]]:
         from diffusers import DDIMInverseScheduler
 
         components["inverse_scheduler"] = DDIMInverseScheduler(**tiny.BETAS, clip_sample=False)
-        call |= {"image_latents": embeds(4, 32, 32), "mask_image": torch.ones(1, 32, 32).numpy()}
+        call |= {"image_latents": embeds(2, 4, 32, 32), "mask_image": torch.ones(1, 32, 32).numpy()}
     if "LDM3D" in name:
         components["vae"] = make(
             "AutoencoderKL", in_channels=6, out_channels=6, block_out_channels=(16, 16), norm_num_groups=8,
@@ -251,14 +255,6 @@ def stable_diffusion(name: str) -> tuple[Components, dict[str, Any]]:
     if "CycleDiffusion" in name:
         call |= {"source_prompt": "a dog", "eta": 0.1}
     return components, call
-
-
-def xs_adapter(network: Any) -> Any:
-    return make(
-        "ControlNetXSAdapter", conditioning_embedding_out_channels=(16, 32), block_out_channels=(4, 8),
-        base_block_out_channels=(32, 64), cross_attention_dim=network.config.cross_attention_dim, sample_size=32,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), num_attention_heads=2, max_norm_num_groups=4,
-    )  # fmt: skip
 
 
 add(
@@ -271,8 +267,7 @@ add(
     StableDiffusionControlNetPAGInpaintPipeline StableUnCLIPPipeline StableUnCLIPImg2ImgPipeline
     StableDiffusionSAGPipeline StableDiffusionPanoramaPipeline StableDiffusionAttendAndExcitePipeline
     StableDiffusionGLIGENPipeline PaintByExamplePipeline StableDiffusionDiffEditPipeline StableDiffusionLDM3DPipeline
-    SemanticStableDiffusionPipeline StableDiffusionPipelineSafe CycleDiffusionPipeline
-    StableDiffusionControlNetXSPipeline""",
+    SemanticStableDiffusionPipeline StableDiffusionPipelineSafe CycleDiffusionPipeline""",
     stable_diffusion,
 )
 
@@ -298,14 +293,7 @@ def stable_diffusion_xl(name: str) -> tuple[Components, dict[str, Any]]:
             "tokenizer": words, "tokenizer_2": words,
         }  # fmt: skip
         call = {"prompt": PROMPT}
-    if "XS" in name:
-        components["controlnet"] = make(
-            "ControlNetXSAdapter", conditioning_embedding_out_channels=(16, 32), block_out_channels=(4, 8),
-            base_block_out_channels=(32, 64), cross_attention_dim=64, sample_size=32, num_attention_heads=[2, 2],
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), max_norm_num_groups=4,
-            transformer_layers_per_block=1,
-        )  # fmt: skip
-    elif "Union" in name:
+    if "Union" in name:
         components["controlnet"] = control_net(
             "ControlNetUnionModel", **pooled, num_trans_channel=32, num_proj_channel=32, num_trans_head=2
         )
@@ -327,7 +315,7 @@ add(
     StableDiffusionXLControlNetUnionPipeline StableDiffusionXLControlNetUnionImg2ImgPipeline
     StableDiffusionXLControlNetUnionInpaintPipeline StableDiffusionXLAdapterPipeline StableDiffusionXLPAGPipeline
     StableDiffusionXLPAGImg2ImgPipeline StableDiffusionXLPAGInpaintPipeline StableDiffusionXLControlNetPAGPipeline
-    StableDiffusionXLControlNetPAGImg2ImgPipeline StableDiffusionXLControlNetXSPipeline KolorsPipeline
+    StableDiffusionXLControlNetPAGImg2ImgPipeline KolorsPipeline
     KolorsImg2ImgPipeline KolorsPAGPipeline""",
     stable_diffusion_xl,
 )
@@ -342,14 +330,21 @@ def flow_scheduler(**options: Any) -> Any:
     return FlowMatchEulerDiscreteScheduler(**options)
 
 
+def vae_shifted(channels: int) -> Any:
+    """Returns the VAE of tiny.vae_shifted(3) with another number of latent channels."""
+    sizes = {key: value for key, value in tiny.vae_shifted(3).config.items() if not key.startswith("_")}
+    return make("AutoencoderKL", **sizes | {"latent_channels": channels})
+
+
 def stable_diffusion_3(name: str) -> tuple[Components, dict[str, Any]]:
-    sizes = {"sample_size": 32, "patch_size": 2, "in_channels": 4, "num_layers": 2, "attention_head_dim": 8,
+    channels = 16 if name == "StableDiffusion3InpaintPipeline" else 4  # it checks that there are 16
+    sizes = {"sample_size": 32, "patch_size": 2, "in_channels": channels, "num_layers": 2, "attention_head_dim": 8,
              "num_attention_heads": 4, "joint_attention_dim": 32, "caption_projection_dim": 32,
-             "pooled_projection_dim": 32, "out_channels": 4, "pos_embed_max_size": 32}  # fmt: skip
+             "pooled_projection_dim": 32, "out_channels": channels, "pos_embed_max_size": 32}  # fmt: skip
     components = {
         "transformer": make("SD3Transformer2DModel", **sizes),
         "scheduler": flow_scheduler(shift=3.0),
-        "vae": tiny.vae_shifted(3),
+        "vae": vae_shifted(channels),
         "controlnet": make("SD3ControlNetModel", **sizes | {"num_layers": 1}),
     }
     if "ControlNetInpainting" in name:
@@ -397,7 +392,7 @@ add(
 
 
 def flux_like(name: str) -> tuple[Components, dict[str, Any]]:
-    """Chroma, Bria, LongCat and Ovis: tokens of 2 x 2 latents, as Flux."""
+    """Chroma, Bria and Ovis: tokens of 2 x 2 latents, as Flux."""
     sizes: dict[str, Any] = {"patch_size": 1, "in_channels": 16, "num_layers": 1, "num_single_layers": 1,
              "attention_head_dim": 16, "num_attention_heads": 2, "joint_attention_dim": 32,
              "axes_dims_rope": (4, 4, 8)}  # fmt: skip
@@ -411,9 +406,6 @@ def flux_like(name: str) -> tuple[Components, dict[str, Any]]:
         }
     elif name.startswith("Bria"):
         network = make("BriaTransformer2DModel", **sizes)
-    elif name.startswith("LongCat"):
-        network = make("LongCatImageTransformer2DModel", **sizes, pooled_projection_dim=32)
-        call = {"enable_prompt_rewrite": False}
     else:
         network = make("OvisImageTransformer2DModel", **sizes, out_channels=16)
     components = {
@@ -425,8 +417,7 @@ def flux_like(name: str) -> tuple[Components, dict[str, Any]]:
 
 
 add(
-    """ChromaPipeline ChromaImg2ImgPipeline ChromaInpaintPipeline BriaPipeline LongCatImagePipeline
-    OvisImagePipeline""",
+    "ChromaPipeline ChromaImg2ImgPipeline BriaPipeline OvisImagePipeline",
     flux_like,
 )
 
@@ -646,13 +637,13 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
     elif name.startswith("CogView"):
         sizes = {"patch_size": 2, "in_channels": 8 if "Control" in name else 4, "out_channels": 4, **heads,
                  "text_embed_dim": 32, "time_embed_dim": 32, "condition_dim": 8, "sample_size": 8}  # fmt: skip
-        is_3 = name.startswith("CogView3")
-        network = make(f"CogView{'3Plus' if is_3 else '4'}Transformer2DModel", **sizes, pos_embed_max_size=8 if is_3 else 128,
-                       **({} if is_3 else {"rope_axes_dim": (256, 256)}))  # fmt: skip
-        components["scheduler"] = (
-            CogVideoXDDIMScheduler(prediction_type="v_prediction", snr_shift_scale=4.0, timestep_spacing="trailing", rescale_betas_zero_snr=True)
-            if is_3 else flow_scheduler(use_dynamic_shifting=True, time_shift_type="linear")
-        )  # fmt: skip
+        if name.startswith("CogView3"):
+            network = make("CogView3PlusTransformer2DModel", **sizes, pos_embed_max_size=8)
+            trailing = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "snr_shift_scale": 4.0}
+            components["scheduler"] = CogVideoXDDIMScheduler(prediction_type="v_prediction", **trailing)
+        else:
+            network = make("CogView4Transformer2DModel", **sizes)
+            components["scheduler"] = flow_scheduler(use_dynamic_shifting=True, time_shift_type="linear")
     elif name == "HiDreamImagePipeline":
         network = make(
             "HiDreamImageTransformer2DModel", patch_size=2, in_channels=4, out_channels=4, num_layers=1,
@@ -724,12 +715,18 @@ add(
 )
 
 
+def kandinsky_unet(**changes: Any) -> Any:
+    """Returns the UNet of Kandinsky 2.2 with some sizes changed."""
+    sizes = {key: value for key, value in tiny.unet_kandinsky().config.items() if not key.startswith("_")}
+    return make("UNet2DConditionModel", **sizes | changes)
+
+
 def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
     from diffusers import DDIMScheduler, DDPMScheduler
 
     components: Components = {
         "movq": tiny.movq(),
-        "unet": random_init(tiny.unet_kandinsky()),
+        "unet": kandinsky_unet(),
         "scheduler": DDPMScheduler(**tiny.BETAS, clip_sample=False, variance_type="learned_range"),
     }
     call: dict[str, Any] = {
@@ -744,11 +741,9 @@ def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
         call = {"attention_mask": torch.ones(1, TOKENS), "negative_attention_mask": torch.ones(1, TOKENS)}
         components["scheduler"] = DDPMScheduler(**tiny.BETAS, clip_sample=False)
     elif "Controlnet" in name:
-        changes = {**components["unet"].config, "in_channels": 8, "addition_embed_type": "image_hint"}
-        components["unet"] = make("UNet2DConditionModel", **{k: v for k, v in changes.items() if not k.startswith("_")})
+        components["unet"] = kandinsky_unet(in_channels=8, addition_embed_type="image_hint")
     elif "Inpaint" in name:
-        changes = {**components["unet"].config, "in_channels": 9}
-        components["unet"] = make("UNet2DConditionModel", **{k: v for k, v in changes.items() if not k.startswith("_")})
+        components["unet"] = kandinsky_unet(in_channels=9)
         call["mask_image"] = torch.ones(1, 64, 64).numpy()
     if "Combined" in name:
         from diffusers import PriorTransformer, UnCLIPScheduler
@@ -776,11 +771,10 @@ def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
         components |= {
             "text_encoder": MultilingualCLIP(config).eval(), "tokenizer": tiny.tokenizer(),
             "scheduler": DDIMScheduler(**tiny.BETAS, clip_sample=False),
-            "unet": make("UNet2DConditionModel", **{
-                **{k: v for k, v in components["unet"].config.items() if not k.startswith("_")},
-                "addition_embed_type": "text_image", "encoder_hid_dim_type": "text_image_proj", "in_channels": 9 if "Inpaint" in name else 4,
-                "encoder_hid_dim": 32,
-            }),
+            "unet": kandinsky_unet(
+                addition_embed_type="text_image", encoder_hid_dim_type="text_image_proj",
+                in_channels=9 if "Inpaint" in name else 4,
+            ),
         }  # fmt: skip
         call["prompt"] = PROMPT
     return components, call
@@ -801,8 +795,9 @@ def latent_diffusion(name: str) -> tuple[Components, dict[str, Any]]:
     scheduler = DDIMScheduler(**tiny.BETAS, clip_sample=False)
     if name == "LDMSuperResolutionPipeline":
         network = make(
-            "UNet2DModel", sample_size=32, in_channels=6, out_channels=3, block_out_channels=(32, 64), layers_per_block=1,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            "UNet2DModel", sample_size=32, in_channels=6, out_channels=3, block_out_channels=(32, 64),
+            layers_per_block=1, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         )  # fmt: skip
         vae = make(
             "VQModel", block_out_channels=(32, 64), latent_channels=3, num_vq_embeddings=256,
