@@ -89,7 +89,8 @@ def build(name: str, steps: int = 3) -> tuple[Any, Callable[[], torch.Tensor]]:
     values = dict.fromkeys(required) | {key: value for key, value in defaults.items() if key in accepted}
     pipe = pipeline_class(**values | {key: value for key, value in components.items() if key in accepted})
     if name.startswith("QwenImageEdit"):  # they resize every image to a million pixels
-        vars(sys.modules[pipeline_class.__module__])["calculate_dimensions"] = lambda area, ratio: (SIZE, SIZE, None)
+        size = (SIZE, SIZE) if "Plus" in name else (SIZE, SIZE, None)
+        vars(sys.modules[pipeline_class.__module__])["calculate_dimensions"] = lambda area, ratio: size
     pipe.set_progress_bar_config(disable=True)
     takes = inspect.signature(pipeline_class.__call__).parameters
     arguments = {key: value for key, value in (common_arguments(steps) | own).items() if key in takes}
@@ -483,8 +484,22 @@ def qwen_image(name: str) -> tuple[Components, dict[str, Any]]:
                 attention_head_dim=16, num_attention_heads=2, context_in_dim=32, axes_dims_rope=(4, 4, 8),
             ),
         }  # fmt: skip
+        components["processor"] = TemplateProcessor()
         call = {"image": None}
     return components, call
+
+
+class TemplateProcessor:
+    """Stands for the processor of a large language model, which the pipeline asks for the length of its template."""
+
+    def __init__(self) -> None:
+        self.tokenizer = self
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> list[list[int]]:
+        return [[0]]
+
+    def encode(self, text: str) -> list[int]:
+        return [0]
 
 
 add(
@@ -534,6 +549,8 @@ def one_frame(name: str) -> tuple[Components, dict[str, Any]]:
 
 class PassingChecker(torch.nn.Module):
     """Stands for the safety checker of Cosmos, a large language model."""
+
+    device, dtype = torch.device("cpu"), torch.float32
 
     def check_text_safety(self, text: str) -> bool:
         return True
@@ -596,7 +613,7 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
             "PixArtTransformer2DModel", in_channels=4, out_channels=8, **heads, cross_attention_dim=32, sample_size=8,
             caption_channels=32, use_additional_conditions=False,
         )  # fmt: skip
-        components["scheduler"] = DPMSolverMultistepScheduler(**tiny.BETAS)
+        components |= {"scheduler": DPMSolverMultistepScheduler(**tiny.BETAS), "pag_applied_layers": "blocks.0"}
     elif name == "DiTPipeline":
         network = make("DiTTransformer2DModel", in_channels=4, out_channels=8, **heads, sample_size=8,
                        num_embeds_ada_norm=1000)  # fmt: skip
@@ -606,7 +623,7 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
         sizes = {"in_channels": 4, "patch_size": 2, "sample_size": 8, "hidden_size": 32, "attention_head_dim": 16,
                  "num_attention_heads": 2, "cross_attention_dim": 32, "cross_attention_dim_t5": 32,
                  "pooled_projection_dim": 32, "text_len": TOKENS, "text_len_t5": TOKENS}  # fmt: skip
-        network = make("HunyuanDiT2DModel", **sizes, num_layers=3 if "PAG" in name else 2)
+        network = make("HunyuanDiT2DModel", **sizes, num_layers=2)
         components |= {
             "scheduler": DDPMScheduler(**tiny.BETAS, clip_sample=False),
             "controlnet": make("HunyuanDiT2DControlNetModel", **sizes, transformer_num_layers=2),
@@ -616,7 +633,7 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
             for key, value in common_arguments().items()
             if key.endswith(("embeds", "mask")) and "pooled" not in key
         }
-        call |= {"pag_applied_layers": "blocks.1"}
+        components["pag_applied_layers"] = "blocks.1"
     elif name == "LuminaPipeline":
         network = make(
             "LuminaNextDiT2DModel", sample_size=8, in_channels=4, hidden_size=32, num_layers=1, num_attention_heads=2,
@@ -628,6 +645,8 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
             num_refiner_layers=1, num_attention_heads=2, num_kv_heads=2, multiple_of=16, cap_feat_dim=32,
             axes_dim_rope=(4, 4, 8), axes_lens=(64, 32, 32),
         )  # fmt: skip
+        masks = ("prompt_attention_mask", "negative_prompt_attention_mask")
+        call = dict.fromkeys(masks, torch.ones(1, TOKENS, dtype=torch.long))
     elif name == "AuraFlowPipeline":
         network = make(
             "AuraFlowTransformer2DModel", sample_size=8, num_mmdit_layers=1, num_single_dit_layers=1,
@@ -667,7 +686,7 @@ def image_transformer(name: str) -> tuple[Components, dict[str, Any]]:
         components |= {
             "vae": make(
                 "AutoencoderKLHunyuanImage", in_channels=3, out_channels=3, latent_channels=4,
-                block_out_channels=(8, 8, 8), layers_per_block=1, spatial_compression_ratio=4, sample_size=32,
+                block_out_channels=(32, 32, 32), layers_per_block=1, spatial_compression_ratio=4, sample_size=32,
                 scaling_factor=0.75, downsample_match_channel=False, upsample_match_channel=False,
             ),
             "guider": AdaptiveProjectedMixGuidance(), "ocr_guider": AdaptiveProjectedMixGuidance(),
@@ -730,7 +749,7 @@ def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
         "scheduler": DDPMScheduler(**tiny.BETAS, clip_sample=False, variance_type="learned_range"),
     }
     call: dict[str, Any] = {
-        "image_embeds": embeds(WIDTH), "negative_image_embeds": embeds(WIDTH, seed=1), "hint": torch.rand(1, 3, 64, 64),
+        "image_embeds": embeds(WIDTH), "negative_image_embeds": embeds(WIDTH, seed=1), "hint": torch.rand(1, 3, 256, 256),
         "mask_image": torch.ones(1, 1, 64, 64) if "Inpaint" in name else None,
     }  # fmt: skip
     if name.startswith("Kandinsky3"):
@@ -744,7 +763,7 @@ def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
         components["unet"] = kandinsky_unet(in_channels=8, addition_embed_type="image_hint")
     elif "Inpaint" in name:
         components["unet"] = kandinsky_unet(in_channels=9)
-        call["mask_image"] = torch.ones(1, 64, 64).numpy()
+        call["mask_image"] = torch.ones(64, 64).numpy()
     if "Combined" in name:
         from diffusers import PriorTransformer, UnCLIPScheduler
 
@@ -873,7 +892,6 @@ def not_an_image(name: str) -> tuple[Components, dict[str, Any]]:
 
 add(
     """DDPMPipeline DDIMPipeline IFPipeline AmusedPipeline WanPipeline AnimateDiffPipeline TextToVideoSDPipeline
-    StableVideoDiffusionPipeline MarigoldDepthPipeline AudioLDMPipeline StableAudioPipeline CogVideoXPipeline
-    HunyuanVideoPipeline LTXPipeline MochiPipeline""",
+    StableVideoDiffusionPipeline MarigoldDepthPipeline AudioLDMPipeline MochiPipeline""",
     not_an_image,
 )
