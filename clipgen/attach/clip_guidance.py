@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clipgen.attach.guided_step import GuidedStep, restore_step
 from clipgen.attach.refusals import check_pipeline, check_scheduler, find_denoiser, refuse_inference_mode
+from clipgen.settings.settings import Note
 
 
 class ClipGuidance:
@@ -62,6 +63,10 @@ class ClipGuidance:
     def curve(self, image: int = 0) -> tuple[tuple[int, float], ...]:
         """Returns (step index, cosine similarity to the prompt) of each guided step of an image of the last call."""
         return self.guidance.curve(image)
+
+    def notes(self) -> list[Note]:
+        """Returns warnings about the last call: gradients that were not finite, a scheduler that clips x0."""
+        return self.guidance.notes()
 
     def _replace_step(self) -> None:
         """Replaces the `step` of the pipeline's scheduler; raises SettingsError for one that cannot be guided."""

@@ -18,6 +18,7 @@ from torch.nn import Module
 
 from clipgen.attach.guided_step import GuidedStep, restore_step
 from clipgen.attach.refusals import check_scheduler, refuse_inference_mode
+from clipgen.settings.settings import Note
 
 
 class ClipGuider(BaseGuidance):  # type: ignore[misc]  # diffusers has no types
@@ -53,6 +54,10 @@ class ClipGuider(BaseGuidance):  # type: ignore[misc]  # diffusers has no types
     def curve(self, image: int = 0) -> tuple[tuple[int, float], ...]:
         """Returns (step index, cosine similarity to the prompt) of each guided step of an image of the last call."""
         return self.guidance.curve(image)
+
+    def notes(self) -> list[Note]:
+        """Returns warnings about the last call: gradients that were not finite, a scheduler that clips x0."""
+        return self.guidance.notes()
 
     def new(self, **changes: Any) -> ClipGuider:
         """Returns a ClipGuider of the same pipeline whose inner guider has these changes."""

@@ -31,9 +31,10 @@ from clipgen.sampling.prediction import (
     step_count,
     step_noise_levels,
 )
-from clipgen.settings.settings import GUIDANCE_DEFAULTS, Settings
+from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 
 DEFAULT_CLIP = "openai/clip-vit-base-patch32"  # downloaded at the first use
+CLIPS_X0 = Note("clip-sample", None, "The scheduler clips x0 (clip_sample), which cuts off corrections at its limits.")
 FIELDS = ("cutouts", "guidance_start", "guidance_stop", "guidance_every", "guide_decoder", "guard", "guide", "like")
 
 
@@ -67,6 +68,7 @@ class GuidedStep:
         self._gradient: ClipGradient | None = None  # of the current call of the pipeline
         self._timesteps: Tensor | None = None  # of the current call of the pipeline
         self._next_index = 0
+        self._scheduler_notes: tuple[Note, ...] = ()
 
     def forget(self) -> None:
         """Drops what was recorded of an unfinished step."""
@@ -75,6 +77,10 @@ class GuidedStep:
     def curve(self, image: int) -> tuple[tuple[int, float], ...]:
         """Returns (step index, cosine similarity to the prompt) of each guided step of an image of the last call."""
         return () if self._gradient is None else self._gradient.curve(self.seed + image)
+
+    def notes(self) -> list[Note]:
+        """Returns warnings about the last call: gradients that were not finite, a scheduler that clips x0."""
+        return [*([] if self._gradient is None else self._gradient.notes()), *self._scheduler_notes]
 
     def wrap(self, scheduler: Any) -> Callable[..., Any]:
         """Returns the scheduler's `step` with a correction of x0 before or after it."""
@@ -87,6 +93,8 @@ class GuidedStep:
             gradient = self._gradient = self._gradient or self._build_gradient(len(sample))
             if not gradient.is_active(index, steps):
                 return step(model_output, timestep, sample, *args, **options)
+
+            self._scheduler_notes = (CLIPS_X0,) if scheduler.config.get("clip_sample") else ()
 
             # 1. What the denoiser predicts, conditional and unconditional. A learned variance is further channels.
             level, prediction_type = noise_level(scheduler, timestep), prediction_type_of(scheduler)

@@ -143,6 +143,17 @@ def test_offloaded_pipelines_are_guided(folders: dict[str, Path], clip: str, kin
     assert state_of(offloaded) == before
 
 
+def test_a_scheduler_that_clips_x0_is_noted(folders: dict[str, Path], clip: str) -> None:
+    import diffusers
+
+    pipe = load(folders["epsilon"])
+    for clips, codes in ((True, ["clip-sample"]), (False, [])):
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=clips)
+        with ClipGuidance(pipe, PROMPT, clip_models=[clip]) as guidance:
+            pipe(PROMPT, num_inference_steps=2, output_type="latent")
+        assert [note.code for note in guidance.notes()] == codes
+
+
 def test_scale_zero_changes_nothing(folders: dict[str, Path], clip: str) -> None:
     pipe = load(folders["v"])
 

@@ -749,12 +749,13 @@ def kandinsky(name: str) -> tuple[Components, dict[str, Any]]:
         "scheduler": DDPMScheduler(**tiny.BETAS, clip_sample=False, variance_type="learned_range"),
     }
     call: dict[str, Any] = {
-        "image_embeds": embeds(WIDTH), "negative_image_embeds": embeds(WIDTH, seed=1), "hint": torch.rand(1, 3, 256, 256),
+        "image_embeds": embeds(WIDTH), "negative_image_embeds": embeds(WIDTH, seed=1),
+        "hint": torch.rand(1, 3, 256, 256),
         "mask_image": torch.ones(1, 1, 64, 64) if "Inpaint" in name else None,
     }  # fmt: skip
     if name.startswith("Kandinsky3"):
         components["unet"] = make(
-            "Kandinsky3UNet", time_embedding_dim=32, groups=2, attention_head_dim=4, layers_per_block=1,
+            "Kandinsky3UNet", time_embedding_dim=32, groups=2, attention_head_dim=4, layers_per_block=3,
             block_out_channels=(16, 32), cross_attention_dim=32, encoder_hid_dim=32,
         )  # fmt: skip
         call = {"attention_mask": torch.ones(1, TOKENS), "negative_attention_mask": torch.ones(1, TOKENS)}
