@@ -54,14 +54,14 @@ def load(folder: Path, task: str = "Text2Image") -> Any:
     return without_progress_bar(getattr(diffusers, f"AutoPipelineFor{task}").from_pretrained(folder))
 
 
-KINDS = ("epsilon", "v", "xl", "sd3", "flux", "image-to-image", "inpainting", "xl image-to-image")
+KINDS = ("epsilon", "v", "xl", "sd3", "flux", "image-to-image", "inpainting")
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def pipe_and_draw(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Callable[[], torch.Tensor]]:
     """Returns a pipeline, and a function that generates two images with it, [2, 3, H, W]."""
     kind = request.param
-    name = {"image-to-image": "epsilon", "inpainting": "epsilon", "xl image-to-image": "xl"}.get(kind, kind)
+    name = {"image-to-image": "epsilon", "inpainting": "epsilon"}.get(kind, kind)
     task = "Image2Image" if "image-to-image" in kind else "Inpainting" if kind == "inpainting" else "Text2Image"
     pipe = load(folders[name], task)
     arguments: dict[str, Any] = {"num_inference_steps": 6, "num_images_per_prompt": 2}

@@ -515,6 +515,7 @@ def one_frame(name: str) -> tuple[Components, dict[str, Any]]:
         network = make(
             "CosmosTransformer3DModel", in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16,
             num_layers=1, text_embed_dim=32, adaln_lora_dim=4, max_size=(4, 32, 32), extra_pos_embed_type=None,
+            concat_padding_mask=False,
         )  # fmt: skip
         scheduler = flow_scheduler(use_karras_sigmas=True)
         return {
