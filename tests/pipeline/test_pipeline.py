@@ -37,6 +37,7 @@ DIFFUSERS_SCHEDULERS = {
     "unipc": ("UniPCMultistepScheduler", PLAIN),
 }
 STORYBOOK = BUNDLED["storybook"]
+SMALL = {"width": 64, "height": 64}
 MODELS = ["tiny_epsilon", "tiny_v", *(["storybook"] if STORYBOOK.is_dir() else [])]
 
 
@@ -440,7 +441,7 @@ def test_from_diffusers_leaves_the_pipeline_as_it_is(folders):
     reference = diffusers.StableDiffusionPipeline.from_pretrained(folders["tiny_epsilon"], local_files_only=True)
     before = weights_of(reference)
     pipe = Pipeline.from_diffusers(reference)
-    draw(pipe, steps=2)
+    draw(pipe, steps=2, **SMALL)
     pipe.family.denoiser.half()
     assert pipe.family.decoder_to_float32() is False
     assert pipe.family.denoiser_to_float32() is True
@@ -456,8 +457,8 @@ def test_from_diffusers_takes_offloaded_pipelines(folders, pipes, kind):
         for name in ("unet", "vae", "text_encoder"):
             accelerate.cpu_offload(reference.components[name], torch.device("cpu"))
     pipe = Pipeline.from_diffusers(reference)
-    expected = draw(pipes["tiny_epsilon"], steps=2)[0].pixels
-    assert torch.equal(draw(pipe, steps=2, width=64, height=64)[0].pixels, expected)
+    expected = draw(pipes["tiny_epsilon"], steps=2, **SMALL)[0].pixels
+    assert torch.equal(draw(pipe, steps=2, **SMALL)[0].pixels, expected)
     assert pipe.family.denoiser_to_float32() is False
 
 
@@ -465,9 +466,9 @@ def test_from_diffusers_replaces_tcd_with_a_note_and_refuses_unknown_schedulers(
     reference = diffusers.StableDiffusionPipeline.from_pretrained(folders["tiny_epsilon"], local_files_only=True)
     reference.scheduler = diffusers.TCDScheduler.from_config(reference.scheduler.config)
     pipe = Pipeline.from_diffusers(reference)
-    (note,) = [note for note in draw(pipe, steps=2)[0].warnings if note.code == "scheduler-replaced"]
+    (note,) = [note for note in draw(pipe, steps=2, **SMALL)[0].warnings if note.code == "scheduler-replaced"]
     assert note.message == "The model's scheduler is TCD; clipgen runs ddim instead."
-    chosen = draw(pipe, steps=2, scheduler="euler")[0].warnings
+    chosen = draw(pipe, steps=2, scheduler="euler", **SMALL)[0].warnings
     assert "scheduler-replaced" not in [note.code for note in chosen]
     reference.scheduler = diffusers.EDMEulerScheduler()
     with pytest.raises(ModelError, match="Scheduler 'EDMEulerScheduler' is not supported with StableDiffusionPipeline"):
