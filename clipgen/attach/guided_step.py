@@ -54,6 +54,7 @@ class GuidedStep:
     def __init__(
         self, pipe: Any, prompt: str | Sequence[str], scale: float, seed: int, fields: Mapping[str, Any]
     ) -> None:
+        refuse_inference_mode()
         self.texts = [prompt] if isinstance(prompt, str) else list(prompt)
         self.seed = seed
         self.settings = guidance_settings(self.texts, scale, fields)

@@ -30,11 +30,12 @@ class PipelineVae:
 
     def __init__(self, pipe: Any, device: torch.device) -> None:
         name, original = find_vae(pipe)
-        self._decode = find_recipe(pipe, name, original)
-        self.vae: Any = without_hooks(original).to(device)
+        self.vae: Any = without_hooks(original)
+        self._decode = find_recipe(pipe, name, self.vae)
+        self.vae.to(device)
         if all(weight.ndim != 5 for weight in self.vae.parameters()):
             self.vae.to(memory_format=torch.channels_last)
-        self.channels = latent_channels(original)
+        self.channels = latent_channels(self.vae)
         self.latent_rgb = latent_rgb_matrix(type(pipe).__name__, self.channels)
         with torch.no_grad():
             probe = self.decode(torch.zeros(1, self.channels, PROBE, PROBE, device=device))

@@ -203,12 +203,12 @@ def _components(pipeline: Any, layout: Layout) -> dict[str, Any]:
 def _network(name: str, network: Any) -> Any:
     """Returns a pipeline's network in a form that may change without changing the pipeline.
 
-    It shares the weights, until it is converted. Offloaded networks keep their hooks, which move them; not the VAE,
-    which decodes previews in between, and is small.
+    It shares the weights, until it is converted. Offloaded and compiled networks are used as they are; not the VAE, which
+    decodes previews in between, and is small.
     """
-    from clipgen.models.without_hooks import has_offload_hooks, without_hooks
+    from clipgen.models.without_hooks import is_wrapped, without_hooks
 
-    return network if name not in VAES and has_offload_hooks(network) else without_hooks(network)
+    return network if name not in VAES and is_wrapped(network) else without_hooks(network)
 
 
 def _config(component: Any) -> dict[str, Any]:

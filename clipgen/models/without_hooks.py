@@ -9,28 +9,31 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 OFFLOAD_HOOKS = ("_hf_hook", "_diffusers_hook")  # attributes that accelerate and diffusers set on a module
-HOOK_ATTRIBUTES = (*OFFLOAD_HOOKS, "forward", "_old_forward")
+REPLACED_METHODS = ("forward", "_old_forward", "decode", "encode")  # by hooks, or by the user with a compiled one
+COMPILED = "_orig_mod"  # the submodule of what torch.compile returns
 
 
-def has_offload_hooks(network: Module) -> bool:
-    """Tells whether accelerate or diffusers move the weights of a network to the device when it runs."""
-    return any(not vars(module).keys().isdisjoint(OFFLOAD_HOOKS) for module in network.modules())
+def is_wrapped(network: Module) -> bool:
+    """Tells whether a network is compiled, or accelerate or diffusers move its weights to the device when it runs."""
+    hooked = any(not vars(module).keys().isdisjoint(OFFLOAD_HOOKS) for module in network.modules())
+    return hooked or COMPILED in network._modules
 
 
 def without_hooks(module: Module) -> Module:
     """Returns a module that shares the weights of another, but none of its hooks.
 
     Hooks of offloading move weights, and replace `forward`. A deep copy is no alternative: the streams and threads of
-    group offloading cannot be copied. Weights that are offloaded at the moment stay where they are.
+    group offloading cannot be copied. Weights that are offloaded at the moment stay where they are. Of a compiled
+    module it takes the original.
     """
-    return _without_hooks(module, {})
+    return _without_hooks(module._modules.get(COMPILED) or module, {})
 
 
 def _without_hooks(module: Module, done: dict[int, Module]) -> Module:
     if id(module) in done:
         return done[id(module)]
     clone = done[id(module)] = object.__new__(type(module))
-    state = {name: value for name, value in vars(module).items() if name not in HOOK_ATTRIBUTES}
+    state = {name: value for name, value in vars(module).items() if name not in (*OFFLOAD_HOOKS, *REPLACED_METHODS)}
     state |= {name: OrderedDict() for name in state if name.endswith("_hooks")}
     state["_parameters"] = {
         name: None if weight is None else Parameter(_loaded(module, name, weight), requires_grad=False)
