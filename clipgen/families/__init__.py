@@ -203,8 +203,8 @@ def _components(pipeline: Any, layout: Layout) -> dict[str, Any]:
 def _network(name: str, network: Any) -> Any:
     """Returns a pipeline's network in a form that may change without changing the pipeline.
 
-    It shares the weights, until it is converted. Offloaded and compiled networks are used as they are; not the VAE, which
-    decodes previews in between, and is small.
+    It shares the weights, until it is converted. Offloaded and compiled networks are used as they are; not the VAE,
+    which decodes previews in between, and is small.
     """
     from clipgen.models.without_hooks import is_wrapped, without_hooks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.nn import Module, Parameter
@@ -34,10 +34,9 @@ def _without_hooks(module: Module, done: dict[int, Module]) -> Module:
         return done[id(module)]
     clone = done[id(module)] = object.__new__(type(module))
     state = {name: value for name, value in vars(module).items() if name not in (*OFFLOAD_HOOKS, *REPLACED_METHODS)}
-    state |= {name: OrderedDict() for name in state if name.endswith("_hooks")}
+    state |= {name: OrderedDict() for name in state if "_hooks" in name}
     state["_parameters"] = {
-        name: None if weight is None else Parameter(_loaded(module, name, weight), requires_grad=False)
-        for name, weight in module._parameters.items()
+        name: None if weight is None else _shared(module, name, weight) for name, weight in module._parameters.items()
     }
     state["_buffers"] = {
         name: None if buffer is None else _loaded(module, name, buffer) for name, buffer in module._buffers.items()
@@ -49,11 +48,20 @@ def _without_hooks(module: Module, done: dict[int, Module]) -> Module:
     return clone
 
 
+def _shared(module: Module, name: str, weight: Parameter) -> Parameter:
+    """Returns a parameter with the same storage; the parameters of quantisers have a class and state of their own."""
+    if type(weight) is not Parameter:
+        return weight
+    return Parameter(_loaded(module, name, weight), requires_grad=False)
+
+
 def _loaded(module: Module, name: str, tensor: Tensor) -> Tensor:
     """Returns a weight of a module; sequential offloading keeps it in a hook, with a meta tensor in its place."""
     if tensor.device.type != "meta":
         return tensor.detach()
+    from accelerate.hooks import AlignDevicesHook, SequentialHook
+
     hook: Any = module._hf_hook
-    hooks = hook.hooks if hasattr(hook, "hooks") else (hook,)
-    stored: Tensor = next(each.weights_map[name] for each in hooks if getattr(each, "weights_map", None) is not None)
-    return stored.detach()
+    hooks = hook.hooks if isinstance(hook, SequentialHook) else (hook,)
+    (stored,) = (each.weights_map[name] for each in hooks if isinstance(each, AlignDevicesHook) and each.weights_map)
+    return cast(Tensor, stored).detach()
