@@ -90,31 +90,28 @@ class GuidedStep:
         @functools.wraps(step)  # pipelines inspect its signature
         def guided_step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **options: Any) -> Any:
             outputs, self.outputs = self.outputs, []
-            index, steps = self._step_index(scheduler, timestep), step_count(scheduler)
+            index = self._step_index(scheduler, timestep)
             gradient = self._gradient = self._gradient or self._build_gradient(len(sample))
-            if not gradient.is_active(index, steps):
+            if not gradient.is_active(index, step_count(scheduler)):
                 return step(model_output, timestep, sample, *args, **options)
-
             self._scheduler_notes = (CLIPS_X0,) if scheduler.config.get("clip_sample") else ()
 
             # 1. What the denoiser predicts, conditional and unconditional. A learned variance is further channels.
-            level, prediction_type = noise_level(scheduler, timestep), prediction_type_of(scheduler)
+            level = noise_level(scheduler, timestep)
             mean, variance = model_output.split([sample.shape[1], model_output.shape[1] - sample.shape[1]], dim=1)
             uncond = unconditional_output(mean, outputs, sample)
 
             # 2. The correction of x0, in the layout of the sample.
             grid = token_grid(self.inputs, sample.shape[1]) if sample.ndim == 3 else None
             layout = LatentLayout(sample.shape, self.vae.channels, grid)
-            unit = latent_unit(scheduler)
-            state = self._state(mean, uncond, sample, layout, level, prediction_type, unit, index, steps)
-            correction = gradient(state)
+            correction = gradient(self._state(scheduler, layout, level, index, sample, mean, uncond))
             if correction is None:
                 return step(model_output, timestep, sample, *args, **options)
-            correction = layout.from_grid(correction * unit)
+            correction = layout.from_grid(correction * latent_unit(scheduler))
 
             # 3. Into the model output, or for linear multistep methods into the sample after the step.
             if not corrects_after_step(scheduler):
-                mean = inject(mean, correction, level, prediction_type)
+                mean = inject(mean, correction, level, prediction_type_of(scheduler))
                 return step(torch.cat([mean, variance], dim=1), timestep, sample, *args, **options)
             result = step(model_output, timestep, sample, *args, **options)
             return _shift_sample(result, shift_after_step(correction, *step_noise_levels(scheduler, index)))
@@ -136,24 +133,23 @@ class GuidedStep:
 
     def _state(
         self,
-        mean: Tensor,
-        uncond: Tensor | None,
-        sample: Tensor,
+        scheduler: Any,
         layout: LatentLayout,
         level: NoiseLevel,
-        prediction_type: str,
-        unit: float,
         index: int,
-        steps: int,
+        sample: Tensor,
+        model_output: Tensor,
+        uncond: Tensor | None,
     ) -> StepState:
-        """Returns the state of a step for guidance methods; x0 is in the VAE's unit, x_t in the scheduler's."""
+        """Returns the state of step `index` for guidance methods; x0 is in the VAE's unit, x_t in the scheduler's."""
         refuse_inference_mode()
+        prediction_type, unit, steps = prediction_type_of(scheduler), latent_unit(scheduler), step_count(scheduler)
         latents = layout.to_grid(sample)  # x_t [B, C, h, w]
 
         def to_x0(output: Tensor) -> Tensor:
             return recover_x0(layout.to_grid(output), latents, level, prediction_type) / unit
 
-        x0 = to_x0(mean)
+        x0 = to_x0(model_output)
         return StepState(
             latents=latents,
             x0=x0,

@@ -33,8 +33,6 @@ class LatentLayout:
 
     def to_grid(self, latents: Tensor) -> Tensor:
         """Returns latents of this layout as [B, C, h, w] in float32."""
-        if self.shape[0] != len(latents) or self.shape[1:] != latents.shape[1:]:
-            raise ValueError(f"latents {tuple(latents.shape)} are not of the layout {tuple(self.shape)}")
         return self._to_grid(latents).float()
 
     def _to_grid(self, latents: Tensor) -> Tensor:
