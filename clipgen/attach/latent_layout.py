@@ -68,16 +68,12 @@ class LatentLayout:
 def token_grid(inputs: Mapping[str, Any], tokens: int) -> tuple[int, int] | None:
     """Returns (rows, columns) of the image whose latents are `tokens` tokens, from the inputs of a denoiser.
 
-    A reference image has tokens too: those of the generated image come first in `img_ids` and `img_shapes`, and last in
-    `position_ids`, which begin with the text. Returns None if no input has the positions.
+    A reference image has tokens too: those of the generated image come first in `img_ids`, and last in `position_ids`,
+    which begin with the text. Returns None if no input has the positions.
     """
-    if (shapes := inputs.get("img_shapes")) is not None:
-        shape = (
-            shapes[0][0]
-            if isinstance(shapes[0], list | tuple) and isinstance(shapes[0][0], list | tuple)
-            else shapes[0]
-        )
-        return int(shape[-2]), int(shape[-1])
+    if (shapes := inputs.get("img_shapes")) is not None:  # per image, or per image and reference: (frames, h, w)
+        own_shapes = shapes if isinstance(shapes[0][0], int) else shapes[0]
+        return next(((int(h), int(w)) for *_, h, w in own_shapes if h * w == tokens), None)
     for name in POSITIONS:
         if (positions := inputs.get(name)) is not None:
             positions = positions.reshape(-1, *positions.shape[-2:])[0]  # [all tokens, axes]
