@@ -21,7 +21,6 @@ OF_EACH_KIND = {  # one pipeline per VAE recipe, latent layout, scheduler kind a
     "ErnieImagePipeline": "batch norm in the VAE; patches as channels",
     "QwenImagePipeline": "a video VAE on one frame; tokens; renormalised guidance",
     "Cosmos2TextToImagePipeline": "5-D latents; the sample is part of the model output",
-    "Kandinsky5T2IPipeline": "channels last",
     "KandinskyV22Pipeline": "MoVQ; learned variance",
     "WuerstchenDecoderPipeline": "Paella VQ-GAN; its own scheduler",
     "LDMSuperResolutionPipeline": "VQ-GAN",
