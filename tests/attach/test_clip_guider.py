@@ -49,6 +49,7 @@ def test_modular_pipeline_is_guided(pipe: Any, tiny_v: Path) -> None:
     assert len(guider.curve()) == 3
     assert "step" not in vars(pipe.scheduler)
     assert not pipe.unet._forward_pre_hooks
+    assert guider.new(guidance_scale=3.0).guider.guidance_scale == 3.0
     pipe.update_components(guider=own)
     assert torch.equal(draw(pipe), plain)
 
