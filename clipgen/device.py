@@ -136,6 +136,13 @@ def raise_out_of_memory(what: str, device: torch.device) -> Iterator[None]:
         raise OutOfMemory(f"{what} does not fit into the memory of {device}.") from error
 
 
+def release_memory(device: torch.device) -> None:
+    """Collects garbage and returns cached blocks to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 class MemoryFallback:
     """Runs a function on a batch and, if memory runs out, on smaller and smaller parts of it.
 
@@ -168,7 +175,7 @@ class MemoryFallback:
                     raise self._out_of_memory(what, size, error) from error
             part_size = self._halve(what, size, part_size) if retried else part_size
             retried = True
-            self._free_memory()
+            release_memory(self.device)
 
     def measures(self, size: tuple[int, int]) -> list[str]:
         """Returns one line per function that ran in parts at this image size."""
@@ -181,11 +188,6 @@ class MemoryFallback:
     def _halve(self, what: str, size: tuple[int, int], part_size: int) -> int:
         self._rows[what, *size] = max(1, part_size // 2)
         return self._rows[what, *size]
-
-    def _free_memory(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _out_of_memory(self, what: str, size: tuple[int, int], error: BaseException) -> OutOfMemory:
         width, height = size

@@ -126,7 +126,7 @@ def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds
         return_tensors="pt",
     )
     with torch.no_grad():
-        plain = tower.embed(tower.model, tokens.input_ids.to(tower.model.device))
+        plain = tower.embed(tower.model, tokens.input_ids.to(tower.device))
     if all(weight == 1.0 for _, weight in runs):
         return plain
     return replace(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clipgen.clip.latent_head import LatentHead
     from clipgen.clip.score import Scorer
 
+VAES = ("vae", "movq")  # their names in the layouts
 Conditioning = Mapping[str, "Tensor"]  # the denoiser's conditioning inputs, tensors [B, ...] by parameter name
 
 
@@ -161,23 +162,32 @@ def load_family(
 
 
 def family_from_pipeline(pipeline: Any) -> Family:
-    """Returns the adapter of a loaded diffusers pipeline; raises ModelError if its class is not supported."""
+    """Returns the adapter of a loaded diffusers pipeline, which stays as it is.
+
+    Raises ModelError if its class, or the class of its scheduler, is not supported.
+    """
     name = type(pipeline).__name__
     if name not in LAYOUTS:
         raise ModelError(f"Pipeline class '{name}' is not supported. Works: {', '.join(LAYOUTS)}.")
+    scheduler_class = type(pipeline.scheduler).__name__
+    if scheduler_class not in LAYOUTS[name].schedulers:
+        works = ", ".join(LAYOUTS[name].schedulers)
+        raise ModelError(f"Scheduler '{scheduler_class}' is not supported with {name}. Works: {works}.")
     layout, config = LAYOUTS[name], dict(pipeline.scheduler.config)
     scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__}
     components = _components(pipeline, layout)
     lengths = {name: components[name].model_max_length for name in layout.tokenizers if name in components}
     check_scheduler(scheduler, layout)
     layout.check(components, {name: {"model_max_length": length} for name, length in lengths.items()})
+    for vae in (name for name in VAES if name in components):
+        components[vae].to(pipeline._execution_device)
     return make_family(layout, components, scheduler, pipeline.config)
 
 
 def _components(pipeline: Any, layout: Layout) -> dict[str, Any]:
     """Returns a pipeline's networks, tokenizers and component configs; raises ModelError if one is missing."""
     components = pipeline.components
-    networks = {name: components[name] for name in layout.networks if components.get(name) is not None}
+    networks = {name: _network(name, components[name]) for name in layout.networks if components.get(name) is not None}
     tokenizers = [name for name in layout.tokenizers if encoder_of(name) in networks]
     required = [name for name, spec in layout.networks.items() if spec.required]
     expected = (*required, *tokenizers, *layout.config_components)
@@ -188,6 +198,17 @@ def _components(pipeline: Any, layout: Layout) -> dict[str, Any]:
         **{name: components[name] for name in tokenizers},
         **{name: _config(components[name]) for name in layout.config_components},
     }
+
+
+def _network(name: str, network: Any) -> Any:
+    """Returns a pipeline's network in a form that may change without changing the pipeline.
+
+    It shares the weights, until it is converted. Offloaded and compiled networks are used as they are; not the VAE,
+    which decodes previews in between, and is small.
+    """
+    from clipgen.models.without_hooks import is_wrapped, without_hooks
+
+    return network if name not in VAES and is_wrapped(network) else without_hooks(network)
 
 
 def _config(component: Any) -> dict[str, Any]:

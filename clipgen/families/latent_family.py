@@ -90,7 +90,10 @@ class LatentFamily:
         return _to_float32(self.vae)
 
     def denoiser_to_float32(self) -> bool:
-        """Converts denoiser and text encoders to float32 permanently; returns False if they were float32 already."""
+        """Converts denoiser and text encoders to float32 permanently; returns False if they were float32 already.
+
+        Offloaded and compiled networks of a diffusers pipeline belong to the caller and stay as they are.
+        """
         networks = [self.denoiser, *(text_encoder.model for text_encoder in self.text_encoders)]
         changes = [_to_float32(network) for network in networks]  # a list, so that all are converted
         return any(changes)
@@ -111,6 +114,10 @@ class LatentFamily:
 def _to_float32(network: Any) -> bool:
     import torch
 
+    from clipgen.models.without_hooks import is_wrapped
+
+    if is_wrapped(network):
+        return False
     changed = bool(network.dtype != torch.float32)
     network.float()
     return changed

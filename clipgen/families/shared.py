@@ -11,7 +11,8 @@ from clipgen.models import ClassRef, NetworkSpec, encoder_of
 from clipgen.sampling.schedulers import SCHEDULERS
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-OTHER_SCHEDULERS = {"LMSDiscreteScheduler": "euler"}  # scheduler classes that clipgen replaces
+# Scheduler classes that clipgen replaces: LMS needs scipy, and TCD without its noise takes the steps of DDIM.
+OTHER_SCHEDULERS = {"LMSDiscreteScheduler": "euler", "TCDScheduler": "ddim"}
 EMBEDDINGS = "encoder.embed_tokens.weight", "shared.weight"
 
 

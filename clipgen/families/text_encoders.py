@@ -39,6 +39,12 @@ class TextEncoder:
     max_length: int
     embed: Callable[[Any, Tensor], PromptEmbeds]
 
+    @property
+    def device(self) -> str:
+        """The device for input_ids; sequential offloading leaves the weights on `meta` and moves the inputs itself."""
+        device = str(self.model.device)
+        return "cpu" if device == "meta" else device
+
 
 def last_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
     """Embeds with a CLIPTextModel as Stable Diffusion 1 and 2 and Flux do: the last layer after its layer norm."""

@@ -44,6 +44,7 @@ def preflight(source: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedMode
     }
     modules = {name: network.module for name, network in networks.items()}
     layout.check(modules, tokenizers)
+    _check_clip(modules)
     size_limits = layout.size_limits(modules)
     _check_default_size(defaults, size_limits, source.name)
     config_components = {
@@ -61,6 +62,17 @@ def preflight(source: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedMode
         config_components,
         read_vocabulary(source.path),
     )
+
+
+def _check_clip(networks: Mapping[str, Any]) -> None:
+    """Raises ModelError for a scoring CLIP with another vocabulary than the text encoder, whose tokenizer it shares."""
+    if "clip" in networks and "text_encoder" in networks:
+        own, shared = networks["clip"].config.text_config.vocab_size, networks["text_encoder"].config.vocab_size
+        if own != shared:
+            raise ModelError(
+                f"clip/config.json: vocab_size is {own}, that of text_encoder {shared}; both share one tokenizer, so "
+                "they must be equal. Remove the folder clip to load the model without scores."
+            )
 
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:

@@ -30,7 +30,7 @@ from clipgen.pipeline.conditioning import PromptEncoder
 from clipgen.pipeline.denoising import make_predict, sample
 from clipgen.pipeline.limits import limits_of_loaded, limits_on_disk
 from clipgen.pipeline.locking import ModelLock
-from clipgen.pipeline.plan import Batch, picked_notes, plan, size_notes
+from clipgen.pipeline.plan import Batch, picked_notes, plan, scheduler_notes, size_notes
 from clipgen.pipeline.preview import PreviewDecoder
 from clipgen.pipeline.result import Origin, ProgressEstimate, Result, Step, describe_broken
 from clipgen.pipeline.rewording import reword, word_notes
@@ -112,14 +112,16 @@ class Pipeline:
 
     @classmethod
     def from_diffusers(cls, pipeline: Any) -> Pipeline:
-        """Uses the networks of a loaded diffusers pipeline; its images have no CLIP score.
+        """Uses the weights of a loaded diffusers pipeline, which stays as it is; its images have no CLIP score.
 
-        Raises ModelError for a pipeline class that clipgen does not support.
+        A pipeline with offloading is used with its offloading, except for its VAE, which goes to the device. Raises
+        ModelError for a pipeline or scheduler class that clipgen does not support.
         """
         family = family_from_pipeline(pipeline)
+        device = torch.device(pipeline._execution_device)
         name, dtype = str(pipeline.name_or_path or "from-diffusers"), str(pipeline.dtype).removeprefix("torch.")
-        origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
-        pipe = cls(family, origin, pipeline.device, {}, None)
+        origin = Origin(name, family.name, str(device), dtype, lambda: None)
+        pipe = cls(family, origin, device, {}, None)
         pipe._from_diffusers = True
         return pipe
 
@@ -153,7 +155,7 @@ class Pipeline:
         # Settings -> batches: check them, fill the model's defaults, assign a seed to each image.
         limits_of_loaded(self.family, self.origin.model, self.defaults).check(settings)
         settings, notes = self.resolve_budget(settings)
-        notes = (*notes, *size_notes(settings, self.defaults))
+        notes = (*notes, *size_notes(settings, self.defaults), *scheduler_notes(settings, self.family))
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device, self.vocabulary)

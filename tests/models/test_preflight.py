@@ -7,6 +7,7 @@ import pickle
 import shutil
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -137,6 +138,14 @@ def test_inconsistent_configs_raise_errors(folder, file, changes, message):
 def test_the_error_names_a_missing_file(folder, file):
     (folder / file).unlink()
     assert_rejected(folder, f"{file.rpartition('/')[2]} is missing")
+
+
+def test_a_clip_with_another_vocabulary_raises_an_error(folder):
+    shutil.rmtree(folder / "clip")
+    words = tiny.tokenizer(32)
+    words.add_tokens(["fox"])
+    tiny.clip(words).save_pretrained(folder / "clip")
+    assert_rejected(folder, r"clip/config\.json: vocab_size is 515, that of text_encoder 514")
 
 
 def test_a_pickle_is_never_loaded(folder, tmp_path):
