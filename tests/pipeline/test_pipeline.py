@@ -354,6 +354,18 @@ def test_nan_in_half_precision_is_repeated_in_float32(tiny_v):
     assert (result.pixels - expected.pixels).abs().mean() <= 2 / 255
 
 
+def test_nan_in_float16_is_repeated_in_bfloat16_and_then_in_float32(tiny_v):
+    pipe = Pipeline.from_pretrained(str(tiny_v), dtype="float16")
+    broken = [torch.float16]
+    pipe.family.unet.register_forward_hook(
+        lambda module, args, output: (output[0] * (torch.nan if module.dtype in broken else 1),)
+    )
+    assert [note.code for note in draw(pipe)[0].warnings] == ["bfloat16-retry"]
+    broken.append(torch.bfloat16)
+    assert [note.code for note in draw(pipe)[0].warnings] == ["float32-retry"]
+    assert pipe.family.unet.dtype == torch.float32
+
+
 def test_a_size_far_from_the_default_is_a_warning(pipes):
     (note,) = draw(pipes["tiny_v"], steps=1, width=256, height=256)[0].warnings
     assert (note.code, note.field) == ("size", "width")
