@@ -12,7 +12,7 @@ from clipgen.device import pick_dtype, release_memory
 from clipgen.models import load
 from clipgen.pipeline import offload
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @pytest.fixture(scope="module")

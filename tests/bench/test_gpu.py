@@ -22,7 +22,7 @@ def test_every_variant_draws_and_equals_diffusers(model) -> None:
     assert len(rows[gpu.GUIDED].cells) == len(gpu.COLUMNS)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA card")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_machine_without_a_card_says_so_in_one_line() -> None:
     with pytest.raises(SystemExit, match=r"^This machine has no CUDA card\. Works: --tiny, .*\.$"):
         gpu.main([])
