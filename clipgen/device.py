@@ -98,7 +98,7 @@ def cpu_computes_in_bfloat16() -> bool:
 
 def cuda_computes_in_bfloat16() -> bool:
     """Returns whether the current CUDA card has instructions for bfloat16; False without a card."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,14 @@ MODELS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Model:
     """A tiny model with the inputs of the features: a CLIP that guides and an image file."""
 
     folder: Path
     clip: str
     image: str
-    pipe: Pipeline = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pipe = Pipeline.from_pretrained(str(self.folder))
+    pipe: Pipeline
 
     def draw(self, **settings: Any) -> Result:
         """Returns one image; a family that needs an image gets one."""
@@ -94,9 +91,7 @@ def _variation(model: Model) -> str:
 
 
 def _bfloat16(model: Model) -> str:
-    reloaded = Model.__new__(Model)
-    vars(reloaded).update(vars(model), pipe=Pipeline.from_pretrained(str(model.folder), dtype="bfloat16"))
-    reloaded.draw()
+    replace(model, pipe=Pipeline.from_pretrained(str(model.folder), dtype="bfloat16")).draw()
     return YES
 
 
@@ -104,9 +99,7 @@ def _from_diffusers(model: Model) -> str:
     name = LAYOUTS_BY_FAMILY[model.pipe.family.name]
     options = {"dtype": torch.float32, "local_files_only": True}
     reference = getattr(diffusers, name).from_pretrained(model.folder, **options)
-    reloaded = Model.__new__(Model)
-    vars(reloaded).update(vars(model), pipe=Pipeline.from_diffusers(reference))
-    reloaded.draw()
+    replace(model, pipe=Pipeline.from_diffusers(reference)).draw()
     return YES
 
 
@@ -154,7 +147,8 @@ def rows(folder: Path) -> Iterator[tuple[str, Model, list[str]]]:
     """Yields the name of each model, the model, and its outcome per feature."""
     clip, image = save_clip(folder / "guiding-clip"), save_image(folder / "image.png")
     for number, (name, save) in enumerate(MODELS.items()):
-        model = Model(save(folder / f"model-{number}"), clip, image)
+        path = save(folder / f"model-{number}")
+        model = Model(path, clip, image, Pipeline.from_pretrained(str(path)))
         yield name, model, [outcome(model, feature) for feature in FEATURES.values()]
 
 
