@@ -471,7 +471,7 @@ def save_qwen_image(folder: Path) -> Path:
 
 
 def save_z_image(folder: Path) -> Path:
-    """Saves a model like Z-Image: factor 8, patches of 2, shift 3."""
+    """Saves a model like Z-Image: factor 8, patches of 2, shift 6."""
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 
     words = qwen_tokenizer()
@@ -488,7 +488,7 @@ def save_z_image(folder: Path) -> Path:
         axes_lens=[512, 64, 64],
     )
     ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
         vae=vae_shifted(4),
         text_encoder=qwen3(words),
         tokenizer=words,

@@ -26,6 +26,13 @@ def test_a_name_tells_that_a_model_needs_few_steps(model, family, steps, guidanc
     assert few_step_defaults(model, family, LEADING) == {"steps": steps, "guidance_scale": guidance_scale}
 
 
+def test_the_shift_tells_z_image_from_z_image_turbo():
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    assert few_step_defaults("./model", "z_image", {**flow, "shift": 3.0}) == {"steps": 8, "guidance_scale": 0.0}
+    assert few_step_defaults("./model", "z_image", {**flow, "shift": 6.0}) == {}
+    assert few_step_defaults("./model", "stable_diffusion_3", {**flow, "shift": 3.0}) == {}
+
+
 @pytest.mark.parametrize(
     ("config", "steps"),
     [
