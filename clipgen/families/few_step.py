@@ -18,8 +18,8 @@ def few_step_defaults(model: str, family: str, scheduler_config: Mapping[str, An
     """Returns the steps and the guidance scale of a model that needs few steps, {} for other models.
 
     `model` is a hub id or a folder. `family` decides for models of one word with different settings. The scheduler
-    tells if the name does not: LCM, Euler with trailing timesteps, which SD-Turbo, SDXL-Turbo and Lightning use, and the
-    shift of Z-Image-Turbo.
+    tells if the name does not: LCM, Euler with trailing timesteps, which SD-Turbo, SDXL-Turbo and Lightning use, and
+    the shift of Z-Image-Turbo.
     """
     name = re.split(r"[/\\]", model.rstrip("/\\").partition("@")[0])[-1].lower()
     word = _word_in_name(name) or _word_of_scheduler(family, scheduler_config)
