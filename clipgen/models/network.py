@@ -34,7 +34,9 @@ DEPTHS = frozenset(
 )
 WIDTHS = frozenset(
     {
+        "approximator_hidden_dim",
         "approximator_num_channels",
+        "attention_head_dim",
         "axes_dims_rope",
         "block_out_channels",
         "cross_attention_dim",
@@ -44,6 +46,7 @@ WIDTHS = frozenset(
         "hidden_size",
         "in_channels",
         "intermediate_size",
+        "joint_attention_dim",
         "latent_channels",
         "max_position_embeddings",
         "n_embd",

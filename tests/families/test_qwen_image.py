@@ -93,6 +93,11 @@ def test_the_vae_round_trip_keeps_the_shape(pipe):
             "zero_cond_t is set; clipgen's qwen_image family",
         ),
         ("transformer/config.json", {"joint_attention_dim": 8}, "tensors are of another shape"),
+        (
+            "transformer/config.json",
+            {"joint_attention_dim": 10**10},
+            "joint_attention_dim is 10000000000, but the weig",
+        ),
         ("vae/config.json", {"latents_mean": [0.0]}, "latents_mean and latents_std must be 4 numbers"),
         ("vae/config.json", {"num_res_blocks": 3000}, "num_res_blocks is 3000, but the weights allow"),
     ],
