@@ -117,7 +117,7 @@ def make_calls(
 
     from clipgen.settings.settings import Settings
 
-    shared = {"width": size, "height": size, "guidance_scale": model.guidance_scale}
+    shared: dict[str, Any] = {"width": size, "height": size, "guidance_scale": model.guidance_scale}
     settings = Settings(PROMPT, seed=IMAGE_SEED, steps=steps, guard="off", **shared)
     reference.set_progress_bar_config(disable=True)
 
