@@ -117,9 +117,10 @@ def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds
     """Returns the embeddings of (text, weight) pairs by one text encoder, with the weights applied."""
     import torch
 
+    runs = [(tower.prefix, 1.0), *runs, (tower.suffix, 1.0)]
     tokens = tower.tokenizer(
         "".join(text for text, _ in runs),
-        padding="max_length",
+        padding="max_length" if tower.pads else False,
         max_length=tower.max_length,
         truncation=True,
         return_offsets_mapping=True,
@@ -129,9 +130,9 @@ def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds
         plain = tower.embed(tower.model, tokens.input_ids.to(tower.device))
     if all(weight == 1.0 for _, weight in runs):
         return plain
-    return replace(
-        plain, prompt_embeds=weigh(plain.prompt_embeds, _token_weights(runs, tokens.offset_mapping[0].tolist()))
-    )
+    weights = _token_weights(runs, tokens.offset_mapping[0].tolist())
+    # Some text encoders leave out the embeddings of the first tokens, a part of their template.
+    return replace(plain, prompt_embeds=weigh(plain.prompt_embeds, weights[-plain.prompt_embeds.shape[1] :]))
 
 
 def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
@@ -166,7 +167,8 @@ def count_tokens(text: str, tower: TextEncoder) -> tuple[int, int]:
 
 
 def _limit(tower: TextEncoder) -> int:
-    return tower.max_length - int(tower.tokenizer.num_special_tokens_to_add())
+    template = len(tower.tokenizer(tower.prefix, add_special_tokens=False).input_ids) if tower.prefix else 0
+    return tower.max_length - int(tower.tokenizer.num_special_tokens_to_add()) - template
 
 
 def _too_long(lost: str, tower: TextEncoder, field: str) -> str:

@@ -181,9 +181,17 @@ class Options:
     dtype: Annotated[
         str,
         _option(
-            "--dtype", metavar="NAME", panel=FINE_TUNING, help="auto, float32, float16 or bfloat16.", default="auto"
+            "--dtype",
+            metavar="NAME",
+            panel=FINE_TUNING,
+            help="auto, auto-fast, float32, float16 or bfloat16.",
+            default="auto",
         ),
     ] = "auto"
+    compile: Annotated[
+        bool,
+        _option("--compile", panel=FINE_TUNING, help="Compile the denoiser on a CUDA card: slow start, faster steps."),
+    ] = False
     offline: Annotated[bool, _option("--offline", panel=MACHINE, help="Never use the network.")] = False
     exact: Annotated[
         bool, _option("--exact", panel=FINE_TUNING, help="Draw one picture at a time, for byte-identical files.")

@@ -252,4 +252,6 @@ def from_pretrained(model: str, options: Options, settings: Sequence[Settings]) 
     """Loads a model that is on this machine, for runs with these settings."""
     from clipgen.pipeline.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(model, options.device, options.dtype, offline=True, settings=settings)
+    return Pipeline.from_pretrained(
+        model, options.device, options.dtype, offline=True, settings=settings, compile_denoiser=options.compile
+    )

@@ -53,6 +53,8 @@ class NetworkSpec:
         full_precision: keep it in float32 whatever the dtype of the model.
         tied: tensor name -> the tensor it shares memory with; files may omit either.
         not_half: parts of the names of tensors that overflow in float16 and stay in float32.
+        saved_as: other classes that model_index.json may name for the same files; classes[0] is built in their place.
+        computes_buffers: the constructor computes buffers that no file holds, such as rotary frequencies.
     """
 
     classes: tuple[ClassRef, ...]
@@ -61,6 +63,8 @@ class NetworkSpec:
     full_precision: bool = False
     tied: Mapping[str, str] = field(default_factory=dict)
     not_half: tuple[str, ...] = ()
+    saved_as: tuple[ClassRef, ...] = ()
+    computes_buffers: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Layout:
         config_components: components of which only the config is read.
         image_networks: the networks that the model needs to take an image; () if the family never does.
         requires_image: the family only generates variations of an image.
+        prefers_bfloat16: its models were trained in bfloat16, and can overflow in float16.
     """
 
     family: str
@@ -104,6 +109,7 @@ class Layout:
     config_components: Mapping[str, ConfigComponent] = field(default_factory=dict)
     image_networks: tuple[str, ...] = ()
     requires_image: bool = False
+    prefers_bfloat16: bool = False
 
 
 def encoder_of(tokenizer: str) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+TEXT_ENCODER = "text_encoder"  # the start of the names of text encoders
+RESERVE = 2 * 2**30  # bytes that the images need besides the networks
 LoadProgress = Callable[[int, int], object]  # (bytes loaded, bytes in total)
 
 
@@ -40,16 +42,32 @@ def load_networks(
     progress: LoadProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Returns checked networks with their weights, by name; raises OutOfMemory and ModelError as load_components."""
-    from clipgen.device import check_memory
+    from clipgen.device import check_memory, free_memory
 
-    total = sum(_memory(network, dtype) for network in networks.values())
-    check_memory(total, device, model)
+    sizes = {name: _memory(network, dtype) for name, network in networks.items()}
+    places, total = choose_places(sizes, device, free_memory(device)), sum(sizes.values())
+    for place in set(places.values()):
+        check_memory(sum(size for name, size in sizes.items() if places[name] == place), place, model)
     done = 0
     for name, network in networks.items():
-        for size in _load_weights(name, network, device, dtype):
+        for size in _load_weights(name, network, places[name], dtype):
             done += size
             progress(min(done, total), total)
     return {name: network.module for name, network in networks.items()}
+
+
+def choose_places(sizes: Mapping[str, int], device: torch.device, free: int | None) -> dict[str, torch.device]:
+    """Returns where each network is loaded to, by its size in bytes and the free bytes of the device.
+
+    If they do not all fit on a CUDA device, together with what the images need, the text encoders wait in the memory of
+    the CPU; see clipgen.pipeline.offload.
+    """
+    import torch
+
+    places = dict.fromkeys(sizes, device)
+    if device.type == "cuda" and free is not None and sum(sizes.values()) + RESERVE > free:
+        places |= {name: torch.device("cpu") for name in sizes if name.startswith(TEXT_ENCODER)}
+    return places
 
 
 def _tensor_dtype(key: str, tensor: Tensor, spec: NetworkSpec, dtype: torch.dtype) -> torch.dtype:
@@ -76,7 +94,7 @@ def _load_weights(name: str, network: CheckedNetwork, device: torch.device, dtyp
         state[key] = tensor.to(device)
         yield tensor.nbytes
     network.module.load_state_dict(add_tied(state, network.spec), assign=True)
-    _fill_position_ids(network.module, device)
+    _place_buffers(network.module, device)
 
 
 def _read_tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -104,8 +122,8 @@ def _read_tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Ite
             yield renamed, tensor
 
 
-def _fill_position_ids(module: torch.nn.Module, device: torch.device) -> None:
-    """Sets CLIP's position_ids to 0, 1, 2 ...; they are the only buffers that no file holds."""
+def _place_buffers(module: torch.nn.Module, device: torch.device) -> None:
+    """Moves the buffers that no file holds to the device; CLIP's position_ids, not computed yet, become 0, 1, 2 ..."""
     import torch
 
     for submodule in module.modules():
@@ -113,6 +131,8 @@ def _fill_position_ids(module: torch.nn.Module, device: torch.device) -> None:
             if buffer.is_meta:
                 ids = torch.arange(buffer.shape[-1], device=device).expand(1, -1)
                 submodule.register_buffer(name, ids, persistent=False)
+            else:
+                setattr(submodule, name, buffer.to(device))
 
 
 def _tokenizer(checked: CheckedModel, name: str) -> Any:

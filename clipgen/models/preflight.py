@@ -18,6 +18,13 @@ from clipgen.settings.settings import MODEL_FIELDS, check_field
 from clipgen.world.vocabulary import VOCABULARIES, Vocabulary
 
 MAX_TIMESTEPS = 10_000
+MAX_TOKENS = 2**18  # of a tokenizer; the families themselves read fewer
+PARTS = {  # pipelines that are a part of a model that clipgen loads
+    "KandinskyV22Pipeline": "a decoder without its prior. Works: a folder that diffusers' KandinskyV22CombinedPipeline "
+    "saves, which holds both",
+    "KandinskyV22PriorPipeline": "a prior without its decoder. Works: a folder that diffusers' "
+    "KandinskyV22CombinedPipeline saves, which holds both",
+}
 MAX_SUMS = 2**20  # bytes
 
 
@@ -28,6 +35,8 @@ def preflight(source: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedMode
     """
     index = read_json(source.path / "model_index.json")
     name = str(index.get("_class_name"))
+    if name in PARTS:
+        raise ModelError(f"Pipeline class '{name}' is {PARTS[name]}.")
     if name not in layouts:
         raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.")
     layout = layouts[name]
@@ -106,7 +115,7 @@ def verify(source: ModelFolder) -> int:
 def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str]) -> None:
     """Raises ModelError for components of unknown classes and for missing components."""
     schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
-    classes = {name: spec.classes for name, spec in layout.networks.items()}
+    classes = {name: (*spec.classes, *spec.saved_as) for name, spec in layout.networks.items()}
     config_components = {name: component.classes for name, component in layout.config_components.items()}
     table = {**classes, **layout.tokenizers, **schedulers, **config_components, **layout.unused}
     present = {name: tuple(map(str, value)) for name, value in index.items() if isinstance(value, list) and any(value)}
@@ -126,6 +135,8 @@ def _class_refs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator
     """Yields the networks in the index, and those with a folder that the index does not name, with their classes."""
     for name, spec in layout.networks.items():
         match index.get(name):
+            case [str(library), str(class_name)] if (library, class_name) in spec.saved_as:
+                yield name, spec.classes[0]
             case [str(library), str(class_name)]:
                 yield name, (library, class_name)
             case None if (folder / name).is_dir():
@@ -147,8 +158,9 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("*.json")):
         read_json(path, limit=MAX_TOKENIZER, any_keys=path.name in ("vocab.json", "tokenizer.json"))
     length = config.get("model_max_length")
-    if type(length) is not int or not 3 <= length <= 4096:
-        raise ModelError(f"{folder.name}/tokenizer_config.json: model_max_length must be 3 to 4096, got '{length}'.")
+    if type(length) is not int or not 3 <= length <= MAX_TOKENS:
+        limits = f"3 to {MAX_TOKENS}"
+        raise ModelError(f"{folder.name}/tokenizer_config.json: model_max_length must be {limits}, got '{length}'.")
     return config
 
 

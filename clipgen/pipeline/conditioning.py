@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from clipgen.families import Conditioning, Family, stack_conditionings
+from clipgen.pipeline.offload import text_encoders_on_device
 from clipgen.pipeline.plan import Batch
 from clipgen.pipeline.variation import Variation
 from clipgen.settings.settings import Note, Settings
@@ -75,5 +76,8 @@ class PromptEncoder:
         self, field: str, text: str, syntax: str, long_prompt: str
     ) -> tuple[Conditioning, tuple[Note, ...]]:
         """Encodes one text without the cache."""
-        encoded = encode_prompt(text, self.family.text_encoders, syntax=syntax, long_prompt=long_prompt, field=field)
+        with text_encoders_on_device(self.family):
+            encoded = encode_prompt(
+                text, self.family.text_encoders, syntax=syntax, long_prompt=long_prompt, field=field
+            )
         return self.family.encode(encoded.embedded, is_empty=encoded.text == ""), encoded.warnings

@@ -16,9 +16,10 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer
 from clipgen.decode import is_broken
-from clipgen.device import MemoryFallback, pick_device, pick_dtype, raise_out_of_memory
+from clipgen.device import MemoryFallback, check_compiles, pick_device, pick_dtype, raise_out_of_memory, release_memory
 from clipgen.errors import BrokenImage, Cancelled, ModelError
 from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
+from clipgen.families.few_step import few_step_defaults
 from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
 from clipgen.guidance.flops import ModelCosts, model_costs
@@ -40,7 +41,12 @@ from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 from clipgen.world.vocabulary import Vocabulary
 
 NO_CLIP = Note("no-clip", None, "The model has no CLIP, so the image has no score.")
-IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the image; the model now runs in float32.")
+
+
+def retry_note(dtype: torch.dtype) -> Note:
+    """Returns the note that an image is generated again in a dtype of wider range."""
+    name = str(dtype).removeprefix("torch.")
+    return Note(f"{name}-retry", None, f"Half precision broke the image; the model now runs in {name}.")
 
 
 class Pipeline:
@@ -59,7 +65,8 @@ class Pipeline:
         self.family = family
         self.origin = origin
         self.device = device
-        self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **defaults}
+        few_step = {} if family.distilled else few_step_defaults(origin.model, family.name, family.scheduler_config)
+        self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **few_step, **defaults}
         self.scorer = scorer
         self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
@@ -81,32 +88,41 @@ class Pipeline:
         offline: bool = False,
         settings: Sequence[Settings] = (),
         progress: LoadProgress = ignore_progress,
+        compile_denoiser: bool = False,
     ) -> Pipeline:
         """Finds, checks and loads a model.
 
         Args:
             model: A bundled name, a hub id `org/name`, or `./folder`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            dtype: `auto`, `auto-fast`, `float32`, `bfloat16` or `float16`.
             offline: Download nothing.
             settings: What will be generated; settings that the model cannot follow are refused before it is loaded.
             progress: Called with the bytes loaded so far and in total.
+            compile_denoiser: Compile the denoiser with torch, which makes the first image slow and the steps faster.
 
         Raises:
-            SettingsError: An unknown device or dtype, or settings that the model cannot follow.
+            SettingsError: An unknown device or dtype, compilation on another device than CUDA, or settings that the
+                model cannot follow.
             ModelNotFound: The model is missing and cannot be downloaded.
             ModelError: The files of the model are refused.
             OutOfMemory: The model does not fit.
         """
         place = pick_device(device)
-        precision = pick_dtype(dtype, place)
+        if compile_denoiser:
+            check_compiles(place)
+        pick_dtype(dtype, place)  # an unknown name is refused before a model is downloaded
         found = find_model(model, offline=offline)
         checked = preflight(found, LAYOUTS)
+        precision = pick_dtype(dtype, place, checked.layout.prefers_bfloat16)
         limits = limits_on_disk(checked, model)
         for each in settings:
             limits.check(each)
+        release_memory(place)  # that of a model which was used before
         with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
+        if compile_denoiser:
+            family.denoiser.compile()
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
         return cls(family, origin, place, checked.defaults, scorer, offline, checked.vocabulary)
 
@@ -196,9 +212,9 @@ class Pipeline:
             finite.append(torch.isfinite(visible.latents).flatten(1).all(dim=1))
             yield from self._decoder.steps(batch, visible, estimate, seconds)
 
-        # Half precision can overflow: then the whole batch is generated again in float32.
-        if not finite[-1].all() and self._denoiser_to_float32():
-            yield from self._generate_batch(batch, (*notes, IN_FLOAT32), estimate, broken, is_cancelled)
+        # Half precision can overflow: then the whole batch is generated again in bfloat16, at last in float32.
+        if not finite[-1].all() and (wider := self._widen_denoiser()) is not None:
+            yield from self._generate_batch(batch, (*notes, retry_note(wider)), estimate, broken, is_cancelled)
             return
 
         # 4. Latents -> pixels [B, 3, H, W] in [0, 1] -> CLIP scores.
@@ -264,12 +280,15 @@ class Pipeline:
             is_cancelled=is_cancelled,
         )
 
-    def _denoiser_to_float32(self) -> bool:
-        """Converts the denoiser and the text encoders to float32; returns False if they already are."""
-        with self._lock.lock:
-            converted = self.family.denoiser_to_float32()
+    def _widen_denoiser(self) -> torch.dtype | None:
+        """Converts the denoiser and the text encoders to a dtype of wider range and returns it; None if there is none.
+
+        Raises OutOfMemory if they do not fit in float32.
+        """
+        with self._lock.hold("The model in a wider dtype"):
+            wider = self.family.widen_denoiser()
             self._prompts.clear_cache()
-        return converted
+        return wider
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Generates and returns all images; a Cancelled that `on_step` raises stops and carries the finished ones."""

@@ -356,6 +356,18 @@ def test_nan_in_half_precision_is_repeated_in_float32(tiny_v):
     assert (result.pixels - expected.pixels).abs().mean() <= 2 / 255
 
 
+def test_nan_in_float16_is_repeated_in_bfloat16_and_then_in_float32(tiny_v):
+    pipe = Pipeline.from_pretrained(str(tiny_v), dtype="float16")
+    broken = [torch.float16]
+    pipe.family.unet.register_forward_hook(
+        lambda module, args, output: (output[0] * (torch.nan if module.dtype in broken else 1),)
+    )
+    assert [note.code for note in draw(pipe)[0].warnings] == ["bfloat16-retry"]
+    broken.append(torch.bfloat16)
+    assert [note.code for note in draw(pipe)[0].warnings] == ["float32-retry"]
+    assert pipe.family.unet.dtype == torch.float32
+
+
 def test_a_size_far_from_the_default_is_a_warning(pipes):
     (note,) = draw(pipes["tiny_v"], steps=1, width=256, height=256)[0].warnings
     assert (note.code, note.field) == ("size", "width")
@@ -444,7 +456,7 @@ def test_from_diffusers_leaves_the_pipeline_as_it_is(folders):
     draw(pipe, steps=2, **SMALL)
     pipe.family.denoiser.half()
     assert pipe.family.decoder_to_float32() is False
-    assert pipe.family.denoiser_to_float32() is True
+    assert pipe.family.widen_denoiser() == torch.bfloat16
     assert weights_of(reference) == before
 
 
@@ -459,7 +471,7 @@ def test_from_diffusers_takes_offloaded_pipelines(folders, pipes, kind):
     pipe = Pipeline.from_diffusers(reference)
     expected = draw(pipes["tiny_epsilon"], steps=2, **SMALL)[0].pixels
     assert torch.equal(draw(pipe, steps=2, **SMALL)[0].pixels, expected)
-    assert pipe.family.denoiser_to_float32() is False
+    assert pipe.family.widen_denoiser() is None
 
 
 def test_from_diffusers_replaces_tcd_with_a_note_and_refuses_unknown_schedulers(folders):

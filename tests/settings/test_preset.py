@@ -12,7 +12,9 @@ from clipgen.errors import PresetError
 from clipgen.settings.preset import Preset, list_presets, load_preset, parse_preset, preset_names, read_preset
 from clipgen.settings.settings import Settings
 
-BUNDLED = ["black-and-white", "fast", "fine", "neon", "pencil", "pixel-art", "sd15", "storybook", "watercolour"]
+STYLES_AND_STEPS = ["black-and-white", "fast", "fine", "neon", "pencil", "pixel-art", "storybook", "watercolour"]
+MODELS = ["flux-2-klein", "flux-schnell", "lcm", "sd15", "sdxl-lightning", "sdxl-turbo", "z-image-turbo"]
+BUNDLED = sorted(STYLES_AND_STEPS + MODELS)
 HEAD = 'schema = 1\ntitle = "Mine"\nabout = "A look of mine."\n'
 STYLES = Path(__file__).parents[2] / "clipgen" / "world" / "concepts.py"
 

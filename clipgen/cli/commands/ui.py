@@ -83,7 +83,10 @@ def ui(
         str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", metavar="NAME", help="auto, float32 or float16.", rich_help_panel=MACHINE)
+        str,
+        typer.Option(
+            "--dtype", metavar="NAME", help="auto, auto-fast, float32, float16 or bfloat16.", rich_help_panel=MACHINE
+        ),
     ] = "auto",
 ) -> None:
     """Open clipgen in the browser.
