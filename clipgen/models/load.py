@@ -91,6 +91,8 @@ def _read_tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Ite
             tensors = load_file(path)
         except SafetensorError as error:
             raise ModelError(f"{name}/{path.name} cannot be read: {error}") from None
+        if network.convert is not None:
+            tensors = network.convert(tensors)
         for key, tensor in tensors.items():
             if key.endswith(POSITION_IDS):
                 continue
@@ -119,12 +121,13 @@ def _tokenizer(checked: CheckedModel, name: str) -> Any:
     import transformers
 
     _, class_name = checked.layout.tokenizers[name][0]
-    return read_tokenizer(getattr(transformers, class_name), checked.source.path / name, name)
+    files = checked.tokenizers[name]
+    return read_tokenizer(getattr(transformers, class_name), files.folder, name, **files.options)
 
 
-def read_tokenizer(tokenizer_class: Any, folder: Path, label: str) -> Any:
+def read_tokenizer(tokenizer_class: Any, folder: Path, label: str, **options: Any) -> Any:
     """Returns a transformers tokenizer from a folder, without the hub; raises ModelError that begins with `label`."""
     try:
-        return tokenizer_class.from_pretrained(folder, local_files_only=True)
+        return tokenizer_class.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
         raise ModelError(f"{label} cannot be read: {(str(error).splitlines() or [''])[0][:160]}") from error

@@ -25,7 +25,7 @@ from clipgen.bench.quality.retrieval import first_ranks
 from clipgen.bench.quality.scene_encoder import SceneEncoder
 from clipgen.bench.quality.zero_shot import accuracy, code_points
 from clipgen.errors import ClipgenError, SettingsError
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.world import drawings
 from clipgen.world.grammar import caption
 from clipgen.world.parse import parse

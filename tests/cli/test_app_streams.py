@@ -88,7 +88,7 @@ def test_offline_is_exit_3(setting: str) -> None:
     flags = ["--offline"] if setting == "--offline" else []
     ran = clipgen("a fox", "-m", "org/name", *flags, env=environ)
     assert ran.returncode == 3
-    assert ran.stderr == "clipgen: Model 'org/name' is not on this machine, and clipgen is offline.\n"
+    assert ran.stderr == "clipgen: Model 'org/name' is not on this machine. Download it: clipgen models pull org/name\n"
 
 
 def test_libraries_are_silent() -> None:
