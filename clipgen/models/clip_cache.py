@@ -38,18 +38,15 @@ class ClipCache:
         """The model's own CLIP."""
         return None if self._own_scorer is None else self._own_scorer.encoder
 
-    def scorer(self, clip_models: Sequence[str] = (), *, guided: bool = False) -> Scorer | None:
+    def scorer(self, clip_models: Sequence[str] = ()) -> Scorer | None:
         """Returns the CLIP that scores; raises the errors of loading it.
 
-        `clip_models` are the setting of that name. If nothing is guided, the first of them scores. Else they guide,
-        and the model's own CLIP scores, or a default one that is on this machine, or the first that guides. None if
-        there is no CLIP at all.
+        It is the model's own CLIP. A model without one is scored by the first of `clip_models`, the setting, else by
+        a default CLIP that is on this machine, else not at all (None).
         """
-        if clip_models and not guided:
-            return self._scorer(clip_models[0])
         if self._own_scorer is not None:
             return self._own_scorer
-        name = default_clip() or next(iter(clip_models), None)
+        name = next(iter(clip_models), None) or default_clip()
         return None if name is None else self._scorer(name)
 
     def _load(self, name: str) -> ClipEncoder:
@@ -60,8 +57,6 @@ class ClipCache:
 
     def _load_scorer(self, name: str) -> Scorer:
         """Loads the scorer of a CLIP, on the CPU if the device has no memory for it."""
-        if self._own_scorer is not None and self._is_own(name):
-            return self._own_scorer
         try:
             encoder = self.load(name)
         except OutOfMemory:

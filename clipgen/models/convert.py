@@ -149,4 +149,4 @@ def _flux_layer(name: str, tensor: Tensor, names: Mapping[str, str], width: int)
 def _join(*parts: Tensor) -> Tensor:
     import torch
 
-    return torch.cat(parts)
+    return torch.cat(list(parts))  # a list: diffusers' quantised tensors keep their type only with one

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
+from clipgen.models.gguf import load_gguf
 from clipgen.models.layout import POSITION_IDS, CheckedModel, CheckedNetwork, NetworkSpec, add_tied
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def _tensor_dtype(key: str, tensor: Tensor, spec: NetworkSpec, dtype: torch.dtyp
 
 
 def _memory(network: CheckedNetwork, dtype: torch.dtype) -> int:
-    """Returns the bytes that a network will take; tied tensors count once."""
+    """Returns the bytes that a network will take; tied tensors count once, and quantised ones as their file."""
+    if network.paths[0].suffix.lower() == ".gguf":
+        return network.paths[0].stat().st_size
     spec, state = network.spec, network.module.state_dict()
     untied = {key: tensor for key, tensor in state.items() if spec.tied.get(key, key) >= key}
     return sum(tensor.numel() * _tensor_dtype(key, tensor, spec, dtype).itemsize for key, tensor in untied.items())
@@ -71,6 +74,9 @@ def _memory(network: CheckedNetwork, dtype: torch.dtype) -> int:
 
 def _load_weights(name: str, network: CheckedNetwork, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
     """Loads the weights of one network; yields the bytes of each tensor once it is on the device."""
+    if network.paths[0].suffix.lower() == ".gguf":
+        yield from load_gguf(network, device, dtype)
+        return
     state: dict[str, Tensor] = {}
     for key, tensor in _read_tensors(name, network, dtype):
         state[key] = tensor.to(device)

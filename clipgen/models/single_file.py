@@ -1,4 +1,4 @@
-"""A checkpoint in one .safetensors file, with the tensor names of its original repository.
+"""A checkpoint in one .safetensors or .gguf file, with the tensor names of its original repository.
 
 The weights of each network are converted to diffusers' names, as `from_single_file` does. A single file has no
 configs and no tokenizer. Configs come from the package, tokenizers and missing networks from the hub cache; a folder
@@ -27,6 +27,7 @@ from clipgen.models.convert import (
     keep,
 )
 from clipgen.models.files import SCHEDULER_CONFIG, FolderFiles
+from clipgen.models.gguf import read_gguf_header
 from clipgen.models.header import Entry, parse_json, read_header, read_json, weight_files
 from clipgen.models.ids import cached_folder, parse_id
 from clipgen.models.layout import ConvertFile, NetworkFiles, TokenizerFiles
@@ -121,13 +122,10 @@ class SingleFile:
     def __init__(self, weights: Path, folder: Path) -> None:
         self.weights = weights
         self.folder = folder
-        self.header = self._read_header(weights)
+        self.header = read_gguf_header(weights) if weights.suffix.lower() == ".gguf" else read_header(weights)
         self.kind = detect_kind(weights.name, self.header)
         data = (files("clipgen.models") / "configs" / f"{self.kind.name}.json").read_bytes()
         self.bundled = parse_json(data, f"configs/{self.kind.name}.json")
-
-    def _read_header(self, weights: Path) -> dict[str, Entry]:
-        return read_header(weights)
 
     def index(self) -> dict[str, Any]:
         """Returns the model_index.json of the kind."""

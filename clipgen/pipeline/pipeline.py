@@ -272,7 +272,7 @@ class Pipeline:
     def _configured_for(self, settings: Settings) -> Pipeline:
         """Returns this pipeline with the scorer and the VAE that the settings ask for; all other state is shared."""
         with self._lock.hold("CLIP"):
-            scorer = self._clips.scorer(settings.clip_models, guided=settings.guided)
+            scorer = self._clips.scorer(settings.clip_models)
         pipe = copy.copy(self)
         if settings.vae is not None:
             with self._lock.hold("The VAE"):

@@ -167,7 +167,7 @@ class Settings:
         "Target pictures for CLIP guidance, as file:weight, -2 to 2; negative weights repel.", check_targets, ()
     )
     clip_models: tuple[str, ...] = _setting(
-        "CLIP or SigLIP models that guide; without guidance the first one scores. Default: the CLIP of the model.",
+        "CLIP or SigLIP models that guide; the first one scores if the model has no CLIP. Default: the model's.",
         check_lines,
         (),
     )

@@ -59,8 +59,7 @@ def test_a_clip_without_weights_is_no_default(hub_cache, tiny_v):  # noqa: F811
     assert default_clip() is None
 
 
-def test_a_named_clip_scores_what_nothing_guides(bare, cached_clip, tiny_v):
-    (named,) = bare.run(FOX.replace(clip_models=[str(tiny_v / "clip")]))
-    assert named.clip.model == "clip"
-    (judged,) = bare.run(FOX.replace(clip_models=[str(tiny_v / "clip")], guidance="clip"))
-    assert (judged.clip.model, judged.clip.self_graded) == (cached_clip, False)
+def test_a_named_clip_scores_before_a_default_one(bare, cached_clip, tiny_v):
+    named = FOX.replace(clip_models=[str(tiny_v / "clip")])
+    scores = [bare.run(settings)[0].clip for settings in (named, named.replace(guidance="clip"))]
+    assert [(score.model, score.self_graded) for score in scores] == [("clip", False), ("clip", True)]
