@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,29 @@ def download(model_id: ModelId, choose: Choose) -> Path:
     """
     if is_offline():
         return cached_folder(model_id)
-    with _explained(model_id):
-        from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    try:
+        return _download(model_id, choose)
+    except ClipgenError:
+        raise
+    except Exception as error:  # huggingface_hub passes on the errors of its HTTP client, whose name changes
+        if _is_unreachable(error):
+            with suppress(ModelNotFound):
+                return cached_folder(model_id)
+        explanation = _explain(model_id, error)
+        if explanation is None:
+            raise
+        raise explanation from error
 
-        name, revision = model_id.name, model_id.revision
-        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        chosen = choose(sizes, lambda file: read_json(Path(hf_hub_download(name, file, revision=revision))))
-        _check_disk(model_id, {file: sizes[file] for file in chosen}, info.sha)
-        return Path(snapshot_download(name, revision=revision, allow_patterns=chosen))
+
+def _download(model_id: ModelId, choose: Choose) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    name, revision = model_id.name, model_id.revision
+    info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    chosen = choose(sizes, lambda file: read_json(Path(hf_hub_download(name, file, revision=revision))))
+    _check_disk(model_id, {file: sizes[file] for file in chosen}, info.sha)
+    return Path(snapshot_download(name, revision=revision, allow_patterns=chosen))
 
 
 def _check_disk(model_id: ModelId, sizes: Mapping[str, int], commit: str | None) -> None:
@@ -54,18 +68,13 @@ def _check_disk(model_id: ModelId, sizes: Mapping[str, int], commit: str | None)
                       "are free. Free some, or set HF_HOME to a folder on another disk.")  # fmt: skip
 
 
-@contextmanager
-def _explained(model_id: ModelId) -> Iterator[None]:
-    """Raises ModelNotFound, one line with the cure, for every error of the hub, the network and the disk."""
-    try:
-        yield
-    except ClipgenError:
-        raise
-    except Exception as error:  # huggingface_hub passes on the errors of its HTTP client, whose name changes
-        explanation = _explain(model_id, error)
-        if explanation is None:
-            raise
-        raise explanation from error
+def _is_unreachable(error: Exception) -> bool:
+    """Tells whether an error means that the hub did not answer."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    http_error = HfHubHTTPError.__bases__[0]  # of the HTTP client, whose name changes
+    is_answer = isinstance(error, HfHubHTTPError)
+    return not is_answer and isinstance(error, (http_error, ConnectionError, TimeoutError, LocalEntryNotFoundError))
 
 
 def _explain(model_id: ModelId, error: Exception) -> ModelNotFound | None:
@@ -73,8 +82,6 @@ def _explain(model_id: ModelId, error: Exception) -> ModelNotFound | None:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -97,8 +104,7 @@ def _explain(model_id: ModelId, error: Exception) -> ModelNotFound | None:
         return _failed(
             model_id, f"the hub cache cannot be written ({error.strerror}). Set HF_HOME to a folder of yours."
         )
-    unreachable = (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError, LocalEntryNotFoundError)
-    if isinstance(error, (*unreachable, OfflineModeIsEnabled)):
+    if _is_unreachable(error):
         return _failed(model_id, "the hub cannot be reached. Check the connection, or use a model of this machine.")
     return None
 

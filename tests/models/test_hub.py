@@ -153,7 +153,9 @@ def repository(tiny_epsilon: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_exactly_the_needed_files_are_fetched_and_the_model_loads(hub, repository):
+def test_exactly_the_needed_files_are_fetched_and_stay_usable_without_the_hub(hub, repository, monkeypatch):
+    from huggingface_hub import constants
+
     hub.repositories["org/model"] = repository
     source = fetch_model("org/model", "cpu")
     fetched = set(hub.fetched["org/model"])
@@ -165,8 +167,8 @@ def test_exactly_the_needed_files_are_fetched_and_the_model_loads(hub, repositor
     hub.fetched.clear()
     fetch_model("org/model", "cpu")
     assert hub.fetched == {}
-    hub.shutdown()
-    assert find_model("org/model").path == source.path
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert fetch_model("org/model", "cpu").path == find_model("org/model").path == source.path
 
 
 def test_half_precision_prefers_the_fp16_variant_and_a_pull_request_has_its_own_snapshot(hub, repository):

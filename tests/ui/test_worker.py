@@ -67,6 +67,8 @@ def test_a_local_server_saves_images_and_history(tiny_v: Path, image_store: Imag
         ({"vary": "/etc/passwd:1"}, "vary"),
         ({"vary": ["/etc/passwd"]}, "vary"),
         ({"clip_models": ["/etc"]}, "clip_models"),
+        ({"vae": "/etc"}, "vae"),
+        ({"vae": "vae.safetensors"}, "vae"),
         ({"steps": float("nan")}, "steps"),
         ({"steps": True}, "steps"),
         ({"seed": "1"}, "seed"),
