@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -12,6 +13,7 @@ from hub_cache import add_repository, hub_cache  # noqa: F401 - a fixture
 from parity import clipgen_images, clipgen_results
 from safetensors.torch import load_file, save_file
 from single_files import original_vae, save_single_file
+from torch import Tensor
 
 from clipgen import Pipeline, Settings
 from clipgen.errors import ModelError, ModelNotFound, SettingsError
@@ -39,6 +41,10 @@ def weights_of(folder: Path) -> Path:
     return folder / "diffusion_pytorch_model.safetensors"
 
 
+def images_of(pipe: Pipeline, **settings: Any) -> Tensor:
+    return clipgen_images(pipe, images=1, steps=1, guidance_scale=1.0, **settings)
+
+
 def test_a_folder_a_file_a_checkpoint_and_a_hub_id_give_the_same_images(
     pipe,
     vae,
@@ -46,11 +52,11 @@ def test_a_folder_a_file_a_checkpoint_and_a_hub_id_give_the_same_images(
     tmp_path,
     hub_cache,  # noqa: F811
 ):
-    own = clipgen_images(pipe)
+    own = images_of(pipe)
     folder = tmp_path / "model"
     shutil.copytree(tiny_epsilon, folder)
     shutil.copytree(vae, folder / "vae", dirs_exist_ok=True)
-    expected = clipgen_images(Pipeline.from_pretrained(str(folder), "cpu"))
+    expected = images_of(Pipeline.from_pretrained(str(folder), "cpu"))
     assert not torch.equal(own, expected)
 
     save_file({**original_vae(load_file(weights_of(vae))), "loss.x": torch.ones(1)}, tmp_path / "vae.safetensors")
@@ -59,8 +65,8 @@ def test_a_folder_a_file_a_checkpoint_and_a_hub_id_give_the_same_images(
     add_repository(hub_cache, "org/vae", vae)
     names = [vae, folder, tmp_path / "vae.safetensors", tmp_path / "diffusers.safetensors", checkpoint, "org/vae"]
     for name in map(str, names):
-        assert torch.equal(clipgen_images(pipe, vae=name), expected), name
-    assert torch.equal(clipgen_images(pipe), own)
+        assert torch.equal(images_of(pipe, vae=name), expected), name
+    assert torch.equal(images_of(pipe), own)
 
 
 def test_the_record_has_base_name_and_hash(pipe, vae):
@@ -70,11 +76,11 @@ def test_the_record_has_base_name_and_hash(pipe, vae):
     assert result.settings.vae == str(vae)
 
 
-def refused(tiny_epsilon: Path, vae: str, error: type[Exception], message: str) -> None:
+def refused(model: Path, vae: str, error: type[Exception], message: str, **more: Any) -> None:
     """Asserts that a VAE is refused, in one line, before the model is loaded."""
     with pytest.raises(error, match=message) as raised:
         Pipeline.from_pretrained(
-            str(tiny_epsilon), "cpu", offline=True, settings=[Settings("a", vae=vae)], progress=pytest.fail
+            str(model), "cpu", offline=True, settings=[Settings("a", vae=vae, **more)], progress=pytest.fail
         )
     assert "\n" not in str(raised.value)
     assert raised.value.field == "vae" or error is ModelError
@@ -98,10 +104,11 @@ def test_vaes_that_do_not_fit_are_refused_before_anything_is_loaded(tiny_epsilon
     tensors = load_file(weights_of(vae))
     save_file({**tensors, "decoder.conv_in.weight": torch.ones(1, 1)}, wider)
     refused(tiny_epsilon, str(wider), ModelError, "of its tensors are of another shape: decoder.conv_in.weight")
-    save_file({"decoder.up.0.block": torch.ones(1)}, wider)
+    save_file({"decoder.conv_in.bias": torch.ones(64)}, wider)
     refused(tiny_epsilon, str(wider), ModelError, r"vae '.*wider.safetensors': \d+ of its tensors are missing")
 
 
 def test_a_family_without_a_vae_refuses_one(tmp_path, vae):
     folder = tiny.save_kandinsky(tmp_path / "kandinsky")
-    refused(folder, str(vae), SettingsError, "vae cannot be replaced in model .*: its family, kandinsky_2_2, has none")
+    message = "vae cannot be replaced in model .*: its family, kandinsky_2_2, has none"
+    refused(folder, str(vae), SettingsError, message, vary="fox.png")
