@@ -106,7 +106,7 @@ class Worker:
                 self.image_store.image_path(split_target(target)[0])
             except ImageFileError as error:
                 raise SettingsError(f"{field}: {error}", field=field) from error
-        if settings.vae is not None:
+        if settings.vae is not None and settings.vae not in self.config.vaes:
             check_hub_id("vae", settings.vae)
         for name in settings.clip_models:
             check_hub_id("clip_models", name)
