@@ -111,10 +111,10 @@ def require_model(
 
     Raises ModelNotFound, SettingsError.
     """
-    from clipgen.models import find_model, parse_id
+    from clipgen.models import find_model, is_offline, parse_id
 
     try:
-        if offline or replayed or parse_id(model).kind in ("bundled", "folder"):
+        if offline or replayed or is_offline() or parse_id(model).kind in ("bundled", "folder"):
             return find_model(model)
         from clipgen.families.fetch import fetch_model
 

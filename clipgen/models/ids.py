@@ -108,7 +108,10 @@ def cached_folder(model_id: ModelId) -> Path:
         folder = snapshot_download(model_id.name, revision=model_id.revision, local_files_only=True, allow_patterns=[])
     except LocalEntryNotFoundError:
         name = model_id.name
-        raise ModelNotFound(
-            f"Model '{name}' is not on this machine. Download it: clipgen models pull {name}", field="model"
-        ) from None
+        cure = (
+            ", and HF_HUB_OFFLINE forbids the download."
+            if is_offline()
+            else f". Download it: clipgen models pull {name}"
+        )
+        raise ModelNotFound(f"Model '{name}' is not on this machine{cure}", field="model") from None
     return Path(folder)

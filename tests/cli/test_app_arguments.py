@@ -178,7 +178,7 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
         (["a fox", "--preset", "fsat"], "Unknown preset 'fsat'. Did you mean fast? Presets: "),
         (
             ["a fox", "-m", "nothing/here"],
-            "Model 'nothing/here' is not on this machine. Download it: clipgen models pull nothing/here",
+            "Model 'nothing/here' is not on this machine, and HF_HUB_OFFLINE forbids the download.",
         ),
         (["a fox", "-m", "./nothing"], "There is no folder './nothing'."),
         (["a fox", "-m", "strybook"], "Unknown model 'strybook'. Did you mean storybook?"),

@@ -52,7 +52,7 @@ def test_a_missing_model_raises_a_one_line_error(tmp_path):
     with pytest.raises(ModelNotFound, match=r"is not a CLIP folder: it has no config.json\.$"):
         load_encoder(str(tmp_path), CPU)
     with pytest.raises(
-        ModelNotFound, match=r"^Model 'org/clip' is not on this machine\. Download it: clipgen models pull org/clip$"
+        ModelNotFound, match=r"^Model 'org/clip' is not on this machine, and HF_HUB_OFFLINE forbids the download\.$"
     ):
         load_encoder("org/clip", CPU, offline=True)
     with pytest.raises(SettingsError, match="Unknown model 'vit'"):
