@@ -124,8 +124,9 @@ def require_model(
     except ModelNotFound as error:
         if not replayed:
             raise
-        hint = f"The picture names it: download it with clipgen models pull {model}, or choose another with --model."
-        raise ModelNotFound(f"{error} {hint}", field="model") from error
+        cure = f"download it with clipgen models pull {model}, or " if parse_id(model).kind == "hub" else ""
+        message = f"{error} The picture names it: {cure}choose another with --model."
+        raise ModelNotFound(message, field="model") from error
 
 
 def _version() -> str:

@@ -129,6 +129,9 @@ class TestFiles:
             (["--keep", "2"], 2, "keep must be at most 1, the number of pictures, got '2'"),
             (["--device", "cuda:9"], 2, "Device 'cuda:9' is not available. Devices: auto, cpu."),
             (["--dtype", "int8"], 2, "Unknown dtype 'int8'."),
+            (["--vae", "x.ckpt"], 1, "vae: 'x.ckpt' is a pickle, which can run code"),
+            (["--vae", "nowhere.safetensors"], 3, "vae: There is no file 'nowhere.safetensors'."),
+            (["-m", "nowhere.safetensors"], 3, "There is no file 'nowhere.safetensors'."),
         ],
     )
     def test_invalid_options_are_refused_before_the_first_step(
