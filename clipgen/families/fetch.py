@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 
 from clipgen.device import pick_device, pick_dtype
 from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS
 from clipgen.models import ModelFolder, find_model, parse_id
-from clipgen.models.hub import ReadJson, download
+from clipgen.models.hub import Choose, ReadJson, download
 from clipgen.models.hub_files import clip_files, model_files, network_files, tokenizer_files, vae_files
 from clipgen.models.ids import is_offline
 from clipgen.models.load_clip import CLASSES
@@ -76,9 +75,16 @@ class _Choice:
             return vae_files(names, read)
         return self.model(names, read)
 
+    def component(self, folder: str, is_tokenizer: bool) -> Choose:
+        """Returns the choice of the files of one tokenizer or network, in a folder or at the root ("")."""
+
+        def choose(names: Collection[str], read: ReadJson) -> list[str]:
+            return tokenizer_files(names, folder) if is_tokenizer else network_files(names, folder, self.half)
+
+        return choose
+
 
 def _complete(file: SingleFile, half: bool) -> None:
     """Downloads the tokenizers and networks that a single file lacks, component by component."""
     for repository, folder, is_tokenizer in file.missing():
-        files = partial(tokenizer_files if is_tokenizer else partial(network_files, half=half), folder=folder)
-        download(parse_id(repository), lambda names, read, files=files: files(names))
+        download(parse_id(repository), _Choice(half).component(folder, is_tokenizer))

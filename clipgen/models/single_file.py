@@ -110,6 +110,8 @@ def detect_kind(file: str, header: Mapping[str, Entry]) -> Kind:
     kind = next((kind for kind in (SDXL, SD2, SD1) if has(list(kind.parts.values())[-1][0])), None)
     if kind is None or UNET_INPUT not in header:
         raise ModelError(f"'{file}' is not a checkpoint that clipgen knows. {WORKS}.")
+    if "edm_mean" in header:
+        raise ModelError(f"'{file}' is made for EDM schedulers (Playground 2.5), which are not supported. {WORKS}.")
     shape = header[UNET_INPUT].shape
     if len(shape) == 4 and shape[1] != 4:
         raise ModelError(f"'{file}' takes {shape[1]} channels: it needs an image or a mask in addition to the prompt.")
