@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from hub_cache import REVISION, hub_cache  # noqa: F401 - a fixture
+from single_files import save_single_file
 
 from clipgen.errors import ModelError, ModelNotFound
 from clipgen.families import LAYOUTS
@@ -206,6 +207,17 @@ def test_a_clip_and_a_vae_are_fetched_by_their_kind(hub, tiny_v, tiny_epsilon, t
     assert fetch_any("org/vae") == find_vae("org/vae").path
     assert find_vae("org/model").path.name == "vae"
     assert sorted(hub.fetched["org/model"]) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+
+
+def test_a_single_file_fetches_the_tokenizer_that_it_lacks(hub, tiny_epsilon, tmp_path):
+    file = save_single_file(tiny_epsilon, tmp_path / "x.safetensors", "sd1")
+    clip = tmp_path / "clip"
+    shutil.move(file.with_suffix("") / "tokenizer", clip)
+    (clip / "model.safetensors").write_bytes(b"not needed")
+    hub.repositories["openai/clip-vit-large-patch14"] = clip
+    source = fetch_model(str(file), "cpu")
+    assert sorted(hub.fetched["openai/clip-vit-large-patch14"]) == ["tokenizer.json", "tokenizer_config.json"]
+    assert preflight(source, LAYOUTS).tokenizers["tokenizer"].options["pad_token"] == "<|endoftext|>"
 
 
 @pytest.mark.parametrize(
