@@ -177,13 +177,6 @@ def raise_out_of_memory(what: str, device: torch.device) -> Iterator[None]:
         raise OutOfMemory(f"{what} does not fit into the memory of {device}.") from error
 
 
-def release_memory(device: torch.device) -> None:
-    """Collects garbage and returns cached blocks to the device."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 class MemoryFallback:
     """Runs a function on a batch and, if memory runs out, on smaller and smaller parts of it.
 

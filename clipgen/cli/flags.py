@@ -43,6 +43,7 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "like": ((), "IMAGE:W", FINE_TUNING),
     "clip_models": (("--clip-model",), "NAME", FINE_TUNING),
     "vary": ((), "IMAGE:W", LOOK),
+    "vae": ((), "NAME", FINE_TUNING),
     "guide_decoder": ((), "NAME", FINE_TUNING),
     "guard": ((), "NAME", FINE_TUNING),
     "prompt_syntax": ((), "WORD", FINE_TUNING),
@@ -58,7 +59,7 @@ FIELD_HELP = {
     "guide": "Target text for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "like": "Target picture for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "vary": "Picture to generate variations of; W is 0 (prompt only) to 1 (picture only).",
-    "clip_models": "CLIP or SigLIP model for CLIP guidance; repeatable.",
+    "clip_models": "CLIP or SigLIP model that guides, and scores if the model has no CLIP; repeatable.",
 }
 FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}
 

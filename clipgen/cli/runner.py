@@ -228,7 +228,9 @@ def add_to_history(result: Result, path: Path, report: Report, parent: int | Non
     from clipgen import history
 
     settings = result.settings.replace(
-        model=absolute_model(result.settings.model), vary=absolute_source(result.settings.vary)
+        model=absolute_model(result.settings.model),
+        vae=None if result.settings.vae is None else absolute_model(result.settings.vae),
+        vary=absolute_source(result.settings.vary),
     )
     try:
         history.record(path, settings, clip=result.metadata["clip"], parent=parent)

@@ -160,6 +160,9 @@ def _to_float32(network: Any) -> bool:
 
     if is_wrapped(network):
         return False
-    changed = bool(network.dtype != torch.float32)
+    quantised = [layer for layer in network.modules() if isinstance(vars(layer).get("compute_dtype"), torch.dtype)]
+    changed = bool(network.dtype != torch.float32) or any(layer.compute_dtype != torch.float32 for layer in quantised)
     network.float()
+    for layer in quantised:  # diffusers' GGUF layers convert their weights to it at each use
+        layer.compute_dtype = torch.float32
     return changed

@@ -47,6 +47,7 @@ def make_record(
         "settings": {
             **settings.to_dict(),
             "model": strip_folders(settings.model),
+            "vae": None if settings.vae is None else strip_folders(settings.vae),
             "like": [_strip_target(target) for target in settings.like],
             "vary": None if settings.vary is None else _strip_target(settings.vary),
             "clip_models": [strip_folders(model) for model in settings.clip_models],

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipgen.errors import SettingsError
-from clipgen.models.find import ModelFolder
 from clipgen.models.header import Entry
+from clipgen.models.ids import ModelFolder
 from clipgen.world.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 ClassRef = tuple[str, str]  # library and class, as in model_index.json
+ConvertFile = Callable[[dict[str, "Tensor"]], dict[str, "Tensor"]]
 T = TypeVar("T")
 POSITION_IDS = "position_ids"  # a buffer of CLIP that older files hold and current ones do not
 
@@ -124,11 +126,15 @@ def add_tied(tensors: dict[str, T], spec: NetworkSpec) -> dict[str, T]:
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """The config, the weight files and their headers of one network."""
+    """The config, the weight files and their headers of one network.
+
+    `convert` selects the network's tensors from those of a file and renames them; None if a file holds only them.
+    """
 
     config: dict[str, Any]
     paths: tuple[Path, ...]
     header: dict[str, Entry]
+    convert: ConvertFile | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,15 @@ class CheckedNetwork:
     module: Module
     paths: tuple[Path, ...]
     spec: NetworkSpec
+    convert: ConvertFile | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The folder of a tokenizer, and the options that replace those of its tokenizer_config.json."""
+
+    folder: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,7 @@ class CheckedModel:
 
     Attributes:
         source: the model's folder.
-        tokenizers: the component names of its tokenizers.
+        tokenizers: the files of its tokenizers by component name.
         scheduler: the scheduler's config.
         index: model_index.json.
         defaults: the Settings fields that its clipgen.json recommends.
@@ -157,7 +172,7 @@ class CheckedModel:
     source: ModelFolder
     layout: Layout
     networks: Mapping[str, CheckedNetwork]
-    tokenizers: tuple[str, ...]
+    tokenizers: Mapping[str, TokenizerFiles]
     scheduler: dict[str, Any]
     index: dict[str, Any]
     defaults: dict[str, Any]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
+from clipgen.models.gguf import load_gguf
 from clipgen.models.layout import POSITION_IDS, CheckedModel, CheckedNetwork, NetworkSpec, add_tied
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def _tensor_dtype(key: str, tensor: Tensor, spec: NetworkSpec, dtype: torch.dtyp
 
 
 def _memory(network: CheckedNetwork, dtype: torch.dtype) -> int:
-    """Returns the bytes that a network will take; tied tensors count once."""
+    """Returns the bytes that a network will take; tied tensors count once, and quantised ones as their file."""
+    if network.paths[0].suffix.lower() == ".gguf":
+        return network.paths[0].stat().st_size
     spec, state = network.spec, network.module.state_dict()
     untied = {key: tensor for key, tensor in state.items() if spec.tied.get(key, key) >= key}
     return sum(tensor.numel() * _tensor_dtype(key, tensor, spec, dtype).itemsize for key, tensor in untied.items())
@@ -89,6 +92,9 @@ def _memory(network: CheckedNetwork, dtype: torch.dtype) -> int:
 
 def _load_weights(name: str, network: CheckedNetwork, device: torch.device, dtype: torch.dtype) -> Iterator[int]:
     """Loads the weights of one network; yields the bytes of each tensor once it is on the device."""
+    if network.paths[0].suffix.lower() == ".gguf":
+        yield from load_gguf(network, device, dtype)
+        return
     state: dict[str, Tensor] = {}
     for key, tensor in _read_tensors(name, network, dtype):
         state[key] = tensor.to(device)
@@ -109,6 +115,8 @@ def _read_tensors(name: str, network: CheckedNetwork, dtype: torch.dtype) -> Ite
             tensors = load_file(path)
         except SafetensorError as error:
             raise ModelError(f"{name}/{path.name} cannot be read: {error}") from None
+        if network.convert is not None:
+            tensors = network.convert(tensors)
         for key, tensor in tensors.items():
             if key.endswith(POSITION_IDS):
                 continue
@@ -139,12 +147,13 @@ def _tokenizer(checked: CheckedModel, name: str) -> Any:
     import transformers
 
     _, class_name = checked.layout.tokenizers[name][0]
-    return read_tokenizer(getattr(transformers, class_name), checked.source.path / name, name)
+    files = checked.tokenizers[name]
+    return read_tokenizer(getattr(transformers, class_name), files.folder, name, **files.options)
 
 
-def read_tokenizer(tokenizer_class: Any, folder: Path, label: str) -> Any:
+def read_tokenizer(tokenizer_class: Any, folder: Path, label: str, **options: Any) -> Any:
     """Returns a transformers tokenizer from a folder, without the hub; raises ModelError that begins with `label`."""
     try:
-        return tokenizer_class.from_pretrained(folder, local_files_only=True)
+        return tokenizer_class.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:  # the tokenizers library raises nothing narrower for a damaged file
         raise ModelError(f"{label} cannot be read: {(str(error).splitlines() or [''])[0][:160]}") from error

@@ -67,11 +67,11 @@ def read_files(folder: Path) -> NetworkFiles:
     config = read_json(folder / "config.json")
     _, paths = weight_files(folder)
     files = NetworkFiles(config, tuple(paths), read_headers(paths))
-    _check_sizes(folder.name, files)
+    check_sizes(folder.name, files)
     return files
 
 
-def _check_sizes(name: str, files: NetworkFiles) -> None:
+def check_sizes(name: str, files: NetworkFiles) -> None:
     """Raises ModelError if a config has more or wider layers than the weights; building it could use all memory."""
     widest = max((side for entry in files.header.values() for side in entry.shape), default=0)
     bounds = dict.fromkeys(DEPTHS, len(files.header)) | dict.fromkeys(WIDTHS, widest)
@@ -110,7 +110,7 @@ def make_network(name: str, class_ref: ClassRef, files: NetworkFiles, spec: Netw
         raise ModelError(f"{name}/config.json is not a valid config of {class_ref[1]}: {reason}") from error
     entries = {spec.rename(key): entry for key, entry in files.header.items()}
     _check_tensors(name, module, add_tied(entries, spec))
-    return CheckedNetwork(module, files.paths, spec)
+    return CheckedNetwork(module, files.paths, spec, files.convert)
 
 
 def _without_weights(spec: NetworkSpec) -> AbstractContextManager[Any]:

@@ -5,6 +5,7 @@ settings -> models -> text -> sampling (predict, guide) -> decode -> score -> Re
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -19,28 +20,38 @@ from clipgen.decode import is_broken
 from clipgen.device import MemoryFallback, check_compiles, pick_device, pick_dtype, raise_out_of_memory, release_memory
 from clipgen.errors import BrokenImage, Cancelled, ModelError
 from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
+from clipgen.families.fetch import fetch_model
 from clipgen.families.few_step import few_step_defaults
 from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
 from clipgen.guidance.flops import ModelCosts, model_costs
 from clipgen.guidance.quantisation import check_back_propagation
 from clipgen.guidance.targets import choose_encoders
-from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
+from clipgen.models import LoadProgress, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
+from clipgen.models.find import find_vae
+from clipgen.models.load_vae import check_vae
 from clipgen.pipeline.conditioning import PromptEncoder
 from clipgen.pipeline.denoising import make_predict, sample
+from clipgen.pipeline.inputs import with_default_clip
 from clipgen.pipeline.limits import limits_of_loaded, limits_on_disk
 from clipgen.pipeline.locking import ModelLock
 from clipgen.pipeline.plan import Batch, picked_notes, plan, scheduler_notes, size_notes
 from clipgen.pipeline.preview import PreviewDecoder
 from clipgen.pipeline.result import Origin, ProgressEstimate, Result, Step, describe_broken
 from clipgen.pipeline.rewording import reword, word_notes
+from clipgen.pipeline.vae_cache import VaeCache
 from clipgen.pipeline.variation import Variation, encode_source_image, read_source_image
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 from clipgen.world.vocabulary import Vocabulary
 
-NO_CLIP = Note("no-clip", None, "The model has no CLIP, so the image has no score.")
+NO_CLIP = Note(
+    "no-clip",
+    "clip_models",
+    "The model has no CLIP, so the image has no score: name one with clip_models, such as "
+    "openai/clip-vit-base-patch32.",
+)
 
 
 def retry_note(dtype: torch.dtype) -> Note:
@@ -67,17 +78,24 @@ class Pipeline:
         self.device = device
         few_step = {} if family.distilled else few_step_defaults(origin.model, family.name, family.scheduler_config)
         self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **few_step, **defaults}
-        self.scorer = scorer
         self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
         self._from_diffusers = False
         self._prompts = PromptEncoder(family)
         self._memory, self._lock = MemoryFallback(device), ModelLock(device)
+        self._vaes = VaeCache(family, origin.model, device, getattr(torch, origin.dtype), offline)
+        self._scorer = scorer
+        self._inputs: dict[str, str] = {}  # the SHA-256 of files that the settings name
         self._decoder = PreviewDecoder(family, scorer, self._memory, self._lock)
 
     def __repr__(self) -> str:
         origin = self.origin
         return f"Pipeline({origin.model!r}, family={origin.family!r}, device={origin.device!r}, dtype={origin.dtype!r})"
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The CLIP that scores: the model's own, else one of `models.find.DEFAULT_CLIPS` that is on this machine."""
+        return self._clips.scorer()
 
     @classmethod
     def from_pretrained(
@@ -112,13 +130,17 @@ class Pipeline:
         if compile_denoiser:
             check_compiles(place)
         pick_dtype(dtype, place)  # an unknown name is refused before a model is downloaded
-        found = find_model(model, offline=offline)
+        found = fetch_model(model, device, dtype, offline=offline)
         checked = preflight(found, LAYOUTS)
         precision = pick_dtype(dtype, place, checked.layout.prefers_bfloat16)
         limits = limits_on_disk(checked, model)
         for each in settings:
             limits.check(each)
         release_memory(place)  # that of a model which was used before
+        for vae in dict.fromkeys(each.vae for each in settings if each.vae is not None):
+            own = checked.networks.get("vae")
+            source = find_vae(vae, offline=offline)
+            check_vae(source, checked.layout, None if own is None else own.module, model)
         with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
         if compile_denoiser:
@@ -170,7 +192,8 @@ class Pipeline:
         """
         # Settings -> batches: check them, fill the model's defaults, assign a seed to each image.
         limits_of_loaded(self.family, self.origin.model, self.defaults).check(settings)
-        settings, notes = self.resolve_budget(settings)
+        settings, notes = self.resolve_budget(self._with_guiding_clip(settings))
+        run = self._configured_for(settings)
         notes = (*notes, *size_notes(settings, self.defaults), *scheduler_notes(settings, self.family))
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
@@ -179,7 +202,7 @@ class Pipeline:
         # Batches -> images; broken ones are reported when the others are done.
         estimate, broken = ProgressEstimate(len(batches)), list[str]()
         for batch in batches:
-            yield from self._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+            yield from run._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
         if broken:
             raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} images are broken. {broken[0]}")
 
@@ -235,7 +258,7 @@ class Pipeline:
         # 6. One Result per image that is not broken.
         shared_notes = (*notes, *([] if variation is None else variation.notes), *guidance.notes())
         shared_notes += tuple(Note("memory", None, line) for line in self._memory.measures(batch.size))
-        shared_notes += () if self.scorer is not None else (NO_CLIP,)
+        shared_notes += () if self._scorer is not None else (NO_CLIP,)
         seconds_per_image = (monotonic() - start) / len(batch.images)
         for row, image in enumerate(batch.images):
             if row in messages:
@@ -252,11 +275,31 @@ class Pipeline:
                 warnings=(*own_notes, *shared_notes),
                 seconds=seconds_per_image,
                 origin=self.origin,
-                prompt_checker=self._clips.prompt_checker,
-                inputs={} if variation is None else {"vary": variation.source.sha256},
+                prompt_checker=None if self._scorer is None else self._clips.checker(self._scorer),
+                inputs={**self._inputs, **({} if variation is None else {"vary": variation.source.sha256})},
                 source_features=None if variation is None else variation.features,
                 vocabulary=self.vocabulary,
             )
+
+    def _with_guiding_clip(self, settings: Settings) -> Settings:
+        """Returns the settings with the name of a default CLIP if CLIP guides and no other one can.
+
+        The name belongs to the settings, so that another machine generates the same image or says what it lacks.
+        """
+        return settings if self._clips.own is not None else with_default_clip(settings)
+
+    def _configured_for(self, settings: Settings) -> Pipeline:
+        """Returns this pipeline with the scorer and the VAE that the settings ask for; all other state is shared."""
+        with self._lock.hold("CLIP"):
+            scorer = self._clips.scorer(settings.clip_models)
+        pipe = copy.copy(self)
+        if settings.vae is not None:
+            with self._lock.hold("The VAE"):
+                pipe.family, digest = self._vaes.family(settings.vae)
+            pipe._inputs = {"vae": digest}
+        pipe._scorer = scorer
+        pipe._decoder = PreviewDecoder(pipe.family, scorer, self._memory, self._lock)
+        return pipe
 
     def _encode_source_image(self, batch: Batch) -> Variation | None:
         """Returns the encoded image of the setting `vary`, None without one; raises ImageFileError."""
@@ -265,7 +308,7 @@ class Pipeline:
             return None
         source = read_source_image(target)
         with self._lock.hold("CLIP"):
-            return encode_source_image(self.family, source, self._clips.own)
+            return encode_source_image(self.family, source, None if self._scorer is None else self._scorer.encoder)
 
     def _build_guidance(self, batch: Batch, is_cancelled: IsCancelled) -> Guidance:
         """Returns the guidance of a batch; loads the CLIP models that the settings name."""
@@ -275,6 +318,7 @@ class Pipeline:
             batch.texts,
             batch.seeds,
             own=self._clips.own,
+            scorer=None if self._scorer is None else self._scorer.encoder,
             model=self.origin.model,
             load=self._clips.load,
             is_cancelled=is_cancelled,
@@ -334,7 +378,7 @@ class Pipeline:
         """
         if settings.budget is None:
             return settings, ()
-        filled = settings.with_defaults(self.defaults)
+        filled = self._with_guiding_clip(settings.with_defaults(self.defaults))
         return resolve_budget(filled, self.model_costs(filled))
 
     def model_costs(self, settings: Settings) -> ModelCosts:
@@ -342,6 +386,7 @@ class Pipeline:
 
         Raises SettingsError, and the errors of loading a CLIP.
         """
+        settings = self._with_guiding_clip(settings)
         conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
         with self._lock.hold("CLIP"):
             encoders = choose_encoders(settings, self._clips.own, self.origin.model, self._clips.load)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from clipgen import home
 from clipgen.errors import PresetError, SettingsError
-from clipgen.settings.checks import PRESET_NAME, check_line, printable, unknown_name
+from clipgen.settings.checks import PRESET_NAME, check_line, is_weight_file, printable, unknown_name
 from clipgen.settings.settings import FIELDS, Settings, check_field
 
 MAX_BYTES = 64 * 1024
@@ -176,10 +176,10 @@ def _settings(path: Path, section: Mapping[str, Any]) -> dict[str, Any]:
         checked = Settings.from_dict({"prompt": "a", **section}).to_dict()
     except SettingsError as error:
         raise _refused(path, f"[settings] {error}") from error
-    if LOCAL_PATH.match(checked["model"]):
-        raise _refused(
-            path, f"[settings] model must be a bundled name or a hub id, got '{printable(checked['model'])}'"
-        )
+    for name in ("model", "vae"):
+        value = checked[name] or ""
+        if LOCAL_PATH.match(value) or is_weight_file(value):
+            raise _refused(path, f"[settings] {name} must be a bundled name or a hub id, got '{printable(value)}'")
     return {name: checked[name] for name in section}
 
 

@@ -26,7 +26,7 @@ from clipgen import (
     generate_many,
 )
 from clipgen.image_file import encode_image
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 
 PLAIN = {"use_karras_sigmas": False}
 DIFFUSERS_SCHEDULERS = {

@@ -179,10 +179,15 @@ def test_settings_that_a_preset_must_not_contain(key: str) -> None:
         parsed(HEAD + f'[settings]\n{key} = "x"')
 
 
-@pytest.mark.parametrize("model", ["./fox", "../fox", "/fox", "~/fox", "~", "C:/fox", "\\\\\\\\host\\\\fox", "."])
-def test_a_preset_must_not_name_a_local_path(model: str) -> None:
-    with pytest.raises(PresetError, match=r"^mine\.toml: \[settings\] model must be a bundled name or a hub id, got "):
-        parsed(HEAD + f'[settings]\nmodel = "{model}"')
+PATHS = ["./fox", "../fox", "/fox", "~/fox", "~", "C:/fox", "\\\\\\\\host\\\\fox", ".", "fox.safetensors"]
+
+
+@pytest.mark.parametrize("field", ["model", "vae"])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_preset_must_not_name_a_local_path(field: str, path: str) -> None:
+    message = rf"^mine\.toml: \[settings\] {field} must be a bundled name or a hub id, got "
+    with pytest.raises(PresetError, match=message):
+        parsed(HEAD + f'[settings]\n{field} = "{path}"')
 
 
 @pytest.mark.parametrize("name", ["Mine.toml", "a b.toml", "-a.toml", "x" * 65 + ".toml", "mine.txt", ".toml"])

@@ -17,7 +17,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from clipgen.captioning.clipcap import ClipCap
 from clipgen.captioning.coca import Coca
 from clipgen.errors import ModelError, ModelNotFound
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioned import Captioned
 from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _without_padding, build_captioner, build_coca

@@ -86,7 +86,7 @@ def heading(name: str) -> str:
     return f'<p class="heading"><b>{label(name)}</b>{HINTS[name]}</p>'
 
 
-def build_field(name: str, models: Sequence[str], max_images: int) -> gr.components.Component:
+def build_field(name: str, models: Sequence[str], vaes: Sequence[str], max_images: int) -> gr.components.Component:
     """Returns the component of a field; `values.read` converts what it holds into a Settings value.
 
     Seeds are text, because a browser rounds integers above 2^53.
@@ -127,6 +127,8 @@ def build_field(name: str, models: Sequence[str], max_images: int) -> gr.compone
         return gr.Textbox("", placeholder="random", max_lines=1, **common)
     if name == "model":
         return gr.Dropdown(list(models), value=models[0], **common)
+    if name == "vae":
+        return gr.Dropdown([(MODEL_DEFAULT, ""), *vaes], value="", allow_custom_value=True, **common)
     return _build_by_type(name, common)
 
 
