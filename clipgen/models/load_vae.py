@@ -45,7 +45,8 @@ def check_vae(source: ModelFolder, layout: Layout, own: Any, model: str) -> Chec
         works = ", ".join(ref[1] for ref in spec.classes)
         raise ModelError(f"vae '{source.name[:200]}' is of the class '{name[:60]}'. Works: {works}.", field=VAE)
     network = make_network(f"vae '{source.name[:200]}'", class_ref, files, spec)
-    _check_latents(network.module.config, own.config, source.name, model)
+    module: Any = network.module
+    _check_latents(module.config, own.config, source.name, model)
     return network
 
 

@@ -210,7 +210,7 @@ def _largest_id(folder: Path) -> int:
     ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
     if not ids or not all(type(number) is int for number in ids):
         raise ModelError(f"{folder.name} has no valid vocabulary.")
-    return max(ids)
+    return int(max(ids))
 
 
 def _defaults(path: Path) -> dict[str, Any]:

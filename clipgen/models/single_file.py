@@ -186,7 +186,8 @@ class SingleFile:
                 self.tokenizer(name)
             except ModelNotFound:
                 needed.append((*self._tokenizer_places(name)[0], True))
-        lacking = [name for name in self.kind.parts if self._prefix(name) is self._network_folder(name) is None]
+        absent = [name for name in self.kind.parts if self._prefix(name) is None]
+        lacking = [name for name in absent if self._network_folder(name) is None]
         return needed + [(self.kind.repositories[0], name, False) for name in lacking]
 
     def _network_folder(self, name: str) -> Path | None:

@@ -83,7 +83,7 @@ class Settings:
         "The prompt before its {a|b} choices are resolved; has no effect on the picture.", check_filled, None
     )
     model: str = _setting(
-        "Model: a bundled name, a Hugging Face id org/name, a folder such as ./model, or a file x.safetensors.",
+        "Model: a bundled name, a hub id org/name, a folder such as ./model, or x.safetensors.",
         check_line,
         "storybook",
     )
@@ -167,7 +167,7 @@ class Settings:
         "Target pictures for CLIP guidance, as file:weight, -2 to 2; negative weights repel.", check_targets, ()
     )
     clip_models: tuple[str, ...] = _setting(
-        "CLIP or SigLIP models that guide; the first one scores if the model has no CLIP. Default: the model's.",
+        "CLIP or SigLIP models that guide; the first one scores if the model has no CLIP.",
         check_lines,
         (),
     )
