@@ -37,7 +37,8 @@ class LatentLayout:
 
     def _to_grid(self, latents: Tensor) -> Tensor:
         if latents.ndim == 4 and latents.shape[1] == self.channels * PATCH**2:
-            return latents.unflatten(1, (-1, PATCH, PATCH)).permute(0, 1, 4, 2, 5, 3).flatten(2, 3).flatten(3, 4)
+            patches: Tensor = latents.unflatten(1, (-1, PATCH, PATCH))  # [B, C, 2, 2, h/2, w/2]
+            return patches.permute(0, 1, 4, 2, 5, 3).flatten(2, 3).flatten(3, 4)
         if latents.ndim == 4:
             return latents
         if latents.ndim == 5 and latents.shape[2] == 1:
@@ -47,7 +48,8 @@ class LatentLayout:
         if latents.ndim == 3 and self.token_grid is not None:
             rows, columns = self.token_grid
             if latents.shape[1] == rows * columns and latents.shape[2] == self.channels:
-                return latents.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+                tokens: Tensor = latents.unflatten(1, (rows, columns))  # [B, h, w, C]
+                return tokens.permute(0, 3, 1, 2)
             if latents.shape[1] == rows * columns and latents.shape[2] == self.channels * PATCH**2:
                 return unpack_latents(latents, rows * PATCH, columns * PATCH)
         shape = " x ".join(map(str, latents.shape))
@@ -58,7 +60,7 @@ class LatentLayout:
         if len(self.shape) == 4 and self.shape[1] == grid.shape[1]:
             return grid
         if len(self.shape) == 4:
-            patches = grid.unflatten(2, (-1, PATCH)).unflatten(4, (-1, PATCH))  # [B, C, h/2, 2, w/2, 2]
+            patches: Tensor = grid.unflatten(2, (-1, PATCH)).unflatten(4, (-1, PATCH))  # [B, C, h/2, 2, w/2, 2]
             return patches.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
         if len(self.shape) == 5:
             return grid[:, :, None] if self.shape[2] == 1 else grid.permute(0, 2, 3, 1)[:, None]

@@ -34,7 +34,7 @@ class PipelineVae:
         self._decode = find_recipe(pipe, name, self.vae)
         self.vae.to(device)
         if all(weight.ndim != 5 for weight in self.vae.parameters()):
-            self.vae.to(memory_format=torch.channels_last)
+            self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = latent_channels(self.vae)
         self.latent_rgb = latent_rgb_matrix(type(pipe).__name__, self.channels)
         with torch.no_grad():
@@ -94,7 +94,7 @@ def decode_batch_norm(vae: Any, latents: Tensor) -> Tensor:
     height, width = latents.shape[-2:]
 
     def as_map(statistics: Tensor) -> Tensor:
-        patch = statistics.to(latents).unflatten(0, (-1, 2, 2))  # [C, 2, 2]
+        patch: Tensor = statistics.to(latents).unflatten(0, (-1, 2, 2))  # [C, 2, 2]
         return patch.repeat(1, ceil(height / 2), ceil(width / 2))[:, :height, :width]
 
     std = (vae.bn.running_var + vae.config["batch_norm_eps"]).sqrt()

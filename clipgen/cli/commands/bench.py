@@ -189,7 +189,7 @@ def quality(
         from clipgen.gallery import load_clip
         from clipgen.models.load_captioner import load_captioners
 
-        cases = 300 if count is None else whole("count", 8)(count)
+        cases = 300 if count is None else whole("count", 8)(str(count))
         scorer = load_clip(model)
         writers = load_captioners(model, scorer.encoder)
         protocol, metrics = bench.measure(scorer, writers, cases, split, drawings, report.say)
