@@ -4,8 +4,8 @@ from clipgen.gallery.api import RankedImage, caption, classify, diversity, load_
 from clipgen.gallery.explanation import Explanation, explain, explain_image
 from clipgen.gallery.features import iter_captions, iter_image_features, open_images
 from clipgen.gallery.image_paths import find_images
+from clipgen.gallery.image_search import SearchHit, nearest_images, parse_query, query_features
 from clipgen.gallery.index import ImageIndex, open_index
-from clipgen.gallery.search import SearchHit, nearest_images, parse_query, query_features
 
 __all__ = [
     "Explanation",

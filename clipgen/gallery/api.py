@@ -24,8 +24,8 @@ from clipgen.device import pick_device, raise_out_of_memory
 from clipgen.errors import SettingsError
 from clipgen.gallery.features import iter_captions, iter_image_features
 from clipgen.gallery.image_paths import find_images
+from clipgen.gallery.image_search import SearchHit, nearest_images, parse_query, query_features
 from clipgen.gallery.index import open_index
-from clipgen.gallery.search import SearchHit, nearest_images, parse_query, query_features
 from clipgen.image_file import open_image
 from clipgen.models import load_encoder
 from clipgen.models.find import find_clip
