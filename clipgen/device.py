@@ -23,7 +23,7 @@ DTYPES = {
     "fp16": torch.float16,
 }
 # Latent positions of one batch, since the denoiser takes most of the time. On a CPU, a batch of 8 images of 16 x 16
-# positions takes 60% of the time of 8 single ones; from 32 x 32 on a batch saves nothing.
+# positions takes 70% of the time of 8 single ones; from 32 x 32 on a batch saves nothing.
 BATCH_POSITIONS = {"cpu": 8 * 16 * 16, "mps": 4 * 64 * 64, "cuda": 16 * 64 * 64}
 MAX_BATCH = 64
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
