@@ -20,7 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-s
 
 def _has_drawings() -> bool:
     try:
-        find_package("noto")
+        find_package("flat"), find_package("noto")
     except ClipgenError:
         return False
     return True

@@ -211,7 +211,7 @@ def vae_shifted(levels: int) -> Any:
 
 
 def vae_tiny() -> Any:
-    """An AutoencoderTiny of factor 8 with 8 latent channels, as a storybook model may have."""
+    """An AutoencoderTiny of factor 8 with 8 latent channels."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
@@ -269,7 +269,7 @@ def save_lcm(folder: Path) -> Path:
 
 
 def save_v(folder: Path) -> Path:
-    """Saves a model like storybook: v, zero terminal SNR, 8 latent channels, 32 tokens, and a CLIP."""
+    """Saves a model like storybook: v, zero terminal SNR, AutoencoderTiny, 32 tokens, and a CLIP."""
     from diffusers import DDIMScheduler
 
     words = tokenizer(32)

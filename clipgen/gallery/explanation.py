@@ -71,7 +71,12 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
         settings = pipeline.run(settings.replace(images=1))[0].settings
     family, scorer = pipeline.family, pipeline.scorer
     [batch] = plan(
-        settings.replace(images=1), pipeline.origin.model, pipeline.defaults, pipeline.device, pipeline.vocabulary
+        settings.replace(images=1),
+        pipeline.origin.model,
+        pipeline.defaults,
+        family.latent_shape,
+        pipeline.device,
+        pipeline.vocabulary,
     )
     single, text = batch.images[0], batch.texts[0]
     if not has_text_cross_attention(family) or single.vary is not None:  # a variation attends to other tokens

@@ -197,7 +197,8 @@ class Pipeline:
         notes = (*notes, *size_notes(settings, self.defaults), *scheduler_notes(settings, self.family))
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
-        batches = plan(settings, self.origin.model, self.defaults, self.device, self.vocabulary)
+        latent_shape = self.family.latent_shape
+        batches = plan(settings, self.origin.model, self.defaults, latent_shape, self.device, self.vocabulary)
 
         # Batches -> images; broken ones are reported when the others are done.
         estimate, broken = ProgressEstimate(len(batches)), list[str]()

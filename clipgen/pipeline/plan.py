@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,18 +120,21 @@ def plan(
     settings: Settings,
     model: str,
     defaults: Mapping[str, Any],
+    latent_shape: Callable[[int, int], tuple[int, int, int]],
     device: torch.device,
     vocabulary: Vocabulary | None = None,
 ) -> list[Batch]:
     """Returns the batches of a run; image k has seed + k, and its wildcards are resolved with that seed.
 
-    `defaults` fill the fields that `settings` leave to the model. Raises SettingsError, PromptError.
+    `defaults` fill the fields that `settings` leave to the model; `latent_shape` is that of its family, which limits
+    the size of a batch. Raises SettingsError, PromptError.
     """
     filled = settings.with_defaults(defaults).replace(model=model)
     seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if filled.seed is None else filled.seed
     images = tuple(_single_image(filled, (seed + k) % (MAX_SEED + 1)) for k in range(filled.images))
     shared = {name: value for name, value in filled.to_dict().items() if name in SHARED_FIELDS}
-    size = images_at_once(shared["width"], shared["height"], device) if filled.guidance in BATCHED_GUIDANCE else 1
+    _, height, width = latent_shape(shared["width"], shared["height"])
+    size = images_at_once(height * width, device) if filled.guidance in BATCHED_GUIDANCE else 1
     return [
         Batch(first, images[first : first + size], **shared, vocabulary=vocabulary)
         for first in range(0, len(images), size)

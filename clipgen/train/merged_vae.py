@@ -97,7 +97,7 @@ def merged_downsampling(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     assert merged.bias is not None
     merged.weight.copy_(compose(first.weight, second.weight))
     merged.bias.copy_(second.weight.sum((2, 3)) @ first.bias)
-    return merged
+    return merged.requires_grad_(first.weight.requires_grad)  # a frozen encoder stays frozen
 
 
 @torch.no_grad()

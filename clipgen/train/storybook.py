@@ -46,7 +46,7 @@ class Parts:
 
 def assemble(folder: Path, parts: Parts) -> None:
     """Writes every part as fp16 safetensors, defaults and vocabulary as clipgen.json, and SHA256SUMS."""
-    tokenizer, side = parts.tokenizer, parts.side
+    tokenizer = parts.tokenizer
     text_encoder = _half(text_encoder_of(parts.clip))
     pipeline = StableDiffusionPipeline(
         vae=_half(parts.vae), text_encoder=text_encoder, tokenizer=tokenizer, unet=_half(parts.unet),
@@ -57,6 +57,7 @@ def assemble(folder: Path, parts: Parts) -> None:
         _half(encoder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     _half(parts.latent_head).save_pretrained(folder / "latent_head")
+<<<<<<< HEAD
     seen, half = parts.clip.config.vision_config.image_size, [0.5, 0.5, 0.5]
     CLIPImageProcessorPil(
         size={"shortest_edge": seen}, crop_size={"height": seen, "width": seen}, image_mean=half, image_std=half
@@ -65,11 +66,24 @@ def assemble(folder: Path, parts: Parts) -> None:
     SiglipImageProcessorPil(size={"height": seen, "width": seen}, image_mean=half, image_std=half).save_pretrained(
         folder / "judge"
     )
+=======
+    half = [0.5, 0.5, 0.5]
+    side = parts.clip.config.vision_config.image_size  # smaller than the images that the pipeline generates
+    CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size=_square(side), image_mean=half, image_std=half
+    ).save_pretrained(folder / "clip")
+    side = parts.judge.config.vision_config.image_size
+    SiglipImageProcessorPil(size=_square(side), image_mean=half, image_std=half).save_pretrained(folder / "judge")
+>>>>>>> port
     _store_captions(folder / "clip", tokenizer)
-    settings = {**DEFAULTS, "width": side, "height": side}
+    settings = {**DEFAULTS, **_square(parts.side)}
     declared = {"vocabulary": vocabulary_name(parts.vocabulary), "settings": settings}
     (folder / "clipgen.json").write_text(json.dumps(declared, indent=2) + "\n")
     _finish(folder)
+
+
+def _square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
 
 
 def write_part(model: nn.Module, part: str, folder: Path) -> None:
@@ -96,6 +110,8 @@ def _finish(folder: Path) -> None:
     for config in folder.glob("*/config.json"):
         _drop(config, "_name_or_path")  # a path of the machine that trained it
     _in_float32(folder / "text_encoder" / "config.json")
+    for tokenizer in folder.glob("*/tokenizer.json"):
+        _without_indentation(tokenizer)
     write_checksums(folder)
 
 
@@ -103,6 +119,12 @@ def _in_float32(config: Path) -> None:
     """Lets transformers load a text encoder in float32, as diffusers loads the other parts of a pipeline."""
     values = json.loads(config.read_text()) | {"dtype": "float32"}
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _without_indentation(file: Path) -> None:
+    """Writes a JSON file in one line: a tokenizer.json is then half as large."""
+    values = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
 
 def _drop(config: Path, key: str) -> None:

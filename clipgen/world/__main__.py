@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         help="file for the sheet of concepts (default: concepts.png)")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the first scene")
     add("--count", type=int, default=64, help="number of scenes")
-    add("--size", type=int, default=128, help="side of a scene in pixels")
+    add("--size", type=int, default=256, help="side of a scene in pixels (default: 256)")
     add("--tier", type=int, default=2, help="highest tier of the vocabulary: 1, 2 or 3 (default: 2)")
     add("--art", choices=PACKAGES, default="flat", help="set of drawings (default: flat)")
     return parser

@@ -16,7 +16,7 @@ from clipgen.world.styles import FILTERS
 OVERSAMPLING = 2
 
 
-def render(scene: Scene, size: int = 128) -> Image.Image:
+def render(scene: Scene, size: int) -> Image.Image:
     """Returns an RGB image of a scene with a side of `size` pixels. The same scene always gives the same image."""
     rng = random.Random(scene.seed ^ 0x5EED)
     canvas = _background(scene, size * OVERSAMPLING, rng).resize((size, size), Image.Resampling.BOX)

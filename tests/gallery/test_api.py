@@ -51,7 +51,8 @@ def test_storybooks_clip_recognises_generated_images(generated, clip):
 def test_paths_pil_images_and_tensors_give_the_same_features(generated, clip):
     with Image.open(generated[FOX]) as image:
         pil = image.convert("RGB")
-    pixels = torch.frombuffer(bytearray(pil.tobytes()), dtype=torch.uint8).view(128, 128, 3).permute(2, 0, 1) / 255
+    levels = torch.frombuffer(bytearray(pil.tobytes()), dtype=torch.uint8)
+    pixels = levels.view(pil.height, pil.width, 3).permute(2, 0, 1) / 255
     rows = similarity([generated[FOX], str(generated[FOX]), pil, pixels], FOX, model=clip)
     assert rows.shape == (4, 1)
     assert torch.allclose(rows, rows[:1].expand(4, 1), atol=1e-5)

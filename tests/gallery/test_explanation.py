@@ -121,10 +121,10 @@ def test_storybook_attends_to_the_fox_and_the_score_falls_without_the_word(story
 
 
 def test_patch_similarity_is_high_where_the_object_is(generated, clip):
-    both = Image.new("RGB", (256, 128))
+    both = Image.new("RGB", (512, 256))
     for k, text in enumerate((FOX, CAR)):
         with Image.open(generated[text]) as image:
-            both.paste(image, (128 * k, 0))
+            both.paste(image.resize((256, 256)), (256 * k, 0))
     explanation = explain_image(both, "fox car", model=clip)
     assert (explanation.source, explanation.maps.shape) == ("patch similarity", (2, 7, 14))
     left, right = explanation.maps[..., :7].mean(dim=(1, 2)), explanation.maps[..., 7:].mean(dim=(1, 2))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -12,8 +14,12 @@ CPU = torch.device("cpu")
 DEFAULTS = {"steps": 30, "width": 128, "height": 128, "scheduler": "ddim", "guidance_scale": 4.0, "eta": 0.0}
 
 
+def latent_shape(width, height, factor=8):
+    return 4, height // factor, width // factor
+
+
 def batches(**settings):
-    return plan(Settings(**{"prompt": "a fox", "seed": 5, **settings}), "storybook", DEFAULTS, CPU)
+    return plan(Settings(**{"prompt": "a fox", "seed": 5, **settings}), "storybook", DEFAULTS, latent_shape, CPU)
 
 
 def test_missing_settings_are_the_defaults_of_the_model():
@@ -41,9 +47,12 @@ def test_a_random_seed_is_below_two_to_the_32():
     assert max(seeds) < 2**32
 
 
-def test_the_batch_size_depends_on_the_image_size():
+def test_the_batch_size_depends_on_the_latents():
     assert [(batch.first, len(batch.images)) for batch in batches(images=19)] == [(0, 8), (8, 8), (16, 3)]
     assert [len(batch.images) for batch in batches(images=3, width=512, height=512)] == [1, 1, 1]
+    settings = Settings("a fox", seed=5, images=9, width=256, height=256)
+    of_factor_16 = plan(settings, "storybook", DEFAULTS, partial(latent_shape, factor=16), CPU)
+    assert [len(batch.images) for batch in of_factor_16] == [8, 1]
 
 
 def test_the_text_for_clip_has_no_prompt_syntax():
@@ -55,10 +64,10 @@ def test_a_resolved_prompt_keeps_its_template():
     (image,) = batches(prompt="a {red|blue} fox")[0].images
     assert image.prompt in ("a red fox", "a blue fox")
     assert image.prompt_template == "a {red|blue} fox"
-    (again,) = plan(image, "storybook", DEFAULTS, CPU)[0].images
+    (again,) = plan(image, "storybook", DEFAULTS, latent_shape, CPU)[0].images
     assert again == image
 
 
 def test_invalid_defaults_of_a_model_are_refused():
     with pytest.raises(SettingsError, match="width must be"):
-        plan(Settings(prompt="a fox"), "x", {**DEFAULTS, "width": 32}, CPU)
+        plan(Settings(prompt="a fox"), "x", {**DEFAULTS, "width": 32}, latent_shape, CPU)

@@ -36,3 +36,11 @@ def test_merged_and_unmerged_agree(build: object) -> None:
         assert torch.allclose(merged.decode(latents)[inside], decoded[inside], atol=1e-5)
         assert torch.allclose(split.encode(images).latents, merged.encode(images), atol=1e-5)
         assert torch.allclose(split.decode(latents).sample, merged.decode(latents), atol=1e-5)
+
+
+def test_a_frozen_encoder_stays_frozen() -> None:
+    vae = build_vae()
+    vae.encoder.requires_grad_(False)
+    merged = MergedVae(vae)
+    assert not any(parameter.requires_grad for parameter in merged.encoder.parameters())
+    assert all(parameter.requires_grad for parameter in merged.decoder.parameters())

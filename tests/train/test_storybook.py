@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,8 @@ def test_the_folder_loads_with_plain_diffusers(tokenizer: CLIPTokenizer, tmp_pat
         encoder = load_encoder(str(tmp_path / name), torch.device("cpu"))
         assert encoder.text_features(["a fox in snow"]).shape == (1, encoder.model.config.text_config.hidden_size)
         assert torch.allclose(encoder.preprocess(pixels), pixels * 2 - 1, atol=1e-6)  # the preprocessing of training
+        processor = json.loads((tmp_path / name / "preprocessor_config.json").read_text())
+        assert set(processor["size"].values()) == {encoder.image_size} == {128}  # smaller than the generated images
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "AutoPipelineForText2Image", "DiffusionPipeline"])

@@ -27,7 +27,7 @@ from clipgen.image_file import read_settings
 
 from .conftest import RunningServer
 
-SMALL = {"steps": 2, "width": 64, "height": 64}
+SMALL = {"steps": 2, "width": 128, "height": 128}
 ENDPOINTS = {
     f"/{name}"
     for name in (
@@ -256,7 +256,7 @@ def test_streams_of_unknown_sessions_and_overlapping_streams_cause_no_traceback(
     client: Client, server: RunningServer
 ) -> None:
     assert get(server, "gradio_api/queue/data?session_hash=nobody") == 200
-    jobs = [client.submit(prompt="a fox", steps=1, width=64, height=64, api_name="/generate") for _ in range(3)]
+    jobs = [client.submit(prompt="a fox", steps=1, width=128, height=128, api_name="/generate") for _ in range(3)]
     assert [list(job)[-1]["type"] for job in jobs] == ["envelope"] * 3
     assert "Traceback" not in server.log.read_text()
 

@@ -13,7 +13,7 @@ from clipgen.bench.quality.metrics import Metric
 from clipgen.bench.quality.one_factor import one_factor
 from clipgen.bench.quality.quadruples import quadruples
 from clipgen.bench.quality.retrieval import retrieval
-from clipgen.bench.quality.scene_encoder import SceneEncoder
+from clipgen.bench.quality.scene_encoder import SIDE, SceneEncoder
 from clipgen.bench.quality.zero_shot import other_drawings, zero_shot
 from clipgen.bench.timing import describe_machine
 from clipgen.captioning.clip_captioner import Captioner
@@ -29,6 +29,7 @@ CLIP_PARTS = {
     "one-factor pairs": one_factor,
     "quadruples of the same words": quadruples,
 }
+ART = "flat"  # the drawings that the denoiser learns from; CLIP learns from other ones too
 NOTE = "Closed world: not comparable with the public benchmarks of these names."
 
 
@@ -69,16 +70,16 @@ def measure(
 
     Raises ClipgenError if the drawings are not installed, SettingsError if `folder` holds no such emoji.
     """
-    find_package("noto")
+    find_package(ART)
     encoder = SceneEncoder(scorer.encoder)
-    mix = replace(TIERS["cpu"].wide, arts=("noto",))  # the drawings that the bundled CLIP was trained on
+    mix = replace(TIERS["cpu"].wide, arts=(ART,))
     protocol = Protocol(
         scorer.encoder.name,
         count,
         split,
         mix.tier,
         FIRST_SEEDS[split],
-        encoder.side,
+        SIDE,
         vocabulary_hash(),
         describe_machine(),
     )
@@ -87,7 +88,14 @@ def measure(
     ]
     if folder is not None:
         parts.insert(0, ("drawings of another vendor", partial(other_drawings, encoder, folder, mix)))
+<<<<<<< HEAD
     parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split, encoder.side)) for c in captioners]
+=======
+    parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split)) for c in captioners]
+    if generation is not None:
+        name = f"generated images, judged by {generation.judge.encoder.name}"
+        parts.append((name, partial(generated_images, generation, mix, split)))
+>>>>>>> port
     metrics = []
     for number, (name, part) in enumerate(parts, start=1):
         on_progress(f"{number}/{len(parts)}  {name}")

@@ -24,12 +24,12 @@ def test_sizes_are_valid_settings_with_the_area_of_the_default(default: tuple[in
 
 
 def test_sizes_of_square_models() -> None:
-    assert [str(size) for size in sizes((128, 128), SizeLimits(8), SERVED)] == [
-        "Square 128 × 128",
-        "Portrait 112 × 144",
-        "Landscape 144 × 112",
-        "Tall 96 × 168",
-        "Wide 168 × 96",
+    assert [str(size) for size in sizes((256, 256), SizeLimits(16), SERVED)] == [
+        "Square 256 × 256",
+        "Portrait 224 × 288",
+        "Landscape 288 × 224",
+        "Tall 192 × 336",
+        "Wide 336 × 192",
     ]
     portrait = next(size for size in sizes((1024, 1024), SizeLimits(8), LOCAL) if size.name == "Portrait")
     assert portrait.numbers == ("896", "1152")
