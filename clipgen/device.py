@@ -91,7 +91,6 @@ def pick_dtype(name: str, device: torch.device, prefers_bfloat16: bool = False) 
     return DTYPES[name]
 
 
-<<<<<<< HEAD
 def cpu_computes_in_bfloat16() -> bool:
     """Returns whether this CPU has instructions for bfloat16: AVX512-BF16 or AMX. Without them bfloat16 is slower."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -128,14 +127,9 @@ def check_compiles(device: torch.device) -> None:
         )
 
 
-def images_at_once(width: int, height: int, device: torch.device) -> int:
-    """Returns the number of images of that size that are denoised as one batch."""
-    return max(1, min(MAX_BATCH, BATCH_PIXELS[device.type] // (width * height)))
-=======
 def images_at_once(positions: int, device: torch.device) -> int:
     """Returns the number of images with that many latent positions each that are denoised as one batch."""
     return max(1, min(MAX_BATCH, BATCH_POSITIONS[device.type] // positions))
->>>>>>> port
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -19,7 +19,6 @@ from clipgen.families.text_encoders import TextEncoder
 from clipgen.gallery.api import load_clip
 from clipgen.gallery.features import iter_image_features
 from clipgen.pipeline.pipeline import Pipeline
-from clipgen.pipeline.plan import plan
 from clipgen.pixels import to_pixels
 from clipgen.settings.settings import Settings
 
@@ -70,14 +69,7 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
     if "pick" in settings.guidance:  # the candidate that wins is generated again alone
         settings = pipeline.run(settings.replace(images=1))[0].settings
     family, scorer = pipeline.family, pipeline.scorer
-    [batch] = plan(
-        settings.replace(images=1),
-        pipeline.origin.model,
-        pipeline.defaults,
-        family.latent_shape,
-        pipeline.device,
-        pipeline.vocabulary,
-    )
+    [batch] = pipeline.plan(settings.replace(images=1))
     single, text = batch.images[0], batch.texts[0]
     if not has_text_cross_attention(family) or single.vary is not None:  # a variation attends to other tokens
         if scorer is None:

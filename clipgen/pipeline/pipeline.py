@@ -197,8 +197,7 @@ class Pipeline:
         notes = (*notes, *size_notes(settings, self.defaults), *scheduler_notes(settings, self.family))
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
-        latent_shape = self.family.latent_shape
-        batches = plan(settings, self.origin.model, self.defaults, latent_shape, self.device, self.vocabulary)
+        batches = self.plan(settings)
 
         # Batches -> images; broken ones are reported when the others are done.
         estimate, broken = ProgressEstimate(len(batches)), list[str]()
@@ -349,14 +348,18 @@ class Pipeline:
             raise
         return results
 
+    def plan(self, settings: Settings) -> list[Batch]:
+        """Returns the batches of a run, with the model's defaults; raises SettingsError, PromptError."""
+        latent_shape = self.family.latent_shape
+        return plan(settings, self.origin.model, self.defaults, latent_shape, self.device, self.vocabulary)
+
     def run_together(self, runs: Sequence[Settings]) -> list[Result | None]:
         """Generates one image per settings, all in one batch; None for a broken image.
 
         The prompts and seeds may differ; the settings in plan.SHARED_FIELDS are those of the first. Several small
         images in one batch take less time than one by one.
         """
-        defaults, vocabulary = self.defaults, self.vocabulary
-        batches = [plan(run.replace(images=1), self.origin.model, defaults, self.device, vocabulary)[0] for run in runs]
+        batches = [self.plan(run.replace(images=1))[0] for run in runs]
         batch = replace(batches[0], images=tuple(each.images[0] for each in batches))
         events = self._generate_batch(batch, (), ProgressEstimate(1), [], never_cancelled)
         results = {event.index: event for event in events if isinstance(event, Result)}

@@ -57,16 +57,6 @@ def assemble(folder: Path, parts: Parts) -> None:
         _half(encoder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     _half(parts.latent_head).save_pretrained(folder / "latent_head")
-<<<<<<< HEAD
-    seen, half = parts.clip.config.vision_config.image_size, [0.5, 0.5, 0.5]
-    CLIPImageProcessorPil(
-        size={"shortest_edge": seen}, crop_size={"height": seen, "width": seen}, image_mean=half, image_std=half
-    ).save_pretrained(folder / "clip")
-    seen = parts.judge.config.vision_config.image_size
-    SiglipImageProcessorPil(size={"height": seen, "width": seen}, image_mean=half, image_std=half).save_pretrained(
-        folder / "judge"
-    )
-=======
     half = [0.5, 0.5, 0.5]
     side = parts.clip.config.vision_config.image_size  # smaller than the images that the pipeline generates
     CLIPImageProcessorPil(
@@ -74,7 +64,6 @@ def assemble(folder: Path, parts: Parts) -> None:
     ).save_pretrained(folder / "clip")
     side = parts.judge.config.vision_config.image_size
     SiglipImageProcessorPil(size=_square(side), image_mean=half, image_std=half).save_pretrained(folder / "judge")
->>>>>>> port
     _store_captions(folder / "clip", tokenizer)
     settings = {**DEFAULTS, **_square(parts.side)}
     declared = {"vocabulary": vocabulary_name(parts.vocabulary), "settings": settings}

@@ -88,14 +88,7 @@ def measure(
     ]
     if folder is not None:
         parts.insert(0, ("drawings of another vendor", partial(other_drawings, encoder, folder, mix)))
-<<<<<<< HEAD
-    parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split, encoder.side)) for c in captioners]
-=======
     parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split)) for c in captioners]
-    if generation is not None:
-        name = f"generated images, judged by {generation.judge.encoder.name}"
-        parts.append((name, partial(generated_images, generation, mix, split)))
->>>>>>> port
     metrics = []
     for number, (name, part) in enumerate(parts, start=1):
         on_progress(f"{number}/{len(parts)}  {name}")
