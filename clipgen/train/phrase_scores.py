@@ -18,7 +18,6 @@ from clipgen.clip.score import Scorer, read_captions
 from clipgen.models import load_encoder
 from clipgen.models.ids import BUNDLED
 from clipgen.train.calibration import PLAIN
-from clipgen.train.tiers import TIERS
 from clipgen.world.grammar import plain_caption
 from clipgen.world.render import render
 from clipgen.world.scene import Scene, sample_scene
@@ -30,7 +29,7 @@ FALSE_PHRASES = 3  # phrases of other scenes per image
 def measure(checker: PromptChecker, scenes: list[Scene], rng: random.Random) -> tuple[list[float], list[float]]:
     """Returns the z-scores of the phrases of each scene's plain caption, and of phrases of other scenes."""
     captions = [split_phrases(plain_caption(scene)) for scene in scenes]
-    size = TIERS["cpu"].side
+    size = checker.scorer.encoder.image_size
     true, false = list[float](), list[float]()
     for scene, own in zip(scenes, captions, strict=True):
         image = checker.image_features(_pixels(scene, size))

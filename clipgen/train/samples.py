@@ -1,6 +1,6 @@
 """The uncurated samples of MODEL_CARD.md and README: `python -m clipgen.train.samples` draws them.
 
-One sheet with seeds 1 to 16 for each of six prompts, at half size, and one with seed 1 of eighteen prompts.
+One sheet with seeds 1 to 16 for each of six prompts, and one with seed 1 of eighteen prompts.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL.Image import Image
-
 from clipgen.image_file import slug
 from clipgen.pipeline.pipeline import Pipeline
+from clipgen.pipeline.result import Result
 from clipgen.settings.settings import Settings
 from clipgen.world.contact_sheet import contact_sheet
 
@@ -36,29 +35,22 @@ FIRST_SEEDS = "first-seeds.webp"
 
 
 def draw_samples(pipe: Pipeline, folder: Path) -> list[Path]:
-    """Writes one sheet of seeds 1 to 16 per prompt, row by row, without selection, at half size.
-
-    The sheets are part of the package, which at full size they would make one megabyte larger.
-    """
+    """Writes one sheet of seeds 1 to 16 per prompt, row by row, without selection."""
     return [
-        _sheet([image.reduce(2) for image in _images(pipe, prompt, SEEDS)], 8, folder / f"{slug(prompt)}.webp")
+        _sheet(pipe.run(Settings(prompt=prompt, seed=1, images=SEEDS)), 8, folder / f"{slug(prompt)}.webp")
         for prompt in PROMPTS
     ]
 
 
 def draw_first_seeds(pipe: Pipeline, folder: Path) -> Path:
     """Writes one sheet with seed 1 of each prompt, six per row."""
-    return _sheet([image for prompt in FIRST_PROMPTS for image in _images(pipe, prompt, 1)], 6, folder / FIRST_SEEDS)
+    results = [result for prompt in FIRST_PROMPTS for result in pipe.run(Settings(prompt=prompt, seed=1))]
+    return _sheet(results, 6, folder / FIRST_SEEDS)
 
 
-def _images(pipe: Pipeline, prompt: str, count: int) -> list[Image]:
-    """Returns the images of a prompt with seeds 1 to `count`."""
-    return [result.image for result in pipe.run(Settings(prompt=prompt, seed=1, images=count))]
-
-
-def _sheet(images: Sequence[Image], columns: int, path: Path) -> Path:
+def _sheet(results: Sequence[Result], columns: int, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(images, columns=columns).save(path, quality=88, method=6)
+    contact_sheet([result.image for result in results], columns=columns).save(path, quality=88, method=6)
     return path
 
 

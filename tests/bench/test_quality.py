@@ -62,7 +62,7 @@ def test_storybook_is_above_chance() -> None:
 
 def test_without_the_drawings_the_error_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLIPGEN_DRAWINGS", str(tmp_path))
-    with pytest.raises(ClipgenError, match=r"'flat' were not found in '.*'\. To download them: .* npm pack @"):
+    with pytest.raises(ClipgenError, match=r"'noto' were not found in '.*'\. To download them: .* npm pack @"):
         bench.measure(load_clip(), [], 8)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from clipgen.bench.quality.metrics import Metric, share
-from clipgen.bench.quality.scene_encoder import SIDE
 from clipgen.captioning.clip_captioner import Captioner
 from clipgen.world.grammar import caption
 from clipgen.world.parse import ParsedCaption, parse
@@ -18,10 +17,11 @@ from clipgen.world.truth import is_true, relations, thing_is_true
 from clipgen.world.unseen import Split, unseen
 
 FLOORS = {"thing F1": 0.85, "attribute F1": 0.75, "relation": 0.65, "exact": 0.35}
+SIDE = 128
 BATCH_SIZE = 16
 
 
-def captions(captioner: Captioner, count: int, mix: Mix, split: Split) -> list[Metric]:
+def captions(captioner: Captioner, count: int, mix: Mix, split: Split, side: int = SIDE) -> list[Metric]:
     """Captions `count` renders of unseen scenes and returns the metrics of `caption_scores`.
 
     Chance is the score of the captions assigned to the wrong renders. Ceiling is the score of the grammar's own
@@ -30,7 +30,7 @@ def captions(captioner: Captioner, count: int, mix: Mix, split: Split) -> list[M
     scenes = list(islice(unseen(mix, split, stream=4), count))
     texts: list[str] = []
     for start in range(0, count, BATCH_SIZE):
-        texts += captioner.caption([render(scene, SIDE) for scene in scenes[start : start + BATCH_SIZE]])
+        texts += captioner.caption([render(scene, side) for scene in scenes[start : start + BATCH_SIZE]])
     parsed = [parse(text) for text in texts]
     ceiling = caption_scores([parse(caption(scene, random.Random(scene.seed))) for scene in scenes], scenes)
     chance = caption_scores([*parsed[1:], parsed[0]], scenes)

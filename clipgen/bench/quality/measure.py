@@ -13,7 +13,7 @@ from clipgen.bench.quality.metrics import Metric
 from clipgen.bench.quality.one_factor import one_factor
 from clipgen.bench.quality.quadruples import quadruples
 from clipgen.bench.quality.retrieval import retrieval
-from clipgen.bench.quality.scene_encoder import SIDE, SceneEncoder
+from clipgen.bench.quality.scene_encoder import SceneEncoder
 from clipgen.bench.quality.zero_shot import other_drawings, zero_shot
 from clipgen.bench.timing import describe_machine
 from clipgen.captioning.clip_captioner import Captioner
@@ -29,7 +29,6 @@ CLIP_PARTS = {
     "one-factor pairs": one_factor,
     "quadruples of the same words": quadruples,
 }
-ART = "flat"  # the drawings that the denoiser learns from; CLIP learns from other ones too
 NOTE = "Closed world: not comparable with the public benchmarks of these names."
 
 
@@ -70,16 +69,16 @@ def measure(
 
     Raises ClipgenError if the drawings are not installed, SettingsError if `folder` holds no such emoji.
     """
-    find_package(ART)
+    find_package("noto")
     encoder = SceneEncoder(scorer.encoder)
-    mix = replace(TIERS["cpu"].wide, arts=(ART,))
+    mix = replace(TIERS["cpu"].wide, arts=("noto",))  # the drawings that the bundled CLIP was trained on
     protocol = Protocol(
         scorer.encoder.name,
         count,
         split,
         mix.tier,
         FIRST_SEEDS[split],
-        SIDE,
+        encoder.side,
         vocabulary_hash(),
         describe_machine(),
     )
@@ -88,7 +87,7 @@ def measure(
     ]
     if folder is not None:
         parts.insert(0, ("drawings of another vendor", partial(other_drawings, encoder, folder, mix)))
-    parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split)) for c in captioners]
+    parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split, encoder.side)) for c in captioners]
     metrics = []
     for number, (name, part) in enumerate(parts, start=1):
         on_progress(f"{number}/{len(parts)}  {name}")

@@ -10,22 +10,22 @@ from torch import Tensor
 
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.gallery.features import iter_image_features
-from clipgen.train.tiers import TIERS
 from clipgen.world.render import render
 from clipgen.world.scene import Scene
 
-SIDE = TIERS["cpu"].side  # of a rendered scene in pixels, as in training; every CLIP resizes it as it does any image
+MAX_SIDE = 256  # pixels; the drawings have no higher resolution
 
 
 class SceneEncoder:
-    """A CLIP with a renderer in front: it encodes scenes, which are rendered at SIDE x SIDE pixels."""
+    """A CLIP with a renderer in front: scenes are rendered at CLIP's input size, at most MAX_SIDE."""
 
     def __init__(self, encoder: ClipEncoder) -> None:
         self.encoder = encoder
+        self.side = min(encoder.image_size, MAX_SIDE)
 
     def scene_features(self, scenes: Sequence[Scene]) -> Tensor:
         """Returns the unit-length image features [N, D] of rendered scenes."""
-        return self.image_features(render(scene, SIDE) for scene in scenes)
+        return self.image_features(render(scene, self.side) for scene in scenes)
 
     def image_features(self, images: Iterable[Image]) -> Tensor:
         """Returns the unit-length image features [N, D] of RGB images, read lazily one batch at a time."""
