@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from clipgen.errors import PromptError
 from clipgen.families.text_encoders import PromptEmbeds, TextEncoder
 from clipgen.hashing import sha256_of
-from clipgen.settings.checks import printable
+from clipgen.settings.checks import LOCAL, parse_number, printable
 from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ MAX_WEIGHT = 2.0
 ROUND, SQUARE = 1.1, 1 / 1.1  # the weights of (x) and [x]
 OPENERS = {")": "(", "]": "["}
 ESCAPED = r"\\[()\[\]{}_\\]"
-LORA = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
-TOKEN = re.compile(rf"{ESCAPED}|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
+LORA = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+TOKEN = re.compile(
+    rf"{LORA.pattern}|{ESCAPED}|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:<]+|.",
+    re.DOTALL | re.IGNORECASE,
+)
 BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
 
 
@@ -44,18 +47,38 @@ def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[
     r"""Splits a prompt in A1111 syntax into (text, weight) pairs; neighbours with equal weights are joined.
 
     `(x)` has weight 1.1, `[x]` 1/1.1 and `(x:1.3)` 1.3; nested weights multiply. A backslash escapes
-    `( ) [ ] { } _ \`, and an unmatched bracket is text. With syntax `plain` the whole prompt is one pair of weight 1.
+    `( ) [ ] { } _ \`, and an unmatched bracket is text. `<lora:name:weight>` is left out, see lora_tags. With syntax
+    `plain` the whole prompt is one pair of weight 1.
 
     Raises:
-        PromptError: A weight is outside 0 to 2, or the prompt contains `<lora:...>`; the message gives the position.
+        PromptError: A weight is outside 0 to 2, or a LoRA tag is wrong; the message gives the position.
     """
     if syntax == "plain":
         return [(prompt, 1.0)]
-    if lora := LORA.search(prompt):
-        where = f"{field}, character {lora.start() + 1}"
-        raise PromptError(f"{where}: '{printable(lora[0])}' cannot be used, LoRA is not supported", field=field)
+    lora_tags(prompt, syntax, field)
     runs = groupby(_weighted(list(TOKEN.finditer(prompt)), field), key=lambda piece: piece[1])
     return [("".join(text for text, _ in pieces), weight) for weight, pieces in runs]
+
+
+def lora_tags(prompt: str, syntax: str, field: str = "prompt") -> list[str]:
+    """Returns the LoRAs that `<lora:name:weight>` in a prompt names, each as `name:weight`; the default weight is 1.
+
+    Raises PromptError for a tag without a name or with a wrong weight, and for any tag in a negative prompt.
+    """
+    tags = []
+    for tag in () if syntax == "plain" else LORA.finditer(prompt):
+        where = f"{field}, character {tag.start() + 1}: '{printable(tag[0])}'"
+        if field != "prompt":
+            raise PromptError(f"{where} belongs in the prompt; a LoRA changes the whole picture", field=field)
+        name, colon, weight = (part.strip() for part in tag[1].partition(":"))
+        if not name or re.search(r"[/\\]", name):
+            raise PromptError(f"{where} must name a LoRA without its folder", field=field)
+        low, high = LOCAL.lora
+        number = parse_number(weight) if colon else 1.0
+        if isinstance(number, str) or not low <= number <= high:
+            raise PromptError(f"{where} must have a weight from {low:g} to {high:g}", field=field)
+        tags.append(f"{name}:{number:g}")
+    return tags
 
 
 def plain_text(prompt: str, syntax: str) -> str:
@@ -178,6 +201,8 @@ def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, fl
     factors, closers = _pairs([token[0] for token in tokens])
     weights = [1.0]
     for k, token in enumerate(tokens):
+        if LORA.fullmatch(token[0]):
+            continue
         if k in factors:
             weights.append(weights[-1] * factors[k])
         elif k in closers:

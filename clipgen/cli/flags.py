@@ -33,6 +33,7 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "height": (("-H",), "N", PICTURE),
     "model": (("-m",), "NAME", LOOK),
     "preset": ((), "NAME", LOOK),
+    "lora": ((), "FILE:W", LOOK),
     "steps": ((), "N", LOOK),
     "guidance_scale": (("-g", "--cfg"), "X", LOOK),
     "scheduler": (("--sampler",), "NAME", LOOK),
@@ -58,6 +59,7 @@ FIELD_HELP = {
     "guide": "Target text for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "like": "Target picture for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "vary": "Picture to generate variations of; W is 0 (prompt only) to 1 (picture only).",
+    "lora": "LoRA file, or its name in ./loras or the data folder; W is its weight, -4 to 4; repeatable.",
     "clip_models": "CLIP or SigLIP model for CLIP guidance; repeatable.",
 }
 FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}

@@ -58,6 +58,7 @@ LAYOUT = Layout(
     guidance="distilled (dev), none (schnell)",
     check=_check,
     size_limits=_size_limits,
+    lora_loader="FluxLoraLoaderMixin",
 )
 
 

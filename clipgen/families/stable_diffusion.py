@@ -69,6 +69,7 @@ LAYOUT = Layout(
     check=_check,
     size_limits=_size_limits,
     image_networks=("clip", "coca"),
+    lora_loader="StableDiffusionLoraLoaderMixin",
 )
 
 

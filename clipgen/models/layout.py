@@ -89,6 +89,7 @@ class Layout:
         config_components: components of which only the config is read.
         image_networks: the networks that the model needs to take an image; () if the family never does.
         requires_image: the family only generates variations of an image.
+        lora_loader: the class of diffusers that loads LoRA files of the family; None if there is none.
     """
 
     family: str
@@ -104,6 +105,7 @@ class Layout:
     config_components: Mapping[str, ConfigComponent] = field(default_factory=dict)
     image_networks: tuple[str, ...] = ()
     requires_image: bool = False
+    lora_loader: str | None = None
 
 
 def encoder_of(tokenizer: str) -> str:

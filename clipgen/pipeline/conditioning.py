@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from clipgen.families import Conditioning, Family, stack_conditionings
+from clipgen.families.lora import Lora
 from clipgen.pipeline.plan import Batch
 from clipgen.pipeline.variation import Variation
 from clipgen.settings.settings import Note, Settings
@@ -36,9 +37,14 @@ class PromptEncoder:
         self.family = family
         self._encode = lru_cache(CACHED_PROMPTS)(self._encode_text)
 
-    def encode_prompt(self, settings: Settings, field: str = "prompt") -> Conditioning:
-        """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError."""
-        conditioning, _ = self._encode_field(settings, field)
+    def encode_prompt(
+        self, settings: Settings, loras: tuple[Lora, ...] = (), field: str = "prompt"
+    ) -> Conditioning:
+        """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError.
+
+        `loras` are those that are active in the text encoders.
+        """
+        conditioning, _ = self._encode_field(settings, loras, field)
         conditioning = self.family.with_image(conditioning, None, 0.0, 0)
         return self.family.with_guidance_scale(conditioning, settings.guidance_scale or 1.0)
 
@@ -51,7 +57,7 @@ class PromptEncoder:
         for image in batch.reworded:
             notes = [NEGATIVE_UNREAD] if self.family.distilled and image.negative_prompt != "" else []
             for field in fields:
-                conditioning, field_notes = self._encode_field(image, field)
+                conditioning, field_notes = self._encode_field(image, batch.loras, field)
                 embeds, weight = (None, 0.0)
                 if variation is not None and field == "prompt":
                     embeds, weight = variation.image_embeds.embeds, variation.source.weight
@@ -68,12 +74,15 @@ class PromptEncoder:
         """Forgets the encoded prompts, because the text encoders have changed."""
         self._encode.cache_clear()
 
-    def _encode_field(self, settings: Settings, field: str) -> tuple[Conditioning, tuple[Note, ...]]:
-        return self._encode(field, getattr(settings, field), settings.prompt_syntax, settings.long_prompt)
+    def _encode_field(
+        self, settings: Settings, loras: tuple[Lora, ...], field: str
+    ) -> tuple[Conditioning, tuple[Note, ...]]:
+        text = getattr(settings, field)
+        return self._encode(field, text, settings.prompt_syntax, settings.long_prompt, loras)
 
     def _encode_text(
-        self, field: str, text: str, syntax: str, long_prompt: str
+        self, field: str, text: str, syntax: str, long_prompt: str, loras: tuple[Lora, ...]
     ) -> tuple[Conditioning, tuple[Note, ...]]:
-        """Encodes one text without the cache."""
+        """Encodes one text without the cache, in which each set of LoRAs has its own entries."""
         encoded = encode_prompt(text, self.family.text_encoders, syntax=syntax, long_prompt=long_prompt, field=field)
         return self.family.encode(encoded.embedded, is_empty=encoded.text == ""), encoded.warnings

@@ -11,6 +11,7 @@ from clipgen.families.shared import scheduler_name
 from clipgen.guidance.build import check_method_runs
 from clipgen.models import Layout, SizeLimits
 from clipgen.models.layout import CheckedModel
+from clipgen.pipeline.adapters import check_family
 from clipgen.pipeline.variation import check_vary
 from clipgen.sampling.prediction import read_prediction_type
 from clipgen.settings.settings import Settings
@@ -40,6 +41,7 @@ class ModelLimits:
         """Raises SettingsError, naming the field, if the model cannot generate with these settings."""
         self.size_limits.check(settings.width, settings.height, self.model)
         check_method_runs(settings.with_defaults(self.defaults), self.model, self.prediction_type)
+        check_family(settings, self.model, self.layout)
         check_vary(settings, self.model, self.layout, self.takes_image)
 
 

@@ -16,8 +16,9 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer
 from clipgen.decode import is_broken
 from clipgen.device import MemoryFallback, pick_device, pick_dtype, raise_out_of_memory
-from clipgen.errors import BrokenImage, Cancelled, ModelError
-from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
+from clipgen.errors import BrokenImage, Cancelled, ModelError, SettingsError
+from clipgen.families import FAMILIES, LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
+from clipgen.families.lora import Lora, LoraAdapters
 from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
 from clipgen.guidance.flops import ModelCosts, model_costs
@@ -25,6 +26,7 @@ from clipgen.guidance.quantisation import check_back_propagation
 from clipgen.guidance.targets import choose_encoders
 from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
+from clipgen.pipeline.adapters import check_loras, lora_hashes, loras_of
 from clipgen.pipeline.conditioning import PromptEncoder
 from clipgen.pipeline.denoising import make_predict, sample
 from clipgen.pipeline.limits import limits_of_loaded, limits_on_disk
@@ -35,6 +37,7 @@ from clipgen.pipeline.result import Origin, ProgressEstimate, Result, Step, desc
 from clipgen.pipeline.rewording import reword, word_notes
 from clipgen.pipeline.variation import Variation, encode_source_image, read_source_image
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
+from clipgen.sampling.loop import PredictNoise, Prediction, StepInput
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 from clipgen.world.vocabulary import Vocabulary
 
@@ -64,6 +67,7 @@ class Pipeline:
         self._clips = ClipCache(scorer, device, offline)
         self._from_diffusers = False
         self._prompts = PromptEncoder(family)
+        self._loras = LoraAdapters(family, FAMILIES[family.name][0], origin.model)
         self._memory, self._lock = MemoryFallback(device), ModelLock(device)
         self._decoder = PreviewDecoder(family, scorer, self._memory, self._lock)
 
@@ -104,6 +108,7 @@ class Pipeline:
         limits = limits_on_disk(checked, model)
         for each in settings:
             limits.check(each)
+            check_loras(each, checked)
         with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
@@ -156,11 +161,16 @@ class Pipeline:
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device, self.vocabulary)
+        if self._from_diffusers and any(batch.loras for batch in batches):
+            raise SettingsError("Load LoRAs with the diffusers pipeline's own load_lora_weights.", field="lora")
 
         # Batches -> images; broken ones are reported when the others are done.
         estimate, broken = ProgressEstimate(len(batches)), list[str]()
-        for batch in batches:
-            yield from self._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+        try:
+            for batch in batches:
+                yield from self._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+        finally:
+            self._switch_loras_off()
         if broken:
             raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} images are broken. {broken[0]}")
 
@@ -178,6 +188,7 @@ class Pipeline:
         # 1. Text -> conditioning: the prompts through the text encoders, {name: [B, ...]}; a variation adds its image.
         variation = self._encode_source_image(batch)
         with self._lock.hold("The text encoder"):
+            self._loras.use(batch.loras)
             conditioning = self._prompts.encode_batch(batch, variation)
 
         # 2. Guidance: what CLIP adds to x0, or which rows it selects. `pick` and `steer` use several rows per image.
@@ -186,6 +197,7 @@ class Pipeline:
 
         # 3. Noise -> latents [B, C, h, w], one scheduler step per iteration.
         predict = make_predict(batch, self.family, self._memory, conditioning, guidance)
+        predict = self._with_loras(predict, batch.loras)
         predict = guidance.apply_to(with_cancellation(predict, is_cancelled))
         finite: list[Tensor] = []  # per step [B]: whether the latents of each image are finite
         for output, seconds in self._lock.timed(sample(batch, self.family, self.device, predict, guidance)):
@@ -234,7 +246,7 @@ class Pipeline:
                 seconds=seconds_per_image,
                 origin=self.origin,
                 prompt_checker=self._clips.prompt_checker,
-                inputs={} if variation is None else {"vary": variation.source.sha256},
+                inputs={**({} if variation is None else {"vary": variation.source.sha256}), **lora_hashes(batch.loras)},
                 source_features=None if variation is None else variation.features,
                 vocabulary=self.vocabulary,
             )
@@ -261,6 +273,26 @@ class Pipeline:
             is_cancelled=is_cancelled,
         )
 
+    def _with_loras(self, predict: PredictNoise, loras: tuple[Lora, ...]) -> PredictNoise:
+        """Returns the prediction with LoRAs, which another thread may have switched since the last step."""
+
+        def predict_with_loras(step_input: StepInput) -> Prediction:
+            self._loras.use(loras)
+            return predict(step_input)
+
+        return predict_with_loras
+
+    def _switch_loras_off(self) -> None:
+        """Switches the LoRAs off, unless another run holds the lock, which then has its own.
+
+        It never waits, because the garbage collector can end a run while this thread holds the lock.
+        """
+        if self._lock.lock.acquire(blocking=False):
+            try:
+                self._loras.use(())
+            finally:
+                self._lock.lock.release()
+
     def _denoiser_to_float32(self) -> bool:
         """Converts the denoiser and the text encoders to float32; returns False if they already are."""
         with self._lock.lock:
@@ -284,8 +316,12 @@ class Pipeline:
 
     def encode_prompt(self, settings: Settings, field: str = "prompt") -> Conditioning:
         """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError."""
+        loras = loras_of(settings)
         with self._lock.hold("The text encoder"):
-            return self._prompts.encode_prompt(reword(settings, self.vocabulary), field)
+            self._loras.use(loras)
+            conditioning = self._prompts.encode_prompt(reword(settings, self.vocabulary), loras, field)
+            self._loras.use(())
+        return conditioning
 
     def encoder(self, name: str) -> ClipEncoder:
         """Returns a CLIP by folder or hub id, loaded once and cached."""
@@ -309,5 +345,6 @@ class Pipeline:
         """
         conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
         with self._lock.hold("CLIP"):
+            self._loras.remove()  # its layers would be counted too
             encoders = choose_encoders(settings, self._clips.own, self.origin.model, self._clips.load)
             return model_costs(settings, self.family, conditioning, encoders)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from clipgen.device import images_at_once
+from clipgen.pipeline.adapters import loras_of
 from clipgen.pipeline.rewording import reword
 from clipgen.settings.checks import MAX_DRAWN_SEED, MAX_SEED
 from clipgen.settings.settings import Note, Settings
@@ -16,6 +18,8 @@ from clipgen.world.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
+
+    from clipgen.families.lora import Lora
 
 SHARED_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")  # equal for all images of a batch
 BATCHED_GUIDANCE = ("off", "clip")  # other guidance methods use the rows of a batch as candidates for one image
@@ -30,6 +34,7 @@ class Batch:
         first: The index of the batch's first image in the run.
         images: The settings of each image, with its own seed and prompt and `images` = 1.
         steps, width, height, scheduler, guidance_scale, eta: The SHARED_FIELDS, none of them None.
+        loras: The LoRAs of all its images.
         vocabulary: The words that the model knows, if it declares them.
     """
 
@@ -41,6 +46,7 @@ class Batch:
     scheduler: str
     guidance_scale: float
     eta: float
+    loras: tuple[Lora, ...] = ()
     vocabulary: Vocabulary | None = None
 
     @property
@@ -111,17 +117,21 @@ def plan(
 ) -> list[Batch]:
     """Returns the batches of a run; image k has seed + k, and its wildcards are resolved with that seed.
 
-    `defaults` fill the fields that `settings` leave to the model. Raises SettingsError, PromptError.
+    `defaults` fill the fields that `settings` leave to the model. Raises SettingsError, PromptError, and the errors of
+    loras_of.
     """
     filled = settings.with_defaults(defaults).replace(model=model)
     seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if filled.seed is None else filled.seed
     images = tuple(_single_image(filled, (seed + k) % (MAX_SEED + 1)) for k in range(filled.images))
     shared = {name: value for name, value in filled.to_dict().items() if name in SHARED_FIELDS}
     size = images_at_once(shared["width"], shared["height"], device) if filled.guidance in BATCHED_GUIDANCE else 1
-    return [
-        Batch(first, images[first : first + size], **shared, vocabulary=vocabulary)
-        for first in range(0, len(images), size)
-    ]
+    batches: list[Batch] = []
+    for loras, group in groupby(images, key=loras_of):  # a choice in the prompt can change the LoRAs
+        same = tuple(group)
+        for first in range(0, len(same), size):
+            index = sum(len(batch.images) for batch in batches)
+            batches.append(Batch(index, same[first : first + size], **shared, loras=loras, vocabulary=vocabulary))
+    return batches
 
 
 def _single_image(settings: Settings, seed: int) -> Settings:

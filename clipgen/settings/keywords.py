@@ -26,6 +26,7 @@ class SettingsKeywords(TypedDict, total=False):
     cfg_stop: float
     guidance_rescale: float
     apg: bool
+    lora: tuple[str, ...]
     guidance: str
     budget: float | None
     clip_guidance_scale: float

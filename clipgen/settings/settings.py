@@ -23,6 +23,7 @@ from clipgen.settings.checks import (
     check_guidance,
     check_line,
     check_lines,
+    check_loras,
     check_part,
     check_preset,
     check_scheduler,
@@ -119,6 +120,9 @@ class Settings:
     )
     apg: bool = _setting(
         "Uses adaptive projected guidance (APG) to reduce oversaturation at high CFG scales.", check_switch, False
+    )
+    lora: tuple[str, ...] = _setting(
+        "LoRA files, as file:weight or as name:weight from the folder loras; weights -4 to 4.", check_loras, ()
     )
     guidance: str = _setting(
         "CLIP guidance method: off, clip, pick, steer, optimise or clip+pick.", check_guidance, "off"
@@ -217,7 +221,7 @@ GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}
 GUIDANCE_FIELDS = tuple(GUIDANCE_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *GUIDANCE_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
-LIST_FIELDS = ("guide", "like", "clip_models")
+LIST_FIELDS = ("lora", "guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 

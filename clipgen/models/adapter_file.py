@@ -1,0 +1,81 @@
+"""Files that change a loaded model, LoRAs and textual inversions: found by path or name, and checked before loading."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from clipgen import home
+from clipgen.errors import ModelError, ModelNotFound
+from clipgen.hashing import sha256_of
+from clipgen.models.header import PICKLES, Entry, read_header
+from clipgen.settings.checks import printable
+
+Kind = Literal["lora", "embedding"]  # the Settings field that names the file
+LABELS: dict[Kind, str] = {"lora": "LoRA", "embedding": "embedding"}
+MAX_BYTES: dict[Kind, int] = {"lora": 4 * 2**30, "embedding": 64 * 2**20}
+SUFFIX = ".safetensors"
+SHOWN = 20  # names in an error message
+
+
+def folder_name(kind: Kind) -> str:
+    """Returns the name of the folders with files of a kind: `loras` or `embeddings`."""
+    return f"{kind}s"
+
+
+def is_path(name: str) -> bool:
+    """Tells whether a setting names a file by its path rather than by its name in a folder."""
+    return bool(re.search(r"[/\\]", name)) or name.lower().endswith((SUFFIX, *PICKLES))
+
+
+def find_file(kind: Kind, name: str) -> Path:
+    """Returns a file by its path, or by its name without suffix in the folders of its kind.
+
+    Raises ModelNotFound, and ModelError for a pickle.
+    """
+    if is_path(name):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ModelNotFound(f"There is no {LABELS[kind]} file '{printable(name)}'.", field=kind)
+        return path
+    folders = home.adapter_folders(folder_name(kind))
+    files = home.adapter_files(folder_name(kind))
+    if name not in files:
+        for pickle in (folder / f"{name}{suffix}" for folder in folders for suffix in PICKLES):
+            if pickle.is_file():
+                return pickle  # check_file refuses it
+        names = sorted(files)
+        listed = f" They hold: {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}." if names else ""
+        places = " or ".join(f"'{folder}'" for folder in folders)
+        raise ModelNotFound(
+            f"There is no {LABELS[kind]} '{printable(name)}' in {places}.{listed}", field=kind, allowed=names
+        )
+    return files[name]
+
+
+def check_file(kind: Kind, path: Path) -> dict[str, Entry]:
+    """Returns the tensors in the header of a file; raises ModelError unless it is a sound safetensors file."""
+    label = f"{LABELS[kind]} '{printable(path.name)}'"
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(f"{label} is a pickle, which can run code: convert it to .safetensors.", field=kind)
+    if path.suffix.lower() != SUFFIX:
+        raise ModelError(f"{label} is not a .safetensors file.", field=kind)
+    if path.stat().st_size > MAX_BYTES[kind]:
+        raise ModelError(f"{label} is larger than {MAX_BYTES[kind]:,} bytes.", field=kind)
+    header = read_header(path)
+    if not header:
+        raise ModelError(f"{label} holds no tensor.", field=kind)
+    return header
+
+
+def digest_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, which is read again only if it has changed."""
+    status = path.stat()
+    return _digest(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(64)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256_of(path)
