@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from clipgen.errors import PromptError
 from clipgen.families.text_encoders import TextEncoder, last_layer
 from clipgen.settings.settings import Note
-from clipgen.text import Encoded, encode_prompt, lost_words, parse_prompt, plain_text, resolve_wildcards, weigh
+from clipgen.text import (
+    Encoded,
+    encode_prompt,
+    lora_tags,
+    lost_words,
+    parse_prompt,
+    plain_text,
+    resolve_wildcards,
+    weigh,
+)
 
 SENTENCE = "a red fox in the deep snow at night with an owl and two pizzas on table under blue moon watercolour"
 WORDS = SENTENCE.split(" ")
@@ -68,8 +77,6 @@ def test_weights(prompt: str, runs: list[tuple[str, float]]) -> None:
         ("(at 10:30)", r"prompt, character 2: weight must be 0 to 2, got '30'; \( is a plain bracket"),
         ("(x:-0.1)", r"prompt, character 2: weight must be 0 to 2, got '-0.1'; \( is a plain bracket"),
         (f"(x:{'9' * 400})", r"prompt, character 2: weight must be 0 to 2, got 'inf'; \( is a plain bracket"),
-        ("a fox <lora:snow:0.8>", "prompt, character 7: '<lora:snow:0.8>' cannot be used, LoRA is not supported"),
-        ("<LORA:x>", "prompt, character 1: '<LORA:x>' cannot be used, LoRA is not supported"),
     ],
 )
 def test_invalid_syntax_is_an_error_with_its_position(prompt: str, line: str) -> None:
@@ -81,6 +88,35 @@ def test_invalid_syntax_is_an_error_with_its_position(prompt: str, line: str) ->
     with pytest.raises(PromptError, match="negative_prompt, character") as caught:
         parse_prompt(prompt, "a1111", "negative_prompt")
     assert caught.value.field == "negative_prompt"
+
+
+def test_lora_tags_are_no_text() -> None:
+    prompt = "a <lora:my snow:0.8>(fox <LORA:x> in:1.2) snow<lora:y: -1 >"
+    assert lora_tags(prompt, "a1111") == ["my snow:0.8", "x:1", "y:-1"]
+    assert parse_prompt(prompt, "a1111") == [("a ", 1.0), ("fox  in", 1.2), (" snow", 1.0)]
+    assert (lora_tags(prompt, "plain"), parse_prompt(prompt, "plain")) == ([], [(prompt, 1.0)])
+    assert parse_prompt("a < b <lora:x> c", "a1111") == [("a < b  c", 1.0)]
+
+
+@pytest.mark.parametrize(
+    "prompt, line",
+    [
+        ("a <lora:>", "prompt, character 3: '<lora:>' must name a LoRA without its folder"),
+        ("<lora:../x:1>", "prompt, character 1: '<lora:../x:1>' must name a LoRA without its folder"),
+        ("<lora:x:5>", "prompt, character 1: '<lora:x:5>' must have a weight from -4 to 4"),
+        ("<lora:x:0.8:0.5>", "prompt, character 1: '<lora:x:0.8:0.5>' must have a weight from -4 to 4"),
+        ("<lora:x:nan>", "prompt, character 1: '<lora:x:nan>' must have a weight from -4 to 4"),
+    ],
+)
+def test_wrong_lora_tags_are_errors(prompt: str, line: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        parse_prompt(prompt, "a1111")
+    assert str(caught.value) == line
+
+
+def test_a_lora_tag_in_a_negative_prompt_is_an_error() -> None:
+    with pytest.raises(PromptError, match="negative_prompt, character 3: '<lora:x>' belongs in the prompt"):
+        parse_prompt("a <lora:x>", "a1111", "negative_prompt")
 
 
 @settings(max_examples=300, deadline=None)

@@ -5,7 +5,6 @@ Hu et al. 2021 (arXiv 2106.09685): W x becomes W x + weight * alpha / rank * B A
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,8 +119,10 @@ def check_lora(path: Path, layout: Layout, networks: Mapping[str, Any], model: s
     """
     import torch
 
-    if importlib.util.find_spec("peft") is None:
-        raise ModelError(f"LoRA needs the package peft, which is missing: pip install '{PEFT}'", field="lora")
+    try:
+        import peft  # noqa: F401  diffusers' loaders need it
+    except ImportError as error:
+        raise ModelError(f"LoRA needs the package peft, which is missing: pip install '{PEFT}'", field="lora") from error
     header = check_file("lora", path)
     for part, method in OTHER_METHODS.items():
         if any(part in key for key in header):
@@ -140,7 +141,9 @@ def check_lora(path: Path, layout: Layout, networks: Mapping[str, Any], model: s
     if fault is not None or not converted:
         made_for = _made_for(header, read_metadata(path))
         made_for = f" is made for {made_for} and" if made_for else ""
-        raise _refused(path, f"{made_for} does not fit model '{model}', {_describe(layout, networks)}: {fault}.".strip())
+        raise _refused(
+            path, f"{made_for} does not fit model '{model}', {_describe(layout, networks)}: {fault}.".strip()
+        )
 
 
 def read_lora(path: Path, layout: Layout, networks: Mapping[str, Any], model: str) -> dict[str, Tensor]:
@@ -268,7 +271,7 @@ def _fault(
 
 
 def _made_for(header: Mapping[str, Entry], metadata: Mapping[str, str]) -> str:
-    """Returns the architecture that a LoRA is made for, "" if it cannot be told."""
+    """Returns the architecture that a LoRA is made for, "" if it is unknown."""
     for part, name in KEYS_OF.items():
         if any(part in key for key in header):
             return name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -11,7 +10,7 @@ from clipgen import home
 from clipgen.errors import ModelError, ModelNotFound
 from clipgen.hashing import sha256_of
 from clipgen.models.header import PICKLES, Entry, read_header
-from clipgen.settings.checks import printable
+from clipgen.settings.checks import names_path, printable
 
 Kind = Literal["lora", "embedding"]  # the Settings field that names the file
 LABELS: dict[Kind, str] = {"lora": "LoRA", "embedding": "embedding"}
@@ -25,17 +24,12 @@ def folder_name(kind: Kind) -> str:
     return f"{kind}s"
 
 
-def is_path(name: str) -> bool:
-    """Tells whether a setting names a file by its path rather than by its name in a folder."""
-    return bool(re.search(r"[/\\]", name)) or name.lower().endswith((SUFFIX, *PICKLES))
-
-
 def find_file(kind: Kind, name: str) -> Path:
     """Returns a file by its path, or by its name without suffix in the folders of its kind.
 
     Raises ModelNotFound, and ModelError for a pickle.
     """
-    if is_path(name):
+    if names_path(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise ModelNotFound(f"There is no {LABELS[kind]} file '{printable(name)}'.", field=kind)
@@ -64,7 +58,10 @@ def check_file(kind: Kind, path: Path) -> dict[str, Entry]:
         raise ModelError(f"{label} is not a .safetensors file.", field=kind)
     if path.stat().st_size > MAX_BYTES[kind]:
         raise ModelError(f"{label} is larger than {MAX_BYTES[kind]:,} bytes.", field=kind)
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except ModelError as error:
+        raise ModelError(f"{label}: {error}", field=kind) from error
     if not header:
         raise ModelError(f"{label} holds no tensor.", field=kind)
     return header

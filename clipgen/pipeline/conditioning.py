@@ -37,9 +37,7 @@ class PromptEncoder:
         self.family = family
         self._encode = lru_cache(CACHED_PROMPTS)(self._encode_text)
 
-    def encode_prompt(
-        self, settings: Settings, loras: tuple[Lora, ...] = (), field: str = "prompt"
-    ) -> Conditioning:
+    def encode_prompt(self, settings: Settings, loras: tuple[Lora, ...] = (), field: str = "prompt") -> Conditioning:
         """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError.
 
         `loras` are those that are active in the text encoders.

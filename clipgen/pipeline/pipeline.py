@@ -37,7 +37,7 @@ from clipgen.pipeline.result import Origin, ProgressEstimate, Result, Step, desc
 from clipgen.pipeline.rewording import reword, word_notes
 from clipgen.pipeline.variation import Variation, encode_source_image, read_source_image
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
-from clipgen.sampling.loop import PredictNoise, Prediction, StepInput
+from clipgen.sampling.loop import Prediction, PredictNoise, StepInput
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 from clipgen.world.vocabulary import Vocabulary
 

@@ -18,6 +18,7 @@ FORBIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
 )  # control characters except newline and tab; surrogates
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+ADAPTER_PATH = re.compile(r"[/\\]|\.(safetensors|bin|pt|pth|ckpt|pkl|msgpack|h5)$", re.IGNORECASE)
 METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # the guidance methods and their valid combinations
 DECODERS = ("auto", "tiny", "pooled", "linear", "latent", "full")
 GUARDS = ("off", "survival", "two-key")
@@ -210,6 +211,11 @@ def split_target(target: str) -> tuple[str, float]:
     words, colon, weight = target.rpartition(":")
     number = parse_number(weight.strip()) if colon else None
     return (words.strip(), float(number)) if isinstance(number, int | float) else (target.strip(), 1.0)
+
+
+def names_path(adapter: str) -> bool:
+    """Tells whether a LoRA or an embedding is named by the path of its file, not by its name in a folder."""
+    return ADAPTER_PATH.search(adapter) is not None
 
 
 def weighted(limit: str) -> Check:

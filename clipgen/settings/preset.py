@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from clipgen import home
 from clipgen.errors import PresetError, SettingsError
-from clipgen.settings.checks import PRESET_NAME, check_line, printable, unknown_name
-from clipgen.settings.settings import FIELDS, Settings, check_field
+from clipgen.settings.checks import PRESET_NAME, check_line, names_path, printable, split_target, unknown_name
+from clipgen.settings.settings import ADAPTER_FIELDS, FIELDS, Settings, check_field
 
 MAX_BYTES = 64 * 1024
 MAX_LINE = 4_096
@@ -180,6 +180,9 @@ def _settings(path: Path, section: Mapping[str, Any]) -> dict[str, Any]:
         raise _refused(
             path, f"[settings] model must be a bundled name or a hub id, got '{printable(checked['model'])}'"
         )
+    for name in ADAPTER_FIELDS:
+        if paths := [target for target in checked[name] if names_path(split_target(target)[0])]:
+            raise _refused(path, f"[settings] {name} must be a name in a folder, got '{printable(paths[0])}'")
     return {name: checked[name] for name in section}
 
 
