@@ -9,20 +9,14 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity import Encoded, encode_prompt
 
 from clipgen.errors import PromptError
+from clipgen.families.prompt_tokens import split_windows, tokenize, weigh
 from clipgen.families.text_encoders import TextEncoder, last_layer
+from clipgen.families.textual_inversion import Embedding
 from clipgen.settings.settings import Note
-from clipgen.text import (
-    Encoded,
-    encode_prompt,
-    lora_tags,
-    lost_words,
-    parse_prompt,
-    plain_text,
-    resolve_wildcards,
-    weigh,
-)
+from clipgen.text import lora_tags, lost_words, parse_prompt, plain_text, resolve_wildcards
 
 SENTENCE = "a red fox in the deep snow at night with an owl and two pizzas on table under blue moon watercolour"
 WORDS = SENTENCE.split(" ")
@@ -382,3 +376,92 @@ def test_any_text_has_the_embeddings_of_diffusers(model: Model, text: str, weigh
     assert torch.equal(model.embed(text, syntax="plain"), model.theirs(text)[0])
     escaped = "".join(f"\\{c}" if c in "()[]{}_\\" else c for c in text)
     assert torch.isfinite(model.embed(f"a ({escaped}:{weight:.6f}) fox")).all()
+
+
+def windows_of(prompt: str, limit: int = 10) -> list[str]:
+    """Returns the text of each window of a model with one token per letter."""
+    letters = TextEncoder(tiny.tokenizer(limit + 2), None, limit + 2, last_layer)
+    windows = split_windows(prompt, tokenize([(prompt, 1.0)], letters), limit)
+    starts = [window[0].start for window in windows] + [len(prompt)]
+    assert all(len(window) <= limit for window in windows)
+    return [prompt[start:end] for start, end in pairwise(starts)]
+
+
+@pytest.mark.parametrize(
+    "prompt, windows",
+    [
+        ("a fox", ["a fox"]),
+        ("a fox in snow", ["a fox in snow"]),
+        ("a fox in snow at", ["a fox in snow ", "at"]),
+        ("a fox, in snow", ["a fox, ", "in snow"]),
+        ("incomprehensible", ["incomprehe", "nsible"]),
+        ("abcdefghij, k", ["abcdefghij", ", k"]),
+    ],
+)
+def test_windows_end_after_a_comma_or_before_a_word(prompt: str, windows: list[str]) -> None:
+    assert windows_of(prompt) == windows
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_short_prompt_in_windows_is_encoded_as_before(prompt: str) -> None:
+    import torch
+
+    model = Model(tiny.tokenizer(77))
+    if not model.encode(prompt).lost:
+        assert torch.equal(model.embed(prompt, long_prompt="chunk"), model.embed(prompt))
+
+
+def test_each_window_is_encoded_alone_with_its_weights(model: Model) -> None:
+    import torch
+
+    one, two = " ".join((WORDS * 2)[:30]), "a (red:1.3) fox"
+    encoded = model.encode(f"{one} {two}", long_prompt="chunk", windows=3)
+    parts = [model.embed(text) for text in (one, two, "")]
+    assert torch.equal(encoded.embedded[0].prompt_embeds, torch.cat(parts, dim=1))
+    assert (encoded.lost, encoded.warnings) == ("", ())
+    assert encoded.embedded[0].prompt_embeds.shape == (1, 96, 32)
+
+
+def test_break_starts_a_window_and_is_no_text(model: Model) -> None:
+    import torch
+
+    prompt = "a fox BREAK\n(snow BREAK red:1.2)BREAK BREAK owl"
+    encoded = model.encode(prompt, long_prompt="chunk")
+    assert encoded.text == "a fox snow red owl" == plain_text(prompt, "a1111", "chunk")
+    parts = [model.embed(text) for text in ("a fox", "(snow:1.2)", "(red:1.2)", "owl")]
+    assert torch.equal(encoded.embedded[0].prompt_embeds, torch.cat(parts, dim=1))
+    assert "BREAK" in plain_text(prompt, "a1111")
+    assert "BREAK" in plain_text(prompt, "plain", "chunk")
+    assert torch.equal(model.embed("BREAK", long_prompt="chunk"), model.embed(""))
+
+
+def test_too_many_windows_are_an_error(model: Model) -> None:
+    with pytest.raises(PromptError, match="prompt needs 33 windows of 30 tokens, at most 32"):
+        model.encode(" BREAK ".join(["fox"] * 33), long_prompt="chunk")
+
+
+@pytest.mark.parametrize("clip_skip", [0, 1, 2])
+def test_clip_skip_is_that_of_diffusers(model: Model, clip_skip: int) -> None:
+    import torch
+
+    theirs, _ = model.pipeline.encode_prompt("a red fox", "cpu", 1, False, clip_skip=clip_skip)
+    assert torch.equal(model.embed("a red fox", clip_skip=clip_skip), theirs)
+    assert torch.equal(theirs, model.embed("a red fox")) is (clip_skip == 0)
+
+
+def test_an_embedding_is_that_of_diffusers_and_weights_apply_to_it() -> None:
+    import torch
+
+    model = Model(word_tokenizer(32))
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    embedding = Embedding(("my-style", "<token>"), (vectors,))
+    ours = model.embed("a red My-Style, fox", embeddings=[embedding])
+    weighted = model.embed("a red (my-style:1.3), fox", embeddings=[embedding])
+    assert torch.equal(ours, model.embed("a red <token>, fox", embeddings=[embedding]))
+    assert not torch.equal(ours, model.embed("a red my-styles, fox", embeddings=[embedding]))
+    assert torch.equal(model.embed("a red fox", embeddings=[embedding]), model.embed("a red fox"))
+    model.pipeline.load_textual_inversion({"<token>": vectors}, token="<token>")
+    theirs = model.pipeline.encode_prompt("a red <token>, fox", "cpu", 1, False)[0]
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    expected = [1.0, 1.0, 1.0, 1.3, 1.3, 1.3, *[1.0] * 26]  # start, a, red, three vectors
+    assert torch.allclose(weighted, weigh(ours, expected), atol=1e-6)

@@ -44,7 +44,7 @@ def choices(values: Iterable[object], descriptions: Mapping[str, str] = MappingP
 
 
 SYNTAXES = {"a1111": "weights and choices", "plain": "every character is text"}
-LONG_PROMPTS = {"cut": "with a warning", "error": "refuse it"}
+LONG_PROMPTS = {"cut": "with a warning", "chunk": "windows of 75 tokens", "error": "refuse it"}
 METHOD_DESCRIPTIONS = {
     "off": "CLIP only scores",
     "clip": "the gradient of CLIP similarity",

@@ -139,7 +139,10 @@ def absolute_adapters(settings: Settings) -> dict[str, list[str]]:
 
 
 def _absolute_adapter(target: str) -> str:
-    return absolute_source(target) or target if names_path(split_target(target)[0]) else target
+    name, _ = split_target(target)
+    if not names_path(name):
+        return target
+    return os.path.abspath(os.path.expanduser(name)) + target.removeprefix(name)
 
 
 def print_plan(runs: Sequence[Resolved], report: Report) -> None:

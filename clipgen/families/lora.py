@@ -122,7 +122,9 @@ def check_lora(path: Path, layout: Layout, networks: Mapping[str, Any], model: s
     try:
         import peft  # noqa: F401  diffusers' loaders need it
     except ImportError as error:
-        raise ModelError(f"LoRA needs the package peft, which is missing: pip install '{PEFT}'", field="lora") from error
+        raise ModelError(
+            f"LoRA needs the package peft, which is missing: pip install '{PEFT}'", field="lora"
+        ) from error
     header = check_file("lora", path)
     for part, method in OTHER_METHODS.items():
         if any(part in key for key in header):

@@ -14,6 +14,7 @@ from clipgen.families.textual_inversion import Embedding
 if TYPE_CHECKING:
     from torch import Tensor
 
+PLACEHOLDER = 0  # the id under an embedding's vector; not the end token, whose position gives the pooled output
 COMMA_TOKENS = 20  # A1111: a window ends after the last comma among its last 20 tokens
 Runs = Sequence[tuple[str, float]]  # pieces of a text with their weights
 
@@ -36,21 +37,27 @@ def token_limit(encoder: TextEncoder) -> int:
     return encoder.max_length - int(encoder.tokenizer.num_special_tokens_to_add())
 
 
-def tokenize(runs: Runs, encoder: TextEncoder, embeddings: Sequence[Embedding] = (), index: int = 0) -> Window:
-    """Returns all tokens of a text; each name of an embedding becomes its vectors for text encoder number `index`."""
+def tokenize(
+    runs: Runs, encoder: TextEncoder, embeddings: Sequence[Embedding] = (), index: int = 0, offset: int = 0
+) -> Window:
+    """Returns all tokens of a text; each name of an embedding becomes its vectors for text encoder number `index`.
+
+    `offset` is added to the start of each token.
+    """
     text = "".join(run for run, _ in runs)
     weights = [weight for run, weight in runs for _ in run]
     tokens = []
     for start, end, embedding in _pieces(text, embeddings):
         if embedding is not None:
-            unused = encoder.tokenizer.pad_token_id  # the vector replaces that of the id
-            tokens += [PromptToken(unused, start, weights[start], vector) for vector in embedding.vectors[index]]
+            vectors = embedding.vectors[index]
+            tokens += [PromptToken(PLACEHOLDER, offset + start, weights[start], vector) for vector in vectors]
             continue
         encoding = encoder.tokenizer(
             text[start:end], add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         for token, (first, last) in zip(encoding.input_ids, encoding.offset_mapping, strict=True):
-            tokens.append(PromptToken(token, start + first, weights[start + first] if first < last else 1.0))
+            weight = weights[start + first] if first < last else 1.0
+            tokens.append(PromptToken(token, offset + start + first, weight))
     return tokens
 
 

@@ -65,7 +65,7 @@ def make_record(
 
 def _strip_adapter(target: str) -> str:
     """Returns a LoRA or an embedding without the folder of its file; a name from a folder stays as it is."""
-    return _strip_target(target) if names_path(split_target(target)[0]) else target
+    return "./" + re.split(r"[/\\]", target)[-1] if names_path(split_target(target)[0]) else target
 
 
 def _strip_target(target: str) -> str:

@@ -1,20 +1,26 @@
-"""The LoRA files of an image: those that `lora` names, and those of the tags `<lora:name:weight>` in its prompt."""
+"""The files that change the model for an image: LoRAs, and the embeddings of textual inversion.
+
+LoRAs are named by `lora` and by the tags `<lora:name:weight>` in the prompt; embeddings by `embedding`, or by their
+name in the prompts if their file is in a folder `embeddings`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipgen import home
 from clipgen.errors import SettingsError
 from clipgen.models.adapter_file import check_file, digest_of, find_file
 from clipgen.settings.checks import split_target
 from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from clipgen.families.lora import Lora
-    from clipgen.models import CheckedModel, Layout
+    from clipgen.families.textual_inversion import Embedding
+    from clipgen.models import CheckedModel
 
 
 def lora_files(settings: Settings) -> dict[Path, float]:
@@ -32,6 +38,21 @@ def lora_files(settings: Settings) -> dict[Path, float]:
     return {path: weight for path, weight in weights.items() if weight}
 
 
+def embedding_files(settings: Settings) -> list[Path]:
+    """Returns the files of embeddings: those that the settings name, and those in the folders that a prompt names.
+
+    Raises ModelNotFound.
+    """
+    named = [find_file("embedding", name).absolute() for name in settings.embedding]
+    prompts = f"{settings.prompt}\n{settings.negative_prompt}"
+    in_folders = [
+        path.absolute()
+        for name, path in home.adapter_files("embeddings").items()
+        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", prompts, re.IGNORECASE)
+    ]
+    return list(dict.fromkeys((*named, *in_folders)))
+
+
 def loras_of(settings: Settings) -> tuple[Lora, ...]:
     """Returns the LoRAs of an image. Raises as lora_files."""
     from clipgen.families.lora import Lora
@@ -39,27 +60,55 @@ def loras_of(settings: Settings) -> tuple[Lora, ...]:
     return tuple(Lora(path, weight, digest_of(path)) for path, weight in lora_files(settings).items())
 
 
-def lora_hashes(loras: Iterable[Lora]) -> dict[str, str]:
-    """Returns the inputs of the record: `lora:<file name>` -> SHA-256."""
-    return {f"lora:{lora.path.name}": lora.sha256 for lora in loras}
+def embeddings_of(settings: Settings, widths: tuple[int, ...], model: str) -> tuple[Embedding, ...]:
+    """Returns the embeddings of an image for text encoders of these widths; raises ModelError and ModelNotFound."""
+    from clipgen.families.textual_inversion import read_embedding
+
+    return tuple(read_embedding(path, digest_of(path), widths, model) for path in embedding_files(settings))
 
 
-def check_loras(settings: Settings, checked: CheckedModel) -> None:
-    """Checks the LoRAs of settings against a model whose weights are not loaded; raises ModelError."""
+def adapter_hashes(settings: Settings) -> dict[str, str]:
+    """Returns the inputs of the record: `lora:<file name>` and `embedding:<file name>` -> SHA-256."""
+    files = [("lora", path) for path in lora_files(settings)]
+    files += [("embedding", path) for path in embedding_files(settings)]
+    return {f"{field}:{path.name}": digest_of(path) for field, path in files}
+
+
+def check_adapters(runs: Iterable[Settings]) -> None:
+    """Finds each file and checks its header once, before a model is loaded; raises as lora_files."""
+    runs = list(runs)
+    for path in dict.fromkeys(path for run in runs for path in lora_files(run)):
+        check_file("lora", path)
+    for path in dict.fromkeys(path for run in runs for path in embedding_files(run)):
+        check_file("embedding", path)
+
+
+def check_fit(settings: Settings, checked: CheckedModel) -> None:
+    """Checks the files of settings against a model whose weights are not loaded; raises ModelError."""
     from clipgen.families.lora import check_lora
+    from clipgen.families.textual_inversion import check_embedding
 
     networks = {name: network.module for name, network in checked.networks.items()}
     for path in lora_files(settings):
         check_lora(path, checked.layout, networks, checked.source.name)
+    if checked.layout.clip_text:
+        encoders = [network for name, network in networks.items() if name.startswith("text_encoder")]
+        for path in embedding_files(settings):
+            check_embedding(path, [encoder.config.hidden_size for encoder in encoders], checked.source.name)
 
 
-def check_adapters(runs: Iterable[Settings]) -> None:
-    """Finds each LoRA file and checks its header once, before a model is loaded; raises as lora_files."""
-    for path in dict.fromkeys(path for run in runs for path in lora_files(run)):
-        check_file("lora", path)
+def check_family(settings: Settings, model: str, family: str, *, takes_lora: bool, layers: int | None) -> None:
+    """Raises SettingsError, naming the field, for settings that the family of a model cannot apply.
 
-
-def check_family(settings: Settings, model: str, layout: Layout) -> None:
-    """Raises SettingsError, naming the field, for settings that the family of a model cannot apply."""
-    if layout.lora_loader is None and lora_files(settings):
-        raise SettingsError(f"model '{model}' takes no LoRA: its family is {layout.family}", field="lora")
+    `layers` is the number of layers of its CLIP text encoder, None if it reads the prompt with others too.
+    """
+    if not takes_lora and lora_files(settings):
+        raise SettingsError(f"model '{model}' takes no LoRA: its family is {family}", field="lora")
+    if layers is None and settings.embedding:
+        raise SettingsError(f"model '{model}' takes no embedding: its family is {family}", field="embedding")
+    if layers is None and settings.clip_skip:
+        raise SettingsError(f"clip_skip must be 0 for model '{model}': its family is {family}", field="clip_skip")
+    if layers is not None and settings.clip_skip >= layers:
+        raise SettingsError(
+            f"clip_skip must be at most {layers - 1} for model '{model}', got '{settings.clip_skip}'", field="clip_skip"
+        )

@@ -69,7 +69,8 @@ def _find_adapter(field: str, target: str, digests: Mapping[str, Any], near: Pat
     from clipgen.hashing import sha256_of
     from clipgen.home import adapter_files
 
-    adapter, weight = split_target(target)
+    adapter, _ = split_target(target)
+    weight = target.removeprefix(adapter)  # an embedding has none
     own_files = adapter_files(f"{field}s")
     is_path = names_path(adapter)
     name = re.split(r"[/\\]", adapter)[-1] if is_path else f"{adapter}.safetensors"
@@ -80,7 +81,7 @@ def _find_adapter(field: str, target: str, digests: Mapping[str, Any], near: Pat
     others = [path for path in own_files.values() if path.name == name]
     for path in (*recorded, near.parent / name, Path(name), *others):
         if path.is_file() and sha256_of(path) == digest:
-            return f"{path}:{weight:g}"
+            return f"{path}{weight}"
     raise ImageFileError(
         f"'{printable(near.name)}' uses the {field} file '{printable(name)}', which is missing or has changed. "
         f"Name it: --{field} FILE"

@@ -26,7 +26,7 @@ from clipgen.guidance.quantisation import check_back_propagation
 from clipgen.guidance.targets import choose_encoders
 from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
-from clipgen.pipeline.adapters import check_loras, lora_hashes, loras_of
+from clipgen.pipeline.adapters import adapter_hashes, check_fit, loras_of
 from clipgen.pipeline.conditioning import PromptEncoder
 from clipgen.pipeline.denoising import make_predict, sample
 from clipgen.pipeline.limits import limits_of_loaded, limits_on_disk
@@ -39,6 +39,7 @@ from clipgen.pipeline.variation import Variation, encode_source_image, read_sour
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
 from clipgen.sampling.loop import Prediction, PredictNoise, StepInput
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
+from clipgen.text import TokenizedPrompt
 from clipgen.world.vocabulary import Vocabulary
 
 NO_CLIP = Note("no-clip", None, "The model has no CLIP, so the image has no score.")
@@ -66,7 +67,7 @@ class Pipeline:
         self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
         self._from_diffusers = False
-        self._prompts = PromptEncoder(family)
+        self._prompts = PromptEncoder(family, origin.model)
         self._loras = LoraAdapters(family, FAMILIES[family.name][0], origin.model)
         self._memory, self._lock = MemoryFallback(device), ModelLock(device)
         self._decoder = PreviewDecoder(family, scorer, self._memory, self._lock)
@@ -108,7 +109,7 @@ class Pipeline:
         limits = limits_on_disk(checked, model)
         for each in settings:
             limits.check(each)
-            check_loras(each, checked)
+            check_fit(each, checked)
         with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
@@ -246,7 +247,7 @@ class Pipeline:
                 seconds=seconds_per_image,
                 origin=self.origin,
                 prompt_checker=self._clips.prompt_checker,
-                inputs={**({} if variation is None else {"vary": variation.source.sha256}), **lora_hashes(batch.loras)},
+                inputs={**({} if variation is None else {"vary": variation.source.sha256}), **adapter_hashes(image)},
                 source_features=None if variation is None else variation.features,
                 vocabulary=self.vocabulary,
             )
@@ -322,6 +323,10 @@ class Pipeline:
             conditioning = self._prompts.encode_prompt(reword(settings, self.vocabulary), loras, field)
             self._loras.use(())
         return conditioning
+
+    def tokenize_prompt(self, settings: Settings) -> TokenizedPrompt:
+        """Returns the tokens of the prompt as the text encoders read them; raises PromptError."""
+        return self._prompts.tokenize(reword(settings, self.vocabulary))
 
     def encoder(self, name: str) -> ClipEncoder:
         """Returns a CLIP by folder or hub id, loaded once and cached."""

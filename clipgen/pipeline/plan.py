@@ -62,7 +62,7 @@ class Batch:
     @property
     def texts(self) -> list[str]:
         """The prompt of each image without weights and other syntax, as CLIP reads it."""
-        return [plain_text(image.prompt, image.prompt_syntax) for image in self.reworded]
+        return [plain_text(image.prompt, image.prompt_syntax, image.long_prompt) for image in self.reworded]
 
     @property
     def reworded(self) -> list[Settings]:

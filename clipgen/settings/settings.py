@@ -77,8 +77,10 @@ class Settings:
         one_of("a1111", "plain"),
         "a1111",
     )
-    long_prompt: Literal["cut", "error"] = _setting(
-        "How to handle a prompt over the token limit: cut (truncate and warn) or error.", one_of("cut", "error"), "cut"
+    long_prompt: Literal["cut", "chunk", "error"] = _setting(
+        "How to handle a prompt over the token limit: cut (truncate and warn), chunk (windows of 75 tokens) or error.",
+        one_of("cut", "chunk", "error"),
+        "cut",
     )
     prompt_template: str | None = _setting(
         "The prompt before its {a|b} choices are resolved; has no effect on the picture.", check_filled, None
@@ -121,8 +123,16 @@ class Settings:
     apg: bool = _setting(
         "Uses adaptive projected guidance (APG) to reduce oversaturation at high CFG scales.", check_switch, False
     )
+    clip_skip: int = _setting(
+        "Number of layers to leave out at the end of the CLIP text encoder, 0 to 11; 1 is A1111's `Clip skip: 2`.",
+        whole("clip_skip"),
+        0,
+    )
     lora: tuple[str, ...] = _setting(
         "LoRA files, as file:weight or as name:weight from the folder loras; weights -4 to 4.", check_loras, ()
+    )
+    embedding: tuple[str, ...] = _setting(
+        "Textual inversion files that the prompt names; those in the folder embeddings need no option.", check_lines, ()
     )
     guidance: str = _setting(
         "CLIP guidance method: off, clip, pick, steer, optimise or clip+pick.", check_guidance, "off"
@@ -221,7 +231,7 @@ GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}
 GUIDANCE_FIELDS = tuple(GUIDANCE_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *GUIDANCE_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
-ADAPTER_FIELDS = ("lora",)  # files that change the model
+ADAPTER_FIELDS = ("lora", "embedding")  # files that change the model
 LIST_FIELDS = (*ADAPTER_FIELDS, "guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

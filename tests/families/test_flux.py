@@ -5,11 +5,18 @@ import pytest
 import tiny
 import torch
 from diffusers import FluxPipeline
-from parity import assert_rejected, clipgen_images, clipgen_results, copy_with_changes, diffusers_images, max_difference
+from parity import (
+    assert_rejected,
+    clipgen_images,
+    clipgen_results,
+    copy_with_changes,
+    diffusers_images,
+    encode_prompt,
+    max_difference,
+)
 
 from clipgen import Pipeline, SettingsError
 from clipgen.families.flux import latent_image_ids, pack_latents, unpack_latents
-from clipgen.text import encode_prompt
 
 TOKENS = 32  # of the tiny T5
 KINDS = ("dev", "schnell")

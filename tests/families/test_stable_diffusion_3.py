@@ -4,10 +4,9 @@ import diffusers
 import pytest
 import tiny
 import torch
-from parity import assert_rejected, clipgen_images, copy_with_changes, diffusers_images, max_difference
+from parity import assert_rejected, clipgen_images, copy_with_changes, diffusers_images, encode_prompt, max_difference
 
 from clipgen import Pipeline, SettingsError
-from clipgen.text import encode_prompt
 
 TOKENS = 32  # of the tiny T5
 

@@ -46,6 +46,7 @@ HINTS: Mapping[str, str] = {
     "scheduler": "The sampling method.",
     "seed": "Seed of the random noise. The same seed with the same settings gives the same picture.",
     "model": "The model that generates the picture.",
+    "embedding": "Learned words, one per line; their names in the prompt stand for them.",
     "lora": "Small files that change the model, one per line as name or name:weight.",
 }
 MAX_NAMES = 30  # LoRAs listed in the form
@@ -72,7 +73,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "guide_decoder": DECODERS,
     "guard": GUARDS,
     "prompt_syntax": ("a1111", "plain"),
-    "long_prompt": ("cut", "error"),
+    "long_prompt": ("cut", "chunk", "error"),
 }
 
 
