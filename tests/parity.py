@@ -37,14 +37,14 @@ def clipgen_images(pipe: Pipeline, prompt: str = PROMPT, **settings: Any) -> Ten
 
 
 def diffusers_images(
-    reference: Any, prompt: str = PROMPT, negative_prompt: str | None = None, **options: Any
+    reference: Any, prompt: str | None = PROMPT, negative_prompt: str | None = None, **options: Any
 ) -> Tensor:
     """Returns the images of a diffusers pipeline [2, 3, 64, 96] in [0, 1], as one batch with the same seeds."""
     reference.set_progress_bar_config(disable=True)
     if negative_prompt is not None:
         options["negative_prompt"] = [negative_prompt] * len(SEEDS)
     images = reference(
-        prompt=[prompt] * len(SEEDS),
+        prompt=None if prompt is None else [prompt] * len(SEEDS),
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         num_inference_steps=IMAGE_SETTINGS["steps"],
         width=IMAGE_SETTINGS["width"],
