@@ -61,7 +61,7 @@ FIELD_HELP = {
     "like": "Target picture for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "vary": "Picture to generate variations of; W is 0 (prompt only) to 1 (picture only).",
     "embedding": "Textual inversion file, used by its name in the prompt; repeatable.",
-    "lora": "LoRA file, or its name in ./loras or the data folder; W is its weight, -4 to 4; repeatable.",
+    "lora": "LoRA file, or its name in a folder loras; W is -4 to 4; repeatable.",
     "clip_models": "CLIP or SigLIP model for CLIP guidance; repeatable.",
 }
 FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}

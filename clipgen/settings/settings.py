@@ -78,7 +78,7 @@ class Settings:
         "a1111",
     )
     long_prompt: Literal["cut", "chunk", "error"] = _setting(
-        "How to handle a prompt over the token limit: cut (truncate and warn), chunk (windows of 75 tokens) or error.",
+        "A prompt over the token limit: cut (truncate and warn), chunk (75-token windows) or error.",
         one_of("cut", "chunk", "error"),
         "cut",
     )
@@ -124,7 +124,7 @@ class Settings:
         "Uses adaptive projected guidance (APG) to reduce oversaturation at high CFG scales.", check_switch, False
     )
     clip_skip: int = _setting(
-        "Number of layers to leave out at the end of the CLIP text encoder, 0 to 11; 1 is A1111's `Clip skip: 2`.",
+        "Number of last layers of the CLIP text encoder to skip, 0 to 11; in A1111 one more.",
         whole("clip_skip"),
         0,
     )
@@ -132,7 +132,7 @@ class Settings:
         "LoRA files, as file:weight or as name:weight from the folder loras; weights -4 to 4.", check_loras, ()
     )
     embedding: tuple[str, ...] = _setting(
-        "Textual inversion files that the prompt names; those in the folder embeddings need no option.", check_lines, ()
+        "Textual inversion files that a prompt names; not needed for the folder embeddings.", check_lines, ()
     )
     guidance: str = _setting(
         "CLIP guidance method: off, clip, pick, steer, optimise or clip+pick.", check_guidance, "off"
