@@ -42,9 +42,9 @@ def find_file(kind: Kind, name: str) -> Path:
                 return pickle  # check_file refuses it
         names = sorted(files)
         listed = f" They hold: {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}." if names else ""
-        places = " or ".join(f"'{folder}'" for folder in folders)
+        place = f"./{folder_name(kind)} or {folder_name(kind)} in the data folder"  # a server hides its own paths
         raise ModelNotFound(
-            f"There is no {LABELS[kind]} '{printable(name)}' in {places}.{listed}", field=kind, allowed=names
+            f"There is no {LABELS[kind]} '{printable(name)}' in {place}.{listed}", field=kind, allowed=names
         )
     return files[name]
 

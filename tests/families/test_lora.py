@@ -165,7 +165,9 @@ def test_damaged_and_foreign_files_are_refused(models, tmp_path):
 def test_a_name_that_no_folder_has_lists_those_that_it_has(models, private_home):
     model = models["sd"]
     tiny_lora.save(private_home / "loras" / "one.safetensors", model.reference)
-    refused(model, "two", r"There is no LoRA 'two' in 'loras' or '.*loras'. They hold: one.", ModelNotFound)
+    refused(
+        model, "two", r"There is no LoRA 'two' in ./loras or loras in the data folder. They hold: one.", ModelNotFound
+    )
     (private_home / "loras" / "old.ckpt").write_bytes(b"x")
     refused(model, "old", "'old.ckpt' is a pickle")
 
