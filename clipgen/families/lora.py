@@ -6,6 +6,7 @@ Hu et al. 2021 (arXiv 2106.09685): W x becomes W x + weight * alpha / rank * B A
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,8 +98,10 @@ class LoraAdapters:
         tensors = [read_lora(lora.path, self._layout, self._networks, self._model) for lora in loras]
         self._loader = _make_loader(self._layout, self._networks)
         try:
-            for k, (lora, own) in enumerate(zip(loras, tensors, strict=True)):
-                _inject(self._loader, lora.path, own, _adapter_name(k))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of the second LoRA
+                for k, (lora, own) in enumerate(zip(loras, tensors, strict=True)):
+                    _inject(self._loader, lora.path, own, _adapter_name(k))
         except CONVERSION_ERRORS as error:
             self.remove()
             raise _refused(lora.path, f"cannot be loaded: {_first_line(error)}.") from error

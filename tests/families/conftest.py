@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import diffusers
 import pytest
 import tiny
@@ -22,20 +24,27 @@ class Model:
 
     def theirs(self, *files, **options):
         """Returns the images of diffusers with LoRA files, (path, weight) each."""
-        for k, (path, _) in enumerate(files):
-            self.reference.load_lora_weights(path.parent, weight_name=path.name, adapter_name=f"lora{k}")
-        self.reference.set_adapters([f"lora{k}" for k in range(len(files))], [weight for _, weight in files])
-        images = diffusers_images(self.reference, **options)
-        self.reference.unload_lora_weights()
-        return images
+        names = [f"lora{k}" for k in range(len(files))]
+        try:
+            for name, (path, _) in zip(names, files, strict=True):
+                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                    self.reference.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
+            self.reference.set_adapters(names, [weight for _, weight in files])
+            return diffusers_images(self.reference, **options)
+        finally:
+            self.reference.unload_lora_weights()
 
     def theirs_of_embeds(self, positive, negative):
         """Returns the images of diffusers for lists of prompts, the windows of the prompt and the negative prompt."""
         options = {}
         for prefix, prompts in (("", positive), ("negative_", negative)):
-            parts = [self.reference.encode_prompt(prompt, "cpu", 1, False) for prompt in prompts]
-            if "text_encoder_2" in self.reference.components:
-                parts = [self.reference.encode_prompt(prompt, None, "cpu", 1, False) for prompt in prompts]
+            parts = [
+                self.reference.encode_prompt(
+                    prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+                )
+                for prompt in prompts
+            ]
+            if len(parts[0]) == 4:  # SDXL
                 options[f"{prefix}pooled_prompt_embeds"] = parts[0][2].repeat(len(SEEDS), 1)
             embeds = torch.cat([part[0] for part in parts], dim=1)
             options[f"{prefix}prompt_embeds"] = embeds.repeat(len(SEEDS), 1, 1)
