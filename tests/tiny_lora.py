@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 RANK, ALPHA = 4, 2.0
-UNET_LAYERS = re.compile(r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)|.*ff\.net\.0\.proj|.*ff\.net\.2")
+UNET_LAYERS = re.compile(r".*attn[12]?\.(to_q|to_k|to_v|to_out\.0)|.*ff\.net\.0\.proj|.*ff\.net\.2")
+DENOISERS = ("unet", "transformer")
 TEXT_LAYERS = re.compile(r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)")
 # The blocks of the tiny UNets in the names of SDXL's original code, which kohya uses for SDXL.
 SGM = {
@@ -36,20 +37,22 @@ def layers(network: Any, names: re.Pattern[str], seed: int) -> Iterator[tuple[st
 
 
 def networks_of(pipeline: Any, text: bool) -> dict[str, Any]:
-    names = ["unet", *(["text_encoder", "text_encoder_2"] if text else [])]
-    return {name: pipeline.components[name] for name in names if pipeline.components.get(name) is not None}
+    names = [*DENOISERS, *(["text_encoder", "text_encoder_2"] if text else [])]
+    names = [name for name in names if name in pipeline._lora_loadable_modules]
+    return {name: pipeline.components[name] for name in names}
 
 
 def tensors(pipeline: Any, form: str, seed: int = 0, text: bool = True) -> dict[str, Tensor]:
-    """Returns the tensors of a LoRA for the UNet and, with `text`, the text encoders of a diffusers pipeline.
+    """Returns the tensors of a LoRA for the denoiser and, with `text`, the CLIP text encoders of a diffusers pipeline.
 
     `form` is kohya, diffusers (before PEFT: `processor.to_q_lora.down`) or peft (`to_q.lora_A`, as diffusers writes).
     """
     networks, state = networks_of(pipeline, text), {}
     for k, (name, network) in enumerate(networks.items()):
-        names = UNET_LAYERS if name == "unet" else TEXT_LAYERS
+        is_denoiser = name in DENOISERS
+        names = UNET_LAYERS if is_denoiser else TEXT_LAYERS
         for layer, down, up in layers(network, names, seed + k):
-            own = layer if name == "unet" or layer.startswith("text_model.") else f"text_model.{layer}"
+            own = layer if is_denoiser or layer.startswith("text_model.") else f"text_model.{layer}"
             down_key, up_key = KEYS[form](name, own, is_xl="text_encoder_2" in pipeline.components)
             state |= {down_key: down, up_key: up}
             if form == "kohya":
