@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from clipgen.home import adapter_files
 from clipgen.sampling.schedulers import SCHEDULERS
 from clipgen.settings.checks import CANDIDATES, DECODERS, GUARDS, METHODS
 
@@ -29,6 +30,11 @@ def models() -> Choices:
     from clipgen.models import list_models
 
     return [(model.name, "") for model in list_models()]
+
+
+def adapters(kind: str) -> Callable[[], Choices]:
+    """Returns a completion function for the names of LoRAs or embeddings in the user's folders."""
+    return lambda: [(name, "") for name in sorted(adapter_files(f"{kind}s"))]
 
 
 def ids() -> Choices:
@@ -57,6 +63,8 @@ GUARD_DESCRIPTIONS = {"survival": "warns if the gain is not robust", "two-key": 
 VALUES: Mapping[str, Callable[[], Choices]] = {
     "model": models,
     "preset": presets,
+    "lora": adapters("lora"),
+    "embedding": adapters("embedding"),
     "scheduler": schedulers,
     "prompt_syntax": choices(SYNTAXES, SYNTAXES),
     "long_prompt": choices(LONG_PROMPTS, LONG_PROMPTS),

@@ -85,7 +85,7 @@ def check_adapters(runs: Iterable[Settings]) -> None:
 
 def check_fit(settings: Settings, checked: CheckedModel) -> None:
     """Checks the files of settings against a model whose weights are not loaded; raises ModelError."""
-    from clipgen.families.lora import check_lora
+    from clipgen.families.lora_file import check_lora
     from clipgen.families.textual_inversion import check_embedding
 
     networks = {name: network.module for name, network in checked.networks.items()}
