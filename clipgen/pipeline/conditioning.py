@@ -102,7 +102,8 @@ class PromptEncoder:
     def _text(self, settings: Settings, field: str) -> PromptText:
         """Returns a prompt with the settings that its encoding depends on.
 
-        Text encoders other than CLIP read no windows: `chunk` cuts the prompt, with a warning.
+        Text encoders other than CLIP read no windows: `chunk` cuts the prompt, with a warning. As in diffusers,
+        `clip_skip` is for the prompt and not for the negative prompt.
         """
         long_prompt = settings.long_prompt
         if long_prompt == "chunk" and not self._layout.clip_text:
@@ -111,8 +112,8 @@ class PromptEncoder:
         if self._layout.clip_text:
             widths = tuple(encoder.model.config.hidden_size for encoder in self.family.text_encoders)
             embeddings = embeddings_of(settings, widths, self._model)
-        text = getattr(settings, field)
-        return PromptText(field, text, settings.prompt_syntax, long_prompt, embeddings, settings.clip_skip)
+        text, clip_skip = getattr(settings, field), settings.clip_skip if field == "prompt" else 0
+        return PromptText(field, text, settings.prompt_syntax, long_prompt, embeddings, clip_skip)
 
     def _tokenize(self, text: PromptText) -> TokenizedPrompt:
         return tokenize_prompt(

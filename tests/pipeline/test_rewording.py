@@ -80,7 +80,7 @@ def test_negative_prompts_and_guides_are_reworded() -> None:
 def test_break_between_windows_is_no_word() -> None:
     settings = Settings(prompt="a puppy BREAK a lorry", long_prompt="chunk")
     assert reword(settings, WORDS).prompt == "a dog BREAK a truck"
-    assert [note.code for note in word_notes(settings, WORDS, "storybook")] == ["word-replaced"] * 2
+    assert not any("BREAK" in note.message for note in word_notes(settings, WORDS, "storybook"))
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0.5, 1.0, 1.3])), min_size=1, max_size=4))
