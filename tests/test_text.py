@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -456,7 +457,7 @@ def test_an_embedding_is_that_of_diffusers_and_weights_apply_to_it() -> None:
 
     model = Model(word_tokenizer(32))
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    embedding = Embedding(("my-style", "<token>"), (vectors,))
+    embedding = Embedding(Path("x"), "", ("my-style", "<token>"), (vectors,))
     ours = model.embed("a red My-Style, fox", embeddings=[embedding])
     weighted = model.embed("a red (my-style:1.3), fox", embeddings=[embedding])
     assert torch.equal(ours, model.embed("a red <token>, fox", embeddings=[embedding]))

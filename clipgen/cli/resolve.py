@@ -110,7 +110,7 @@ def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[
     kept = {field: values[field] for field in ADAPTER_FIELDS if field not in typed}
     digests = restored.record["inputs"]
     values |= inputs.find_adapters(
-        {**dict.fromkeys(ADAPTER_FIELDS, ()), **kept}, digests, path, entry and entry.settings
+        {**dict.fromkeys(ADAPTER_FIELDS, ()), **kept}, digests, path, entry.settings if entry else None
     )
     for lora in inputs.changed_loras(values["prompt"], values["prompt_syntax"], digests):
         report.warn(

@@ -46,7 +46,7 @@ def tokenize(
     """
     text = "".join(run for run, _ in runs)
     weights = [weight for run, weight in runs for _ in run]
-    tokens = []
+    tokens: Window = []
     for start, end, embedding in _pieces(text, embeddings):
         if embedding is not None:
             vectors = embedding.vectors[index]
@@ -96,7 +96,8 @@ def split_windows(text: str, tokens: Window, limit: int) -> list[Window]:
     A window ends after the last comma among its last 20 tokens, as in A1111; without one it ends before the word that
     does not fit.
     """
-    windows, start = [], 0
+    windows: list[Window] = []
+    start = 0
     while len(tokens) - start > limit:
         end = _window_end(text, tokens, start, start + limit)
         windows.append(tokens[start:end])
@@ -120,7 +121,8 @@ def embed_windows(windows: Sequence[Window], encoder: TextEncoder, count: int = 
     """
     import torch
 
-    padded = [*windows, *([[]] * (count - len(windows)))]
+    empty: Window = []
+    padded = [*windows, *[empty] * (count - len(windows))]
     embeds = [embed_window(window, encoder, clip_skip) for window in padded]
     if len(embeds) == 1:
         return embeds[0]

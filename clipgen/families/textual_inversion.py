@@ -24,8 +24,10 @@ MADE_FOR = {(768,): "Stable Diffusion 1", (1024,): "Stable Diffusion 2", (768, 1
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """The words that stand for an embedding, and its vectors [N, D] for each text encoder."""
+    """A file of vectors [N, D] for each text encoder, with the words that stand for them and its SHA-256."""
 
+    path: Path
+    sha256: str
     names: tuple[str, ...]
     vectors: tuple[Tensor, ...]
 
@@ -49,12 +51,12 @@ def read_embedding(path: Path, sha256: str, widths: tuple[int, ...], model: str)
     vectors = tuple(tensors[key].float().reshape(-1, tensors[key].shape[-1]) for key in keys)
     if not all(torch.isfinite(each).all() for each in vectors):
         raise _refused(path, "holds numbers that are not finite.")
-    return Embedding((path.stem, *(key for key in keys if key not in UNNAMED)), vectors)
+    return Embedding(path, sha256, (path.stem, *(key for key in keys if key not in UNNAMED)), vectors)
 
 
 def _keys(path: Path, header: Mapping[str, Entry], widths: Sequence[int], model: str) -> tuple[str, ...]:
     """Returns the keys of the tensors for the text encoders, in their order."""
-    keys = XL_KEYS if set(XL_KEYS) <= header.keys() else tuple(header)
+    keys: tuple[str, ...] = XL_KEYS if set(XL_KEYS) <= header.keys() else tuple(header)
     shapes = [header[key].shape for key in keys]
     if any(len(shape) not in (1, 2) or not shape[-1] for shape in shapes) or (len(keys) > 1 and keys != XL_KEYS):
         raise _refused(path, f"is no embedding: it holds {', '.join(printable(key) for key in keys[:3])}.")

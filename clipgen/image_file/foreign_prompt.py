@@ -23,8 +23,12 @@ def to_clipgen(text: str, field: str) -> tuple[str, list[Note]]:
     """Returns a prompt with `{ } __` escaped and tags of unknown LoRAs removed, cut at the length limit, and notes."""
     text = FORBIDDEN.sub(" ", text[:_MAX_CHARACTERS].replace("\r\n", "\n"))
     notes = []
-    if tags := [tag for tag in _NETWORK.findall(text) if field != "prompt" or not _is_usable(tag)]:
-        text = _NETWORK.sub(lambda match: "" if match[0] in tags else match[0], text)
+    usable: frozenset[str] = frozenset()
+    if all_tags := _NETWORK.findall(text):
+        if field == "prompt":
+            usable = _usable_tags(all_tags)
+        text = _NETWORK.sub(lambda match: match[0] if match[0] in usable else "", text)
+    if tags := [tag for tag in all_tags if tag not in usable]:
         examples = ", ".join(tags[:3]) + (" ..." if len(tags) > 3 else "")
         notes.append(Note("network-left-out", field, f"Not applied: {examples}"))
     text = _SPECIAL.sub(_escape, text).strip()
@@ -35,10 +39,12 @@ def to_clipgen(text: str, field: str) -> tuple[str, list[Note]]:
     return text, notes
 
 
-def _is_usable(tag: str) -> bool:
-    """Tells whether a tag names a LoRA in one of the user's folders, with one weight within the limits."""
-    match = _LORA.fullmatch(tag)
-    return match is not None and abs(float(match[2] or 1)) <= LOCAL.lora[1] and match[1] in adapter_files("loras")
+def _usable_tags(tags: list[str]) -> frozenset[str]:
+    """Returns the tags that name a LoRA in one of the user's folders, with one weight within the limits."""
+    names = adapter_files("loras")
+    matches = (_LORA.fullmatch(tag) for tag in tags)
+    found = (match for match in matches if match is not None and match[1] in names)
+    return frozenset(match[0] for match in found if abs(float(match[2] or 1)) <= LOCAL.lora[1])
 
 
 def _escape(match: re.Match[str]) -> str:

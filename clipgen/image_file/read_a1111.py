@@ -18,6 +18,7 @@ _SIZE = re.compile(r"(\d{1,6})\s?x\s?(\d{1,6})")
 _FIELDS = {"Steps": "steps", "CFG scale": "guidance_scale", "Seed": "seed"}
 _SCHEDULES = ("Schedule type", "Scheduler")
 _CLIP_SKIP = "Clip skip"
+_SMALL_NUMBER = re.compile(r"[0-9]{1,4}")
 _LONGEST_SHORT_PROMPT = 74  # characters; a prompt of so few has at most 75 tokens
 _KNOWN_KEYS = {*_FIELDS, _CLIP_SKIP, *_SCHEDULES, "Sampler", "Size", "Model"}
 _SDCPP = ", SDCPP: {"
@@ -50,8 +51,8 @@ def read(text: str) -> ParsedMetadata | None:
     notes = []
     if source != "clipgen" and any(_is_long(text) for text in (prompt, negative)):
         fields["long_prompt"] = "chunk"
-    if (skip := values.get(_CLIP_SKIP, "")).isdecimal() and int(skip) > 1:
-        fields["clip_skip"] = str(int(skip[:4]) - 1)
+    if (skip := _SMALL_NUMBER.fullmatch(values.get(_CLIP_SKIP, ""))) and int(skip[0]) > 1:
+        fields["clip_skip"] = str(int(skip[0]) - 1)  # A1111 counts from 1
         notes.append(CLIP_SKIP_OF_XL)
     return ParsedMetadata(
         source=source,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipgen import home
-from clipgen.errors import SettingsError
+from clipgen.errors import ModelError, SettingsError
 from clipgen.models.adapter_file import check_file, digest_of, find_file
 from clipgen.settings.checks import split_target
-from clipgen.settings.settings import Settings
+from clipgen.settings.settings import Note, Settings
 
 if TYPE_CHECKING:
     from clipgen.families.lora import Lora
@@ -38,19 +38,19 @@ def lora_files(settings: Settings) -> dict[Path, float]:
     return {path: weight for path, weight in weights.items() if weight}
 
 
-def embedding_files(settings: Settings) -> list[Path]:
-    """Returns the files of embeddings: those that the settings name, and those in the folders that a prompt names.
+def named_embeddings(settings: Settings) -> list[Path]:
+    """Returns the files that `embedding` names; raises ModelNotFound."""
+    return [find_file("embedding", name).absolute() for name in settings.embedding]
 
-    Raises ModelNotFound.
-    """
-    named = [find_file("embedding", name).absolute() for name in settings.embedding]
+
+def folder_embeddings(settings: Settings) -> list[Path]:
+    """Returns the files in the folders `embeddings` whose name is a word of the prompt or the negative prompt."""
     prompts = f"{settings.prompt}\n{settings.negative_prompt}"
-    in_folders = [
+    return [
         path.absolute()
         for name, path in home.adapter_files("embeddings").items()
         if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", prompts, re.IGNORECASE)
     ]
-    return list(dict.fromkeys((*named, *in_folders)))
 
 
 def loras_of(settings: Settings) -> tuple[Lora, ...]:
@@ -60,18 +60,33 @@ def loras_of(settings: Settings) -> tuple[Lora, ...]:
     return tuple(Lora(path, weight, digest_of(path)) for path, weight in lora_files(settings).items())
 
 
-def embeddings_of(settings: Settings, widths: tuple[int, ...], model: str) -> tuple[Embedding, ...]:
-    """Returns the embeddings of an image for text encoders of these widths; raises ModelError and ModelNotFound."""
+def embeddings_of(
+    settings: Settings, widths: tuple[int, ...], model: str
+) -> tuple[tuple[Embedding, ...], tuple[Note, ...]]:
+    """Returns the embeddings of an image for text encoders of these widths, and notes on those that do not fit.
+
+    A file that `embedding` names must fit; one in a folder is left out, because its name may be meant as a word. Raises
+    ModelError and ModelNotFound.
+    """
     from clipgen.families.textual_inversion import read_embedding
 
-    return tuple(read_embedding(path, digest_of(path), widths, model) for path in embedding_files(settings))
+    named = named_embeddings(settings)
+    embeddings, notes = [], []
+    for path in dict.fromkeys((*named, *folder_embeddings(settings))):
+        try:
+            embeddings.append(read_embedding(path, digest_of(path), widths, model))
+        except ModelError as error:
+            if path in named:
+                raise
+            notes.append(Note("embedding-not-used", None, f"{error} It is read as a word."))
+    return tuple(embeddings), tuple(notes)
 
 
-def adapter_hashes(settings: Settings) -> dict[str, str]:
+def adapter_hashes(loras: Iterable[Lora], embeddings: Iterable[Embedding]) -> dict[str, str]:
     """Returns the inputs of the record: `lora:<file name>` and `embedding:<file name>` -> SHA-256."""
-    files = [("lora", path) for path in lora_files(settings)]
-    files += [("embedding", path) for path in embedding_files(settings)]
-    return {f"{field}:{path.name}": digest_of(path) for field, path in files}
+    files = [("lora", each.path, each.sha256) for each in loras]
+    files += [("embedding", each.path, each.sha256) for each in embeddings]
+    return {f"{field}:{path.name}": sha256 for field, path, sha256 in files}
 
 
 def check_adapters(runs: Iterable[Settings]) -> None:
@@ -79,7 +94,7 @@ def check_adapters(runs: Iterable[Settings]) -> None:
     runs = list(runs)
     for path in dict.fromkeys(path for run in runs for path in lora_files(run)):
         check_file("lora", path)
-    for path in dict.fromkeys(path for run in runs for path in embedding_files(run)):
+    for path in dict.fromkeys(path for run in runs for path in named_embeddings(run)):
         check_file("embedding", path)
 
 
@@ -93,7 +108,7 @@ def check_fit(settings: Settings, checked: CheckedModel) -> None:
         check_lora(path, checked.layout, networks, checked.source.name)
     if checked.layout.clip_text:
         encoders = [network for name, network in networks.items() if name.startswith("text_encoder")]
-        for path in embedding_files(settings):
+        for path in named_embeddings(settings):
             check_embedding(path, [encoder.config.hidden_size for encoder in encoders], checked.source.name)
 
 

@@ -77,6 +77,7 @@ class PromptEncoder:
         all_notes: list[tuple[Note, ...]] = []
         for image, image_texts in zip(batch.reworded, texts, strict=True):
             notes = [NEGATIVE_UNREAD] if self.family.distilled and image.negative_prompt != "" else []
+            notes += self._embeddings(image)[1]
             for field in fields:
                 conditioning, field_notes = self._encode(image_texts[field], batch.loras, windows)
                 embeds, weight = (None, 0.0)
@@ -99,6 +100,16 @@ class PromptEncoder:
         """Returns the tokens of the prompt, or of the field `negative_prompt`; raises PromptError."""
         return self._tokenize(self._text(settings, field))
 
+    def embeddings(self, settings: Settings) -> tuple[Embedding, ...]:
+        """Returns the embeddings that the prompts use; raises ModelError and ModelNotFound."""
+        return self._embeddings(settings)[0]
+
+    def _embeddings(self, settings: Settings) -> tuple[tuple[Embedding, ...], tuple[Note, ...]]:
+        if not self._layout.clip_text:
+            return (), ()
+        widths = tuple(encoder.model.config.hidden_size for encoder in self.family.text_encoders)
+        return embeddings_of(settings, widths, self._model)
+
     def _text(self, settings: Settings, field: str) -> PromptText:
         """Returns a prompt with the settings that its encoding depends on.
 
@@ -108,10 +119,7 @@ class PromptEncoder:
         long_prompt = settings.long_prompt
         if long_prompt == "chunk" and not self._layout.clip_text:
             long_prompt = "cut"
-        embeddings: tuple[Embedding, ...] = ()
-        if self._layout.clip_text:
-            widths = tuple(encoder.model.config.hidden_size for encoder in self.family.text_encoders)
-            embeddings = embeddings_of(settings, widths, self._model)
+        embeddings = self.embeddings(settings)
         text, clip_skip = getattr(settings, field), settings.clip_skip if field == "prompt" else 0
         return PromptText(field, text, settings.prompt_syntax, long_prompt, embeddings, clip_skip)
 

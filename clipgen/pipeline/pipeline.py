@@ -247,7 +247,10 @@ class Pipeline:
                 seconds=seconds_per_image,
                 origin=self.origin,
                 prompt_checker=self._clips.prompt_checker,
-                inputs={**({} if variation is None else {"vary": variation.source.sha256}), **adapter_hashes(image)},
+                inputs={
+                    **({} if variation is None else {"vary": variation.source.sha256}),
+                    **self._adapter_hashes(image, batch),
+                },
                 source_features=None if variation is None else variation.features,
                 vocabulary=self.vocabulary,
             )
@@ -273,6 +276,10 @@ class Pipeline:
             load=self._clips.load,
             is_cancelled=is_cancelled,
         )
+
+    def _adapter_hashes(self, image: Settings, batch: Batch) -> dict[str, str]:
+        """Returns the SHA-256 of the LoRAs and the embeddings of an image for its record."""
+        return adapter_hashes(batch.loras, self._prompts.embeddings(image))
 
     def _with_loras(self, predict: PredictNoise, loras: tuple[Lora, ...]) -> PredictNoise:
         """Returns the prediction with LoRAs, which another thread may have switched since the last step."""

@@ -108,6 +108,17 @@ def test_other_embeddings_are_refused(models, tmp_path, tensors, message):
         models["sd"].pipe.run(settings.replace(embedding=[str(tmp_path / "x.pt")]))
 
 
+def test_an_embedding_in_a_folder_that_does_not_fit_is_a_word(models, private_home):
+    (private_home / "embeddings").mkdir()
+    pipe, small = models["sd"].pipe, {"width": 64, "height": 64, "steps": 1, "seed": 1}
+    (before,) = pipe.run(Settings(prompt="a fox", **small))
+    save_file({"clip_l": vectors(1, 0), "clip_g": vectors(1, 1)}, private_home / "embeddings" / "fox.safetensors")
+    (result,) = pipe.run(Settings(prompt="a fox", **small))
+    assert torch.equal(result.pixels, before.pixels)
+    assert "It is read as a word." in next(n.message for n in result.warnings if n.code == "embedding-not-used")
+    assert result.metadata["inputs"] == {}
+
+
 def test_families_with_other_text_encoders_say_what_they_do_not_take(tmp_path):
     pipe = Pipeline.from_pretrained(str(tiny.save_flux(tmp_path / "flux")))
     small = {"width": 64, "height": 64, "steps": 1}
