@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipgen import home
 from clipgen.errors import ModelError, SettingsError
@@ -103,7 +103,7 @@ def check_fit(settings: Settings, checked: CheckedModel) -> None:
     from clipgen.families.lora_file import check_lora
     from clipgen.families.textual_inversion import check_embedding
 
-    networks = {name: network.module for name, network in checked.networks.items()}
+    networks: dict[str, Any] = {name: network.module for name, network in checked.networks.items()}
     for path in lora_files(settings):
         check_lora(path, checked.layout, networks, checked.source.name)
     if checked.layout.clip_text:
