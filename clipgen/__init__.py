@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipgen.attach import ClipGuidance
+    from clipgen.attach.clip_guider import ClipGuider
     from clipgen.errors import (
         BelowMinScore,
         BrokenImage,
@@ -54,6 +55,7 @@ __all__ = [
     "BrokenImage",
     "Cancelled",
     "ClipGuidance",
+    "ClipGuider",
     "ClipgenError",
     "Explanation",
     "ImageFileError",
@@ -93,6 +95,7 @@ __all__ = [
 
 _MODULES = {
     "ClipGuidance": "attach",
+    "ClipGuider": "attach.clip_guider",
     **dict.fromkeys(("Explanation", "SearchHit", "RankedImage", "caption", "classify", "diversity"), "gallery"),
     **dict.fromkeys(("explain", "explain_image", "load_clip", "rank"), "gallery"),
     **dict.fromkeys(("score", "search", "similarity"), "gallery"),

@@ -70,7 +70,7 @@ def choose_scorers(pipe: Pipeline, settings: Settings, judge: str | None) -> Sco
         raise SettingsError(f"model '{settings.model}' has no CLIP: name one with --clip-model", field="clip_models")
     if (judge := inputs.choose_judge(settings, judge)) is not None:
         return Scorers(guide, load_scorer(judge, pipe.encoder))
-    own_guides = inputs.own_clip_folder(settings.model) in inputs.guiding_clips(settings)
+    own_guides = own is None or own.folder is None or own.folder.resolve() in inputs.guiding_clips(settings)
     return Scorers(guide, None if own_guides else own)
 
 

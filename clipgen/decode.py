@@ -19,11 +19,18 @@ def decode(family: Family, latents: Tensor, size: tuple[int, int], memory: Memor
     """Returns the decoded images [B, 3, H, W] in [0, 1] on the CPU; `is_broken` finds the failed ones.
 
     If the decoder runs in half precision and an image is broken, the decoder is converted to float32, for this and all
-    later calls, and decodes again. `size` is (width, height). Raises OutOfMemory.
+    later calls, and decodes again. An image that does not fit into memory is decoded in tiles, which shows as small
+    differences at their borders. `size` is (width, height). Raises OutOfMemory.
     """
-    pixels = memory.run("decoding", size, family.decode, latents)
+
+    def run() -> Tensor:
+        return memory.run(
+            "decoding", size, family.decode, latents, last_resort=lambda: "in tiles" if family.tile_decoder() else None
+        )
+
+    pixels = run()
     if is_broken(pixels).any() and family.decoder_to_float32():
-        pixels = memory.run("decoding", size, family.decode, latents)
+        pixels = run()
     return pixels.clamp(0, 1).cpu()
 
 

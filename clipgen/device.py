@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipgen.errors import OutOfMemory, SettingsError
 
+AUTO, AUTO_FAST = "auto", "auto-fast"
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -72,18 +73,58 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str, device: torch.device, prefers_bfloat16: bool = False) -> torch.dtype:
     """Returns the dtype of that name; `auto` is float16 on CUDA and float32 elsewhere.
 
-    Raises SettingsError.
+    With `prefers_bfloat16`, for models that were trained in it, `auto` is bfloat16 on CUDA cards that compute in it.
+    `auto-fast` is `auto`, but bfloat16 on CPUs that compute in it. Raises SettingsError.
     """
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+    if name == AUTO_FAST and device.type == "cpu" and cpu_computes_in_bfloat16():
+        return torch.bfloat16
+    if name in (AUTO, AUTO_FAST):
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if prefers_bfloat16 and cuda_computes_in_bfloat16() else torch.float16
     if name not in DTYPES:
-        raise SettingsError(
-            f"Unknown dtype '{name[:60]}'. Dtypes: auto, {', '.join(DTYPES)}.", field="dtype", allowed=["auto", *DTYPES]
-        )
+        names = [AUTO, AUTO_FAST, *DTYPES]
+        raise SettingsError(f"Unknown dtype '{name[:60]}'. Dtypes: {', '.join(names)}.", field="dtype", allowed=names)
     return DTYPES[name]
+
+
+def cpu_computes_in_bfloat16() -> bool:
+    """Returns whether this CPU has instructions for bfloat16: AVX512-BF16 or AMX. Without them bfloat16 is slower."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def cuda_computes_in_bfloat16() -> bool:
+    """Returns whether the current CUDA card has instructions for bfloat16; False without a card."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
+    """Returns the dtype with a wider range to try when `dtype` has overflowed; None after float32.
+
+    float16 is followed by bfloat16, which takes no more memory, unless it is a CUDA card that does not compute in it.
+    """
+    if dtype == torch.float16 and (device.type != "cuda" or cuda_computes_in_bfloat16()):
+        return torch.bfloat16
+    return None if dtype == torch.float32 else torch.float32
+
+
+def release_memory(device: torch.device) -> None:
+    """Collects garbage and returns cached blocks to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def check_compiles(device: torch.device) -> None:
+    """Raises SettingsError for a device on which compiling a denoiser costs more than it gains."""
+    if device.type != "cuda":
+        raise SettingsError(
+            f"compile works on CUDA cards, got device '{device}': there a minute of compiling gains 10% of a step",
+            field="compile",
+        )
 
 
 def images_at_once(width: int, height: int, device: torch.device) -> int:
@@ -139,20 +180,29 @@ def raise_out_of_memory(what: str, device: torch.device) -> Iterator[None]:
 class MemoryFallback:
     """Runs a function on a batch and, if memory runs out, on smaller and smaller parts of it.
 
-    First the garbage is collected and the call repeated; then the part is halved, down to one row; then OutOfMemory is
-    raised. The part that fits is remembered for each image size. A repeated call gets the same inputs, so the image
-    does not change.
+    First the garbage is collected and the call repeated; then the part is halved, down to one row; then a last resort
+    of the caller is tried, if there is one; then OutOfMemory is raised. The part that fits is remembered for each image
+    size. A repeated call gets the same inputs, so the image does not change, except by a last resort.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._rows: dict[tuple[str, int, int], int] = {}
+        self._last_resorts: dict[tuple[str, int, int], str] = {}
 
-    def run(self, what: str, size: tuple[int, int], call: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    def run(
+        self,
+        what: str,
+        size: tuple[int, int],
+        call: Callable[..., Tensor],
+        *rows: Tensor,
+        last_resort: Callable[[], str | None] = lambda: None,
+    ) -> Tensor:
         """Returns `call(*rows)`, the results of the parts concatenated along the first axis.
 
         `rows` are tensors of equal first axis. The part that fits is remembered by `what` and `size`, (width, height)
-        in pixels. Raises OutOfMemory.
+        in pixels. `last_resort` makes `call` need less memory and returns how, or None if it cannot. Raises
+        OutOfMemory.
         """
         total = len(rows[0])
         part_size = self._rows.get((what, *size), total)
@@ -165,27 +215,22 @@ class MemoryFallback:
                 if not is_out_of_memory(error):
                     raise
                 if retried and part_size == 1:
-                    raise self._out_of_memory(what, size, error) from error
+                    if (how := last_resort()) is None:
+                        raise self._out_of_memory(what, size, error) from error
+                    self._last_resorts[what, *size] = how
             part_size = self._halve(what, size, part_size) if retried else part_size
             retried = True
-            self._free_memory()
+            release_memory(self.device)
 
     def measures(self, size: tuple[int, int]) -> list[str]:
-        """Returns one line per function that ran in parts at this image size."""
-        return [
-            f"{what} ran {rows} at a time to fit into memory"
-            for (what, *at), rows in self._rows.items()
-            if (*at,) == size
-        ]
+        """Returns one line per function that ran in parts, or otherwise, at this image size."""
+        measures = [(key, f"{rows} at a time") for key, rows in self._rows.items()]
+        measures += self._last_resorts.items()
+        return [f"{what} ran {how} to fit into memory" for (what, *at), how in measures if (*at,) == size]
 
     def _halve(self, what: str, size: tuple[int, int], part_size: int) -> int:
         self._rows[what, *size] = max(1, part_size // 2)
         return self._rows[what, *size]
-
-    def _free_memory(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _out_of_memory(self, what: str, size: tuple[int, int], error: BaseException) -> OutOfMemory:
         width, height = size

@@ -24,6 +24,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
+    # diffusers builds its own Chroma with a class that it deprecates.
+    config.addinivalue_line("filterwarnings", "ignore:`FluxPosEmbed` is deprecated:FutureWarning")
     # diffusers' schedulers pass torch tensors to numpy 2, whose array protocol torch 2.13 does not support yet.
     config.addinivalue_line("filterwarnings", "ignore:__array(_wrap)?__ :DeprecationWarning")
 

@@ -63,7 +63,14 @@ LIGHT_MODULES = {  # of packages whose other modules need torch
     "clipgen.sampling.schedulers",
 }
 MOST_TOP_MODULES = 14
-PROJECT_TESTS = {"architecture", "init", "packaging", "readme"}  # of the repository as a whole
+PROJECT_TESTS = {
+    "architecture",
+    "cuda",
+    "init",
+    "packaging",
+    "readme",
+    "support_matrix",
+}  # of the repository as a whole
 DISTRIBUTIONS = {"PIL": "pillow"}
 
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "breakpoint"}

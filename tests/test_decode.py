@@ -55,6 +55,22 @@ def test_a_decoder_with_nan_in_half_precision_switches_to_float32(tiny_v):
     assert not family.decoder_to_float32()
 
 
+def test_an_image_that_does_not_fit_into_memory_is_decoded_in_tiles(tiny_epsilon):
+    family, memory, x0 = family_of(tiny_epsilon), MemoryFallback(CPU), latents(1, 4, 32, 48)
+    whole = decode(family, x0, (96, 64), memory)
+    assert not family.vae.use_tiling
+
+    def refuse_large(module, args):
+        if args[0].shape[-1] > 16:
+            raise torch.OutOfMemoryError("Tried to allocate 8.00 GiB")
+
+    family.vae.decoder.register_forward_pre_hook(refuse_large)
+    tiled = decode(family, x0, (96, 64), memory)
+    assert memory.measures((96, 64))[-1] == "decoding ran in tiles to fit into memory"
+    assert (tiled - whole).abs().mean() <= 8 / 255
+    assert not family.tile_decoder()
+
+
 def test_the_preview_of_a_small_image_uses_the_decoder(storybook_like):
     x0 = latents(1, 8, 16, 16)
     assert torch.equal(

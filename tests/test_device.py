@@ -8,8 +8,10 @@ import torch
 
 from clipgen.device import (
     MemoryFallback,
+    check_compiles,
     check_memory,
     collection_off,
+    cpu_computes_in_bfloat16,
     devices,
     free_memory,
     images_at_once,
@@ -17,6 +19,7 @@ from clipgen.device import (
     pick_device,
     pick_dtype,
     set_library_switches,
+    wider_dtype,
 )
 from clipgen.errors import OutOfMemory, SettingsError
 
@@ -44,6 +47,26 @@ def test_dtypes_have_short_and_long_names():
     with pytest.raises(SettingsError, match="Unknown dtype 'int8'") as error:
         pick_dtype("int8", CPU)
     assert error.value.field == "dtype"
+
+
+def test_auto_fast_is_bfloat16_on_a_cpu_that_computes_in_it():
+    expected = torch.bfloat16 if cpu_computes_in_bfloat16() else torch.float32
+    assert pick_dtype("auto-fast", CPU) == expected
+    assert pick_dtype("auto", CPU, prefers_bfloat16=True) == torch.float32
+    assert pick_dtype("auto-fast", torch.device("mps")) == torch.float32
+    assert pick_dtype("auto-fast", torch.device("cuda")) == pick_dtype("auto", torch.device("cuda"))
+
+
+def test_compiling_is_refused_on_a_cpu():
+    with pytest.raises(SettingsError, match="compile works on CUDA cards, got device 'cpu'") as error:
+        check_compiles(CPU)
+    assert error.value.field == "compile"
+
+
+def test_float16_is_followed_by_bfloat16_and_float32():
+    assert wider_dtype(torch.float16, CPU) == torch.bfloat16
+    assert wider_dtype(torch.bfloat16, CPU) == torch.float32
+    assert wider_dtype(torch.float32, CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -131,6 +154,21 @@ def test_out_of_memory_for_one_sample_suggests_a_smaller_size():
         run(MemoryFallback(CPU), LimitedMemory(0))
     assert error.value.field == "width"
     assert error.value.exit_code == 4
+
+
+def test_a_last_resort_is_tried_once_before_out_of_memory():
+    memory, fallback, resorts = LimitedMemory(0), MemoryFallback(CPU), ["in tiles"]
+
+    def last_resort():
+        memory.rows = 8
+        return resorts.pop() if resorts else None
+
+    x = torch.zeros(2, 2)
+    fallback.run("decoding", SIZE, memory, x, x, last_resort=last_resort)
+    assert memory.batch_sizes == [2, 2, 1, 1, 1]
+    assert "decoding ran in tiles to fit into memory" in fallback.measures(SIZE)
+    with pytest.raises(OutOfMemory):
+        fallback.run("decoding", SIZE, LimitedMemory(0), x, x, last_resort=last_resort)
 
 
 def test_other_errors_are_raised():

@@ -93,7 +93,8 @@ def clip(words: Any) -> Any:
     return CLIPModel(config).eval()
 
 
-def unet(channels: int = 4) -> Any:
+def unet(channels: int = 4, guidance_dim: int | None = None) -> Any:
+    """The UNet of SD 1; with `guidance_dim` that of a latent consistency model."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -108,6 +109,7 @@ def unet(channels: int = 4) -> Any:
         cross_attention_dim=32,
         attention_head_dim=8,
         norm_num_groups=32,
+        time_cond_proj_dim=guidance_dim,
     ).eval()
 
 
@@ -248,6 +250,24 @@ def save_epsilon(folder: Path) -> Path:
     return save(folder, tokenizer(), unet(), vae_kl(), scheduler, {"steps": 4, "width": 64, "height": 64})
 
 
+def save_lcm(folder: Path) -> Path:
+    """Saves a latent consistency model: the guidance scale is an input of the UNet."""
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    words = tokenizer()
+    LatentConsistencyModelPipeline(
+        vae=vae_kl(),
+        text_encoder=text_encoder(words),
+        tokenizer=words,
+        unet=unet(guidance_dim=15),
+        scheduler=LCMScheduler(**{key: value for key, value in BETAS.items() if key != "steps_offset"}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
 def save_v(folder: Path) -> Path:
     """Saves a model like storybook: v, zero terminal SNR, 8 latent channels, 32 tokens, and a CLIP."""
     from diffusers import DDIMScheduler
@@ -318,6 +338,204 @@ def save_flux(folder: Path, *, guidance: bool = True) -> Path:
         text_encoder_2=t5(32),
         tokenizer_2=t5_tokenizer(),
         transformer=transformer_flux(guidance),
+    ).save_pretrained(folder)
+    return folder
+
+
+def transformer_chroma() -> Any:
+    """The transformer of Chroma: Flux's without CLIP and guidance, modulated by a small network."""
+    from diffusers import ChromaTransformer2DModel
+
+    torch.manual_seed(0)
+    return ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=8,
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+    ).eval()
+
+
+def save_chroma(folder: Path) -> Path:
+    """Saves a model like Chroma: factor 8, patches of 2, 32 T5 tokens."""
+    from diffusers import ChromaPipeline, FlowMatchEulerDiscreteScheduler
+
+    ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae_shifted(4),
+        text_encoder=t5(32),
+        tokenizer=t5_tokenizer(),
+        transformer=transformer_chroma(),
+    ).save_pretrained(folder)
+    return folder
+
+
+QWEN_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def qwen_tokenizer() -> Any:
+    """A Qwen tokenizer of 261 entries, the bytes and 5 special tokens, with the chat template of Qwen3."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    vocab = {word: index for index, word in enumerate([*sorted(ByteLevel.alphabet()), *special])}
+    words = Qwen2Tokenizer(vocab=vocab, merges=[], model_max_length=131072, extra_special_tokens=special[1:])
+    words.chat_template = QWEN_CHAT
+    return words
+
+
+def _qwen_sizes(words: Any, layers: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "intermediate_size": 20,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+        "bos_token_id": words.pad_token_id,
+        "eos_token_id": words.pad_token_id,
+    }
+
+
+def qwen3(words: Any, layers: int = 3) -> Any:
+    """A Qwen3 of hidden size 16 with tied embeddings."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen3Config(**_qwen_sizes(words, layers), head_dim=8, tie_word_embeddings=True)
+    return Qwen3ForCausalLM(config).eval()
+
+
+def qwen_vl(words: Any) -> Any:
+    """A Qwen2.5-VL of hidden size 16 with its vision tower, which no prompt uses."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    rope = {"rope_type": "default", "type": "mrope", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(text_config={**_qwen_sizes(words, 2), "rope_parameters": rope}, vision_config=vision)
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def save_qwen_image(folder: Path) -> Path:
+    """Saves a model like Qwen-Image: factor 8, patches of 2, a shift that ends at 0.02."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImagePipeline,
+        QwenImageTransformer2DModel,
+    )
+
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[-0.5, 0.1, 0.2, 0.0],
+        latents_std=[2.0, 1.5, 1.0, 0.5],
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+    )
+    QwenImagePipeline(
+        scheduler=scheduler,
+        vae=vae.eval(),
+        text_encoder=qwen_vl(words),
+        tokenizer=words,
+        transformer=transformer.eval(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_z_image(folder: Path) -> Path:
+    """Saves a model like Z-Image: factor 8, patches of 2, shift 6."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 6, 6],
+        axes_lens=[512, 64, 64],
+    )
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae_shifted(4),
+        text_encoder=qwen3(words),
+        tokenizer=words,
+        transformer=transformer.eval(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_flux_2_klein(folder: Path, *, distilled: bool = True) -> Path:
+    """Saves a model like FLUX.2 [klein]: factor 8, patches of 2, latents normalised by a batch norm."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+
+    words = qwen_tokenizer()
+    torch.manual_seed(0)
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=vae.eval(),
+        text_encoder=qwen3(words, layers=28),
+        tokenizer=words,
+        transformer=transformer.eval(),
+        is_distilled=distilled,
     ).save_pretrained(folder)
     return folder
 

@@ -27,9 +27,10 @@ MAX_RANKED_IMAGES = 16
 
 def scorer_of(pipe: Pipeline) -> Scorer:
     """Returns the scorer of a model's CLIP; raises SettingsError if the model has no CLIP."""
-    if pipe.scorer is None:
+    scorer = pipe.scorer
+    if scorer is None:
         raise SettingsError(f"model '{pipe.origin.model}' has no CLIP", field="model")
-    return pipe.scorer
+    return scorer
 
 
 def score(worker: Worker, file: object, text: object) -> Callable[[Pipeline], Score]:

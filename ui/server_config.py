@@ -13,6 +13,7 @@ class ServerConfig:
 
     Args:
         models: Names of the models that users may choose; the first one is loaded at the start.
+        vaes: Names of VAEs that users may choose besides hub ids on this machine.
         limits: The largest settings that a request may ask for.
         device: "auto", "cpu", "cuda" or "mps".
         dtype: "auto" or the name of a torch dtype.
@@ -24,6 +25,7 @@ class ServerConfig:
 
     models: tuple[str, ...]
     limits: Limits
+    vaes: tuple[str, ...] = ()
     device: str = "auto"
     dtype: str = "auto"
     save_images: bool = True

@@ -108,6 +108,8 @@ class Worker:
                 self.image_store.image_path(split_target(target)[0])
             except ImageFileError as error:
                 raise SettingsError(f"{field}: {error}", field=field) from error
+        if settings.vae is not None and settings.vae not in self.config.vaes:
+            check_hub_id("vae", settings.vae)
         for field in ADAPTER_FIELDS:
             for target in getattr(settings, field):
                 check_adapter_name(field, split_target(target)[0])
@@ -266,8 +268,8 @@ def check_adapter_name(field: str, name: str) -> None:
 
 
 def check_hub_id(field: str, name: str) -> None:
-    """Raises SettingsError if a CLIP is named by a folder: requests may name `storybook` or a hub id only."""
+    """Raises SettingsError for a CLIP or VAE on a path: requests may name `storybook` or a hub id only."""
     from clipgen.models import parse_id
 
-    if parse_id(name).kind == "folder":
+    if parse_id(name).kind in ("folder", "file"):
         raise SettingsError(f"{field} must be a hub id on this machine, got '{name[:60]}'", field=field)

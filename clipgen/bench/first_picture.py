@@ -55,7 +55,7 @@ def measure(rounds: int) -> str:
 
 def _cold_calls(folder: str, steps: int, guidance_scale: float) -> dict[str, Callable[[], object]]:
     """Returns the calls that start a new process each; their images go to `folder`."""
-    from clipgen.models.find import BUNDLED
+    from clipgen.models.ids import BUNDLED
 
     clipgen = [sys.executable, "-m", "clipgen"]
     generate = [*clipgen, PROMPT, "--seed", "1", "-q", "--no-history", "-o", folder]

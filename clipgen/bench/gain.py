@@ -8,7 +8,7 @@ with a bootstrap interval over the prompts (Efron 1979). Costs are CPU seconds s
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import mean
@@ -20,6 +20,7 @@ from clipgen.settings.settings import Settings
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
     from clipgen.clip.score import Scorer
     from clipgen.pipeline.pipeline import Pipeline
@@ -36,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # name -> Settings fields; a float for 
     "clip and pick of 4": {"guidance": "clip+pick", "candidates": 4},
     "steer, 2 particles": {"guidance": "steer", "particles": 2, "eta": 1.0},
 }
+Variants = Mapping[str, dict[str, Any]]
 FIRST_SCENE = 1_800_000_000  # scene seeds from here on are used by no training stage
 RESAMPLES = 2_000
 
@@ -46,6 +48,7 @@ class GainRow:
 
     `cost` is CPU time relative to no guidance, `judge` and `guide` are the cosine similarities of the judging and of
     the guiding CLIP, `gain` is the judge's similarity minus that without guidance, with the 95% interval low to high.
+    `passed` is the share of images that pass a test, `passed_gain` its gain with interval; 0 without a test.
     """
 
     variant: str
@@ -55,6 +58,20 @@ class GainRow:
     low: float
     high: float
     guide: float
+    passed: float
+    passed_gain: float
+    passed_low: float
+    passed_high: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One image of a variant: CPU seconds, the similarities of the judge and of the guiding CLIP, and the test."""
+
+    seconds: float
+    judge: float
+    guide: float
+    passed: bool
 
 
 def prompts(count: int) -> list[str]:
@@ -68,32 +85,55 @@ def prompts(count: int) -> list[str]:
 
 
 def measure(
-    pipe: Pipeline, judge: Scorer, texts: Sequence[str], variants: Sequence[str] = tuple(VARIANTS)
+    pipe: Pipeline,
+    judge: Scorer,
+    texts: Sequence[str],
+    variants: Variants = VARIANTS,
+    is_passed: Callable[[int, Tensor], bool] = lambda index, pixels: False,
+    on_progress: Callable[[str], None] = lambda line: None,
 ) -> list[GainRow]:
     """Generates every prompt with every variant, which alternate, and returns a row per variant.
 
-    A first image that is not timed warms up the model. `variants` must contain "off".
+    A first image that is not timed warms up the model.
+
+    Args:
+        pipe: The model.
+        judge: A CLIP that does not guide.
+        texts: The prompts.
+        variants: Settings fields by name; must contain "off".
+        is_passed: A test of an image [3, H, W] in [0, 1] of the prompt with an index.
+        on_progress: Receives a line after each prompt.
     """
-    pipe.run(_settings(pipe, texts[0], 0, OFF))
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    similarities: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}  # judge, guiding CLIP
-    for seed, text in enumerate(texts):
-        for variant in variants:
+    pipe.run(_settings(pipe, texts[0], 0, {}))
+    outcomes: dict[str, list[Outcome]] = {variant: [] for variant in variants}
+    for index, text in enumerate(texts):
+        for variant, fields in variants.items():
             results: list[Result] = []
-            settings = _settings(pipe, text, seed, variant)
-            seconds[variant].append(time_call(partial(_generate, pipe, settings, results)).cpu)
+            settings = _settings(pipe, text, index, fields)
+            seconds = time_call(partial(_generate, pipe, settings, results)).cpu
             best = max(results, key=_guide_similarity)
             judged = judge.score(best.pixels[None], [text])[0].similarity
-            similarities[variant].append((judged, _guide_similarity(best)))
-    return [_row(variant, seconds, similarities) for variant in variants]
+            passed = is_passed(index, best.pixels)
+            outcomes[variant].append(Outcome(seconds, judged, _guide_similarity(best), passed))
+        on_progress(f"guidance: {index + 1} of {len(texts)} prompts")
+    return [_row(variant, outcomes[variant], outcomes[OFF]) for variant in variants]
 
 
-def _settings(pipe: Pipeline, text: str, seed: int, variant: str) -> Settings:
+def at_equal_time(rows: Sequence[GainRow], time: float) -> Variants:
+    """Returns variants that all take `time` times as long as no guidance, by their number of steps.
+
+    `rows` are measurements of VARIANTS. "off" takes the place of "more steps".
+    """
+    costs = {row.variant: row.cost for row in rows if "steps" not in VARIANTS[row.variant]}
+    return {variant: {**VARIANTS[variant], "steps": time / cost} for variant, cost in costs.items()}
+
+
+def _settings(pipe: Pipeline, text: str, seed: int, variant: Mapping[str, Any]) -> Settings:
     """Returns the settings of a variant; a float for `steps` is a multiple of the model's default."""
     plain = Settings(text, seed=seed, prompt_syntax="plain", guard="off").with_defaults(pipe.defaults)
-    fields = dict(VARIANTS[variant])
+    fields = dict(variant)
     if "steps" in fields:
-        fields["steps"] = round(fields["steps"] * (plain.steps or 0))
+        fields["steps"] = max(1, round(fields["steps"] * (plain.steps or 0)))
     return plain.replace(**fields)
 
 
@@ -106,12 +146,16 @@ def _guide_similarity(result: Result) -> float:
     return result.clip.similarity
 
 
-def _row(variant: str, seconds: dict[str, list[float]], similarities: dict[str, list[tuple[float, float]]]) -> GainRow:
-    gains = [ours[0] - plain[0] for ours, plain in zip(similarities[variant], similarities[OFF], strict=True)]
-    low, high = interval(gains)
-    cost = mean(seconds[variant]) / mean(seconds[OFF])
-    judge, guide = (mean(pair[k] for pair in similarities[variant]) for k in (0, 1))
-    return GainRow(variant, cost, judge, mean(gains), low, high, guide)
+def _row(variant: str, outcomes: Sequence[Outcome], plain: Sequence[Outcome]) -> GainRow:
+    pairs = list(zip(outcomes, plain, strict=True))
+    gains = [ours.judge - other.judge for ours, other in pairs]
+    passed_gains = [float(ours.passed) - float(other.passed) for ours, other in pairs]
+    cost = mean(each.seconds for each in outcomes) / mean(each.seconds for each in plain)
+    return GainRow(
+        variant, cost, mean(each.judge for each in outcomes), mean(gains), *interval(gains),
+        mean(each.guide for each in outcomes), mean(each.passed for each in outcomes), mean(passed_gains),
+        *interval(passed_gains),
+    )  # fmt: skip
 
 
 def interval(values: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from clipgen.cli.runner import OnSaved, Runner
 from clipgen.cli.runs import Run, single, with_twins
 from clipgen.errors import ModelNotFound, SettingsError
 from clipgen.pipeline import inputs
+from clipgen.settings.settings import Settings
 
 if TYPE_CHECKING:
     from clipgen.models import ModelFolder
@@ -32,8 +33,7 @@ def execute_plan(plan: Sequence[Resolved], options: Options, report: Report, *, 
     runs = []
     for resolved in plan:
         settings = resolved.settings()
-        model, clips = (name in resolved.replayed for name in ("model", "clip_models"))
-        runs.append(Run(settings, settings.title, replayed=model, replayed_clips=clips))
+        runs.append(Run(settings, settings.title, replayed=frozenset(resolved.replayed)))
     execute_runs(runs, options, report, parent=parent)
 
 
@@ -67,10 +67,14 @@ def execute_runs(
     total = sum(run.settings.images for run in runs)
     if options.keep and options.keep > total:
         raise SettingsError(f"keep must be at most {total}, the number of pictures, got '{options.keep}'", field="keep")
-    for model, replayed in dict.fromkeys((run.settings.model, run.replayed) for run in runs):
-        require_model(model, report, offline=options.offline, replayed=replayed)
-    for settings, replayed in dict.fromkeys((run.settings, run.replayed_clips) for run in runs):
+    for model, replayed in dict.fromkeys((run.settings.model, "model" in run.replayed) for run in runs):
+        require_model(model, report, options.device, options.dtype, offline=options.offline, replayed=replayed)
+    for vae, replayed in dict.fromkeys((run.settings.vae, "vae" in run.replayed) for run in runs):
+        inputs.require_vae(vae, offline=options.offline or replayed)
+    for settings, replayed in dict.fromkeys((run.settings, "clip_models" in run.replayed) for run in runs):
         inputs.check_clips(settings, offline=options.offline or replayed)
+    for settings in dict.fromkeys(run.settings for run in runs):
+        _check_scores(settings, options)
     report.event("start", schema=EVENTS, clipgen=_version(), settings=runs[0].settings.to_dict(), images=total)
     with Interrupt() as interrupt, Bar(total, report) as bar:
         runner = Runner(total, options, target, report, bar, parent)
@@ -86,29 +90,46 @@ def execute_runs(
     check_required(runner.finished)
 
 
-def require_model(model: str, report: Report, *, offline: bool, replayed: bool = False) -> ModelFolder:
-    """Returns a model's location before torch is imported. A hub model is downloaded if it is missing.
+def _check_scores(settings: Settings, options: Options) -> None:
+    """Raises SettingsError if an option needs CLIP scores that these settings do not give."""
+    used = {"keep": options.keep, "min_score": options.min_score, "require": options.require}
+    for feature in (name for name, value in used.items() if value is not None):
+        inputs.check_scorer(settings, feature)
+    if options.min_score is not None and not settings.prompt.strip():
+        raise SettingsError("min_score compares pictures with their prompt, and there is none", field="min_score")
+
+
+def require_model(
+    model: str, report: Report, device: str = "auto", dtype: str = "auto", *, offline: bool, replayed: bool = False
+) -> ModelFolder:
+    """Returns a model's location. A hub model is downloaded if it is missing; without one, torch is not imported.
 
     Args:
-        model: A bundled name, a folder or a hub id.
+        model: A bundled name, a folder, a file or a hub id.
         report: Shows that a download is running.
+        device: Where it will run, which decides on the precision of the files.
+        dtype: The precision it will run in.
         offline: Forbids the download.
         replayed: The model is named by a picture, not by the user; it is never downloaded.
 
     Raises ModelNotFound, SettingsError.
     """
-    from clipgen.models import find_model, parse_id
+    from clipgen.models import find_model, is_offline, parse_id
 
     try:
+        if offline or replayed or is_offline() or parse_id(model).kind in ("bundled", "folder"):
+            return find_model(model)
+        from clipgen.families.fetch import fetch_model
+
         with Bar(0, report) as bar:
-            if parse_id(model).kind == "hub":
-                bar.loading(f"Fetching {model}")
-            return find_model(model, offline=offline or replayed)
+            bar.loading(f"Fetching {model}")
+            return fetch_model(model, device, dtype)
     except ModelNotFound as error:
         if not replayed:
             raise
-        hint = f"The picture names it: download it with clipgen models pull {model}, or choose another with --model."
-        raise ModelNotFound(f"{error} {hint}", field="model") from error
+        cure = f"download it with clipgen models pull {model}, or " if parse_id(model).kind == "hub" else ""
+        message = f"{error} The picture names it: {cure}choose another with --model."
+        raise ModelNotFound(message, field="model") from error
 
 
 def _version() -> str:

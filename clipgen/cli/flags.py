@@ -45,6 +45,7 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "like": ((), "IMAGE:W", FINE_TUNING),
     "clip_models": (("--clip-model",), "NAME", FINE_TUNING),
     "vary": ((), "IMAGE:W", LOOK),
+    "vae": ((), "NAME", FINE_TUNING),
     "guide_decoder": ((), "NAME", FINE_TUNING),
     "guard": ((), "NAME", FINE_TUNING),
     "prompt_syntax": ((), "WORD", FINE_TUNING),
@@ -62,7 +63,7 @@ FIELD_HELP = {
     "vary": "Picture to generate variations of; W is 0 (prompt only) to 1 (picture only).",
     "embedding": "Textual inversion file, used by its name in the prompt; repeatable.",
     "lora": "LoRA file, or its name in a folder loras; W is -4 to 4; repeatable.",
-    "clip_models": "CLIP or SigLIP model for CLIP guidance; repeatable.",
+    "clip_models": "CLIP or SigLIP model that guides, and scores if the model has no CLIP; repeatable.",
 }
 FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}
 
@@ -185,9 +186,17 @@ class Options:
     dtype: Annotated[
         str,
         _option(
-            "--dtype", metavar="NAME", panel=FINE_TUNING, help="auto, float32, float16 or bfloat16.", default="auto"
+            "--dtype",
+            metavar="NAME",
+            panel=FINE_TUNING,
+            help="auto, auto-fast, float32, float16 or bfloat16.",
+            default="auto",
         ),
     ] = "auto"
+    compile: Annotated[
+        bool,
+        _option("--compile", panel=FINE_TUNING, help="Compile the denoiser on a CUDA card: slow start, faster steps."),
+    ] = False
     offline: Annotated[bool, _option("--offline", panel=MACHINE, help="Never use the network.")] = False
     exact: Annotated[
         bool, _option("--exact", panel=FINE_TUNING, help="Draw one picture at a time, for byte-identical files.")

@@ -14,7 +14,7 @@ from clipgen.cli.layers import Layer, Resolved
 from clipgen.cli.output import Report
 from clipgen.cli.prompts import parse_seeds, parse_size
 from clipgen.errors import SettingsError
-from clipgen.settings.checks import names_path, split_target
+from clipgen.settings.checks import is_weight_file, names_path, split_target
 from clipgen.settings.settings import ADAPTER_FIELDS, DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coerce
 
 LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
@@ -87,8 +87,8 @@ def _size(flags: Flags) -> dict[str, int]:
 def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[Layer, int | None]:
     """Returns the layer of a picture, a record or a TOML file, and the picture's history id; raises ClipgenError.
 
-    The history supplies the full path of the model of a picture that was drawn on this machine. The picture that it
-    varies must exist with the same bytes, unless `typed` (the fields of the options) contains another one.
+    The history supplies the full paths of model and VAE of a picture that was drawn on this machine. The picture that
+    it varies must exist with the same bytes, unless `typed` (the fields of the options) contains another one.
     """
     from clipgen import history
     from clipgen.image_file import read_settings
@@ -116,13 +116,15 @@ def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[
         report.warn(
             Note("lora-changed", "prompt", f"The LoRA '{lora}' is another file than when the picture was drawn.")
         )
-    own = Layer(name, {**values, **({"model": entry.settings.model} if entry else {})}, replay=True)
+    local = {"model": entry.settings.model, "vae": entry.settings.vae} if entry else {}
+    own = Layer(name, {**values, **local}, replay=True)
     return own, entry.id if entry else None
 
 
 def absolute_model(model: str) -> str:
     """Returns the absolute path of a local model, so that it is found from any folder; other ids unchanged."""
-    return os.path.abspath(os.path.expanduser(model)) if LOCAL.match(model) else model
+    is_local = LOCAL.match(model) or is_weight_file(model)
+    return os.path.abspath(os.path.expanduser(model)) if is_local else model
 
 
 def absolute_source(target: str | None) -> str | None:
@@ -168,7 +170,7 @@ def own_defaults(model: str) -> dict[str, Any]:
     from clipgen.models import find_model
     from clipgen.models.header import read_json
 
-    path = find_model(model, offline=True).path / "clipgen.json"
+    path = find_model(model).path / "clipgen.json"
     own: dict[str, Any] = read_json(path)["settings"] if path.is_file() else {}
     return own
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from clipgen.cli.output import Report
 from clipgen.report.score_text import check_line, diversity_line
-from clipgen.settings.settings import Note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from clipgen.pipeline.result import Result
 
 ALL = "all"  # the value of --require that checks every part of the prompt
-NOT_CHECKED = Note("not-checked", "require", "--require needs a model with a CLIP; nothing was checked.")
 
 
 class ResultChecks:
@@ -28,9 +26,7 @@ class ResultChecks:
         self._features: list[Tensor] = []
 
     def check(self, result: Result) -> Sequence[PhraseCheck]:
-        """Returns and prints the checks of a picture, none without --require; warns if the model has no CLIP."""
-        if self._required and result.prompt_checker is None:
-            self._report.warn(NOT_CHECKED)
+        """Returns and prints the checks of a picture, none without --require."""
         of_prompt = result.checks if ALL in self._required else ()
         checks = (*of_prompt, *result.check([text for text in self._required if text != ALL]))
         if checks:

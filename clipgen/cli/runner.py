@@ -229,6 +229,7 @@ def add_to_history(result: Result, path: Path, report: Report, parent: int | Non
 
     settings = result.settings.replace(
         model=absolute_model(result.settings.model),
+        vae=None if result.settings.vae is None else absolute_model(result.settings.vae),
         vary=absolute_source(result.settings.vary),
         **absolute_adapters(result.settings),
     )
@@ -254,4 +255,6 @@ def from_pretrained(model: str, options: Options, settings: Sequence[Settings]) 
     """Loads a model that is on this machine, for runs with these settings."""
     from clipgen.pipeline.pipeline import Pipeline
 
-    return Pipeline.from_pretrained(model, options.device, options.dtype, offline=True, settings=settings)
+    return Pipeline.from_pretrained(
+        model, options.device, options.dtype, offline=True, settings=settings, compile_denoiser=options.compile
+    )

@@ -24,16 +24,14 @@ class Run:
         settings: What to draw.
         group: --keep selects among the runs of a group.
         job: The id of a batch job, which has one picture.
-        replayed: The model is named by a picture, not by the user.
-        replayed_clips: The CLIP models that guide are named by a picture.
+        replayed: The fields that a picture sets, not the user; models that they name are never downloaded.
         twin: The run is the unguided twin of the run after it.
     """
 
     settings: Settings
     group: Hashable
     job: str | None = None
-    replayed: bool = False
-    replayed_clips: bool = False
+    replayed: frozenset[str] = frozenset()
     twin: bool = False
 
     @property

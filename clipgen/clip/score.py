@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from clipgen.atomic import replace_file
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.errors import ModelError
 from clipgen.hashing import sha256_of
@@ -63,20 +67,37 @@ def read_captions() -> list[str]:
 class Scorer:
     """Scores images with one CLIP model.
 
-    `folder` holds the model's files, and possibly caption features that were computed before.
+    `folder` holds the model's files, and possibly caption features that were computed before. Otherwise they are kept
+    in `cache`, a folder for these weights.
     """
 
-    def __init__(self, encoder: ClipEncoder, captions: Sequence[str], folder: Path | None = None) -> None:
+    def __init__(
+        self, encoder: ClipEncoder, captions: Sequence[str], folder: Path | None = None, cache: Path | None = None
+    ) -> None:
         self.encoder = encoder
         self.captions = captions
         self.folder = folder
+        self._cache = cache
 
     @cached_property
     def caption_features(self) -> Tensor:
-        """The unit vectors [N, D] of the captions, read from `folder` if it has them, else computed."""
+        """The unit vectors [N, D] of the captions, read from `folder` or `cache` if they have them, else computed."""
         stored = None if self.folder is None else load_features(self.folder, self.captions)
-        features = self.encoder.text_features(self.captions) if stored is None else stored
-        return features.to(self.encoder.model.device)
+        if stored is None:
+            stored = self._computed_features()
+        return stored.to(self.encoder.model.device)
+
+    def _computed_features(self) -> Tensor:
+        """Returns the features from `cache`; computes them and writes them there if it has none that can be read."""
+        if self._cache is None:
+            return self.encoder.text_features(self.captions)
+        path = self._cache / f"{_captions_digest(self.captions)[:16]}.safetensors"
+        with suppress(OSError, SafetensorError, KeyError):
+            return load_file(path)["text_features"].float()
+        features = self.encoder.text_features(self.captions)
+        with suppress(OSError):
+            replace_file(path, save({"text_features": features.half().contiguous()}))
+        return features
 
     def store(self, folder: Path) -> Path:
         """Saves the caption features next to this model's weights in `folder`; returns the file."""
@@ -117,8 +138,6 @@ def store_features(folder: Path, features: Tensor, captions: Sequence[str]) -> P
 
     float16 changes a cosine by at most 1e-4, which leaves percentiles as they are.
     """
-    from safetensors.torch import save_file
-
     path = folder / FEATURES_FILE
     save_file({"text_features": features.half().contiguous()}, path, metadata=_metadata(folder, captions))
     path.chmod(0o644)
@@ -130,8 +149,6 @@ def load_features(folder: Path, captions: Sequence[str]) -> Tensor | None:
 
     Raises ModelError if the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not (folder / FEATURES_FILE).is_file():
         return None
     try:
@@ -144,5 +161,8 @@ def load_features(folder: Path, captions: Sequence[str]) -> Tensor | None:
 
 
 def _metadata(folder: Path, captions: Sequence[str]) -> dict[str, str]:
-    captions_digest = sha256_of("\n".join(captions))
-    return {"captions": captions_digest, "weights": sha256_of(folder / "model.safetensors")}
+    return {"captions": _captions_digest(captions), "weights": sha256_of(folder / "model.safetensors")}
+
+
+def _captions_digest(captions: Sequence[str]) -> str:
+    return sha256_of("\n".join(captions))

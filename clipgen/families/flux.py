@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipgen.errors import ModelError
 from clipgen.families import shared
 from clipgen.families.latent_family import LatentFamily, vae_scale_factor
 from clipgen.families.text_encoders import PromptEmbeds, clip_text_encoder, last_layer, t5_text_encoder
@@ -23,18 +22,12 @@ NUM_TRAIN_TIMESTEPS = 1000  # the transformer takes timesteps 0 to 1 and multipl
 def _check(networks: Mapping[str, Any], tokenizers: Mapping[str, dict[str, Any]]) -> None:
     """Raises ModelError for networks that do not fit together, and for transformers with inputs other than a prompt."""
     transformer, config = networks["transformer"], networks["transformer"].config
-    if config.in_channels % PATCH**2 or config.patch_size != 1:
-        raise ModelError(
-            f"transformer takes {config.in_channels} channels, which is not a multiple of {PATCH} x {PATCH} latents."
-        )
-    in_channels, out_channels = (channels // PATCH**2 for channels in (config.in_channels, transformer.out_channels))
-    shared.check_latents("transformer", in_channels, out_channels, networks["vae"])
+    shared.check_patches(config, transformer.out_channels, networks["vae"], PATCH)
     text, t5 = networks["text_encoder"].config, networks["text_encoder_2"].config
     shared.check_embed_size("transformer", "pooled_prompt_embeds", config.pooled_projection_dim, text.hidden_size)
     shared.check_embed_size("transformer", "prompt_embeds", config.joint_attention_dim, t5.d_model)
     shared.check_lengths(tokenizers, networks, "tokenizer")
-    if len(config.axes_dims_rope) != 3 or sum(config.axes_dims_rope) != config.attention_head_dim:
-        raise ModelError("transformer/config.json: axes_dims_rope must be 3 numbers that sum to attention_head_dim.")
+    shared.check_rope(config, 3)
 
 
 def _size_limits(networks: Mapping[str, Any]) -> SizeLimits:
@@ -59,6 +52,7 @@ LAYOUT = Layout(
     check=_check,
     size_limits=_size_limits,
     lora_loader="FluxLoraLoaderMixin",
+    prefers_bfloat16=True,
 )
 
 
@@ -85,7 +79,7 @@ class Flux(LatentFamily):
 
     def sigmas(self, steps: int) -> Sequence[float] | None:
         """Returns `steps` evenly spaced noise levels from 1 to 1/steps."""
-        return [(steps - step) / steps for step in range(steps)]
+        return shared.even_sigmas(steps)
 
     def encode(self, embeds: Sequence[PromptEmbeds], is_empty: bool) -> dict[str, Tensor]:
         """Returns {encoder_hidden_states [1, T, D], pooled_projections [1, P]}."""

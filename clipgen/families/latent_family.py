@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clipgen.device import wider_dtype
 from clipgen.families.shared import scheduler_name
 from clipgen.families.text_encoders import ImageEmbeds, TextEncoder
 from clipgen.models import SizeLimits
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from clipgen.clip.latent_head import LatentHead
 
+VIDEO_VAES = ("AutoencoderKLQwenImage",)  # they have 3-D convolutions and an axis of frames
 FAST_PIXELS = 256 * 256  # up to this size an AutoencoderKL decodes fast enough to preview single steps
 
 
 def vae_scale_factor(vae: Any) -> int:
     """Returns how many pixels one latent covers along each side."""
+    if type(vae).__name__ in VIDEO_VAES:
+        return int(2 ** len(vae.config.temperal_downsample))
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
@@ -26,6 +31,7 @@ class LatentFamily:
     """A denoiser on the latents of a VAE, conditioned on text encoders; see the Family protocol."""
 
     distilled = False
+    text_encoders_wait = False
     latent_rgb: Tensor | None = None
     latent_head: LatentHead | None = None
     encode_image: Callable[[Tensor], ImageEmbeds] | None = None
@@ -43,7 +49,7 @@ class LatentFamily:
         from clipgen.sampling.prediction import read_prediction_type
 
         self.denoiser = denoiser
-        self.vae = vae.to(memory_format=torch.channels_last)
+        self.vae = vae if type(vae).__name__ in VIDEO_VAES else vae.to(memory_format=torch.channels_last)
         self.text_encoders: Sequence[TextEncoder] = tuple(text_encoders)
         self.size_limits = size_limits
         self.scheduler_config = scheduler_config
@@ -61,6 +67,18 @@ class LatentFamily:
     def sigmas(self, steps: int) -> Sequence[float] | None:
         """Returns None: the scheduler chooses the noise levels."""
         return None
+
+    def shift_mu(self, width: int, height: int, steps: int) -> float | None:
+        """Returns None: the scheduler's config says how the noise levels shift with the number of image tokens."""
+        return None
+
+    def cfg_scale(self, guidance_scale: float) -> float:
+        """Returns s of uncond + s (cond - uncond); 1 for a distilled model, which has no unconditional prediction."""
+        return 1.0 if self.distilled else guidance_scale
+
+    def rescale_guided(self, guided: Tensor, cond: Tensor) -> Tensor:
+        """Returns a model output under classifier-free guidance unchanged: this model rescales nothing."""
+        return guided
 
     def with_guidance_scale(self, conditioning: Mapping[str, Tensor], guidance_scale: float) -> Mapping[str, Tensor]:
         """Returns the conditioning unchanged: this denoiser has no guidance scale input."""
@@ -81,6 +99,16 @@ class LatentFamily:
         image: Tensor = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last), return_dict=False)[0]
         return image.float() / 2 + 0.5
 
+    def reconstruct(self, pixels: Tensor) -> Tensor:
+        """Returns pixels [B, 3, H, W] in [0, 1] encoded with the VAE and decoded again, in float32.
+
+        Of a distribution of latents the mode is taken. Scaling and shift of the latents would cancel out.
+        """
+        encoded = self.vae.encode((pixels * 2 - 1).to(device=self.vae.device, dtype=self.vae.dtype))
+        latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
+        image: Tensor = self.vae.decode(latents, return_dict=False)[0]
+        return image.float() / 2 + 0.5
+
     def decodes_fast(self, width: int, height: int) -> bool:
         """Tells whether decoding an image of this size takes little time compared with a step."""
         return type(self.vae).__name__ == "AutoencoderTiny" or width * height <= FAST_PIXELS
@@ -89,11 +117,28 @@ class LatentFamily:
         """Converts the decoder to float32 permanently; returns False if it was float32 already."""
         return _to_float32(self.vae)
 
-    def denoiser_to_float32(self) -> bool:
-        """Converts denoiser and text encoders to float32 permanently; returns False if they were float32 already."""
+    def tile_decoder(self) -> bool:
+        """Makes the VAE decode large images in tiles, permanently; returns False if it does so already or cannot."""
+        if vars(self.vae).get("use_tiling", True):
+            return False
+        self.vae.enable_tiling()
+        return True
+
+    def widen_denoiser(self) -> torch.dtype | None:
+        """Converts denoiser and text encoders to a dtype of wider range permanently.
+
+        Offloaded and compiled networks of a diffusers pipeline belong to the caller and stay as they are. Returns the
+        new dtype, bfloat16 after float16 and else float32; None if nothing was converted.
+        """
+        from clipgen.models.without_hooks import is_wrapped
+
         networks = [self.denoiser, *(text_encoder.model for text_encoder in self.text_encoders)]
-        changes = [_to_float32(network) for network in networks]  # a list, so that all are converted
-        return any(changes)
+        networks = [network for network in networks if not is_wrapped(network)]
+        wider = wider_dtype(self.denoiser.dtype, self.denoiser.device) if networks else None
+        if wider is not None:
+            for network in networks:
+                network.to(wider)
+        return wider
 
     def _default_settings(self, sample_size: int | Sequence[int], steps: int, guidance_scale: float) -> dict[str, Any]:
         """Returns default Settings fields; `sample_size` is a side of the trained latents, or (height, width)."""
@@ -111,6 +156,13 @@ class LatentFamily:
 def _to_float32(network: Any) -> bool:
     import torch
 
-    changed = bool(network.dtype != torch.float32)
+    from clipgen.models.without_hooks import is_wrapped
+
+    if is_wrapped(network):
+        return False
+    quantised = [layer for layer in network.modules() if isinstance(vars(layer).get("compute_dtype"), torch.dtype)]
+    changed = bool(network.dtype != torch.float32) or any(layer.compute_dtype != torch.float32 for layer in quantised)
     network.float()
+    for layer in quantised:  # diffusers' GGUF layers convert their weights to it at each use
+        layer.compute_dtype = torch.float32
     return changed

@@ -33,8 +33,12 @@ Window = list[PromptToken]  # the tokens of one context, without start, end and 
 
 
 def token_limit(encoder: TextEncoder) -> int:
-    """Returns the number of tokens that a text encoder reads, without the start and end tokens."""
-    return encoder.max_length - int(encoder.tokenizer.num_special_tokens_to_add())
+    """Returns the number of tokens of a prompt that a text encoder reads, after the prefix of its chat template."""
+    return encoder.max_length - int(encoder.tokenizer.num_special_tokens_to_add()) - len(_ids(encoder, encoder.prefix))
+
+
+def _ids(encoder: TextEncoder, text: str) -> list[int]:
+    return list(encoder.tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
 
 def tokenize(
@@ -134,18 +138,25 @@ def embed_window(window: Window, encoder: TextEncoder, clip_skip: int = 0) -> Pr
     import torch
 
     window = window[: token_limit(encoder)]
-    *start_ids, end_id = encoder.tokenizer("").input_ids
-    ids = [*start_ids, *(token.id for token in window), end_id]
-    weights = [*(1.0 for _ in start_ids), *(token.weight for token in window)]
-    padding = encoder.max_length - len(ids)
-    input_ids = torch.tensor([ids + [encoder.tokenizer.pad_token_id] * padding], device=encoder.model.device)
-    vectors = {len(start_ids) + k: token.vector for k, token in enumerate(window) if token.vector is not None}
+    *start_ids, end_id = encoder.tokenizer("").input_ids or [None]
+    before = [*start_ids, *_ids(encoder, encoder.prefix)]
+    after = [*_ids(encoder, encoder.suffix), *([] if end_id is None else [end_id])]
+    # A long prompt cuts the end of the chat template off, as in diffusers.
+    ids = [*before, *(token.id for token in window), *after][: encoder.max_length]
+    padding = encoder.max_length - len(ids) if encoder.pads else 0
+    left = padding if encoder.tokenizer.padding_side == "left" else 0
+    pad_ids = [encoder.tokenizer.pad_token_id]
+    input_ids = torch.tensor([pad_ids * left + ids + pad_ids * (padding - left)], device=encoder.device)
+    first = left + len(before)
+    vectors = {first + k: token.vector for k, token in enumerate(window) if token.vector is not None}
     with torch.no_grad(), _replaced_vectors(encoder.model, vectors):
         plain = encoder.embed(encoder.model, input_ids, clip_skip)
-    if all(weight == 1.0 for weight in weights):
+    if all(token.weight == 1.0 for token in window):
         return plain
-    weights += [1.0] * (encoder.max_length - len(weights))
-    return replace(plain, prompt_embeds=weigh(plain.prompt_embeds, weights))
+    weights = [1.0] * input_ids.shape[1]
+    weights[first : first + len(window)] = [token.weight for token in window]
+    # Some text encoders leave out the embeddings of the first tokens, a part of their template.
+    return replace(plain, prompt_embeds=weigh(plain.prompt_embeds, weights[-plain.prompt_embeds.shape[1] :]))
 
 
 @contextmanager

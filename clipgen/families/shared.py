@@ -11,8 +11,10 @@ from clipgen.models import ClassRef, NetworkSpec, encoder_of
 from clipgen.sampling.schedulers import SCHEDULERS
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-OTHER_SCHEDULERS = {"LMSDiscreteScheduler": "euler"}  # scheduler classes that clipgen replaces
+# Scheduler classes that clipgen replaces: LMS needs scipy, and TCD without its noise takes the steps of DDIM.
+OTHER_SCHEDULERS = {"LMSDiscreteScheduler": "euler", "TCDScheduler": "ddim"}
 EMBEDDINGS = "encoder.embed_tokens.weight", "shared.weight"
+QWEN3_HEAD = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def _rename_text_tensor(name: str) -> str:
@@ -25,6 +27,11 @@ def _rename_vae_tensor(name: str) -> str:
     return re.sub(r"(attentions\.\d+\.)(query|key|value|proj_attn)\.", lambda m: f"{m[1]}{OLD_ATTENTION[m[2]]}.", name)
 
 
+def _rename_qwen3_tensor(name: str) -> str:
+    """Maps a tensor name of a Qwen3Model, which has no head, to that of a Qwen3ForCausalLM."""
+    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+
+
 CLIP_TOKENIZER: tuple[ClassRef, ...] = (("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast"))
 T5_TOKENIZER: tuple[ClassRef, ...] = (("transformers", "T5TokenizerFast"), ("transformers", "T5Tokenizer"))
 UNET = NetworkSpec((("diffusers", "UNet2DConditionModel"),))
@@ -35,6 +42,14 @@ T5_TEXT = NetworkSpec(
     (("transformers", "T5EncoderModel"),),
     tied=dict((EMBEDDINGS, EMBEDDINGS[::-1])),
     not_half=(".wo.",),  # the feed-forward outputs of T5 v1.1 overflow in float16
+)
+QWEN_TOKENIZER: tuple[ClassRef, ...] = (("transformers", "Qwen2TokenizerFast"), ("transformers", "Qwen2Tokenizer"))
+QWEN3_TEXT = NetworkSpec(
+    (("transformers", "Qwen3ForCausalLM"),),
+    _rename_qwen3_tensor,
+    tied=dict((QWEN3_HEAD, QWEN3_HEAD[::-1])),
+    saved_as=(("transformers", "Qwen3Model"),),
+    computes_buffers=True,
 )
 CLIP = NetworkSpec((("transformers", "CLIPModel"),), required=False, full_precision=True)
 LATENT_HEAD = NetworkSpec((("transformers", "CLIPVisionModelWithProjection"),), required=False, full_precision=True)
@@ -80,6 +95,28 @@ def check_embed_size(denoiser: str, embeds: str, expected: int, given: int) -> N
     """
     if expected != given:
         raise ModelError(f"{denoiser} expects {embeds} of size {expected}, the text encoders give {given}.")
+
+
+def check_patches(config: Any, out_channels: int, vae: Any, patch: int) -> None:
+    """Raises ModelError unless a transformer's tokens are `patch` x `patch` latents of the VAE."""
+    if config.in_channels % patch**2 or config.patch_size != 1:
+        raise ModelError(
+            f"transformer takes {config.in_channels} channels, which is not a multiple of {patch} x {patch} latents."
+        )
+    check_latents("transformer", config.in_channels // patch**2, out_channels // patch**2, vae)
+
+
+def check_rope(config: Any, axes: int) -> None:
+    """Raises ModelError unless a transformer's rotary position embedding has so many axes and fills its heads."""
+    if len(config.axes_dims_rope) != axes or sum(config.axes_dims_rope) != config.attention_head_dim:
+        raise ModelError(
+            f"transformer/config.json: axes_dims_rope must be {axes} numbers that sum to attention_head_dim."
+        )
+
+
+def even_sigmas(steps: int) -> list[float]:
+    """Returns `steps` evenly spaced noise levels of a flow model, from 1 to 1/steps."""
+    return [(steps - step) / steps for step in range(steps)]
 
 
 def check_inputs(unet: Any, family: str, allowed: tuple[str, ...] = ()) -> None:

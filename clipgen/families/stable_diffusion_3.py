@@ -71,6 +71,7 @@ LAYOUT = Layout(
     check=_check,
     size_limits=_size_limits,
     lora_loader="SD3LoraLoaderMixin",
+    prefers_bfloat16=True,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """One text encoder's output for a prompt: `prompt_embeds` [1, T, D] and, if it has one, a pooled output [1, P]."""
+    """One text encoder's output for a prompt: `prompt_embeds` [1, T, D] and, if it has one, a pooled output [1, P].
+
+    `attention_mask` [1, T] is 1 for the tokens of the prompt and 0 for padding; None if the denoiser needs no mask.
+    """
 
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor | None = None
+    attention_mask: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +34,24 @@ class ImageEmbeds:
 class TextEncoder:
     """A text encoder of a model with its tokenizer.
 
-    `max_length` is the number of tokens including start, end and padding; `embed` maps (model, input_ids [1, T],
-    clip_skip) to PromptEmbeds.
+    `max_length` is the number of tokens including start, end, padding and template; `embed` maps (model, input_ids
+    [1, T], clip_skip) to PromptEmbeds. `prefix` and `suffix` are the chat template around a prompt. With `pads` every
+    prompt has `max_length` tokens.
     """
 
     tokenizer: Any
     model: Any
     max_length: int
     embed: Callable[[Any, Tensor, int], PromptEmbeds]
+    prefix: str = ""
+    suffix: str = ""
+    pads: bool = True
+
+    @property
+    def device(self) -> str:
+        """The device for input_ids; sequential offloading leaves the weights on `meta` and moves the inputs itself."""
+        device = str(self.model.device)
+        return "cpu" if device == "meta" else device
 
 
 def last_layer(model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
@@ -68,6 +82,33 @@ def penultimate_layer_and_projection(model: Any, input_ids: Tensor, clip_skip: i
 def t5_layer(model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
     """Embeds with a T5EncoderModel as SD3 and Flux do: the last layer, without an attention mask for the padding."""
     return PromptEmbeds(model(input_ids).last_hidden_state)
+
+
+def t5_layer_masked(pad_token_id: int, model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
+    """Embeds with a T5EncoderModel as Chroma does: the last layer, with an attention mask for the padding."""
+    mask = (input_ids != pad_token_id).to(model.dtype)
+    return PromptEmbeds(model(input_ids, attention_mask=mask).last_hidden_state, attention_mask=mask)
+
+
+def causal_layer(layer: int, dropped: int, model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
+    """Embeds with a causal language model as Z-Image and Qwen-Image do: one hidden layer, and no padding.
+
+    The embeddings of the first `dropped` tokens are left out.
+    """
+    mask = input_ids.new_ones(input_ids.shape)
+    output = model.base_model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+    return PromptEmbeds(output.hidden_states[layer][:, dropped:], attention_mask=mask[:, dropped:])
+
+
+def causal_layers(
+    layers: Sequence[int], pad_token_id: int, model: Any, input_ids: Tensor, clip_skip: int = 0
+) -> PromptEmbeds:
+    """Embeds with a causal language model as FLUX.2 [klein] does: several hidden layers, joined along the features."""
+    import torch
+
+    mask = (input_ids != pad_token_id).long()
+    output = model.base_model(input_ids=input_ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+    return PromptEmbeds(torch.cat([output.hidden_states[layer] for layer in layers], dim=-1))
 
 
 def clip_text_encoder(

@@ -142,7 +142,7 @@ def image_flops(settings: Settings, costs: ModelCosts, choice: Choice) -> float:
 
 def _denoiser_passes(settings: Settings, costs: ModelCosts) -> list[int]:
     """Returns the passes of the denoiser per step: 2 under classifier-free guidance, else 1."""
-    steps, has_two = _steps(settings), not costs.distilled and (settings.guidance_scale or 0.0) > 1.0
+    steps, has_two = _steps(settings), not costs.distilled and (settings.guidance_scale or 0.0) > costs.unguided_scale
     return [2 if has_two and settings.cfg_start <= step / steps < settings.cfg_stop else 1 for step in range(steps)]
 
 

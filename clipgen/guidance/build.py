@@ -136,15 +136,16 @@ def build_guidance(
     seeds: Sequence[int],
     *,
     own: ClipEncoder | None,
+    scorer: ClipEncoder | None,
     model: str,
     load: LoadEncoder,
     is_cancelled: IsCancelled = never_cancelled,
 ) -> Guidance:
     """Returns the guidance of a batch of images with these texts and seeds.
 
-    `own` is the CLIP of the model, None if it has none; `load` loads those that `settings.clip_models` names. After
-    `is_cancelled()` turns true, each decoding for CLIP raises Cancelled. Raises SettingsError, ImageFileError for an
-    unreadable image in `like` or `vary`, and what `load` raises.
+    `own` is the CLIP of the model, None if it has none; `scorer` is the one that scores the images; `load` loads those
+    that `settings.clip_models` names. After `is_cancelled()` turns true, each decoding for CLIP raises Cancelled.
+    Raises SettingsError, ImageFileError for an unreadable image in `like` or `vary`, and what `load` raises.
     """
     methods = settings.guidance.split("+")
     if methods == ["off"]:
@@ -163,7 +164,7 @@ def build_guidance(
         tuple(seeds),
         correction=build_clip_gradient(settings, targets, decode, head) if "clip" in methods else None,
         target=target,
-        self_graded=encoders.own in encoders.guiding,
+        self_graded=scorer in encoders.guiding,
         # The similarity that a latent head predicts is no baseline for the similarity of pixels.
         guarded_family=family if settings.guard == "survival" and head is None else None,
     )

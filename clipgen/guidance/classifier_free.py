@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from clipgen.families import Conditioning
+from clipgen.families import Conditioning, join_rows
 from clipgen.sampling.loop import Prediction, PredictNoise, StepInput
 
 # (latents [N, C, h, w], timestep, conditioning [N, ...]) -> model output [N, C, h, w]
@@ -50,7 +50,7 @@ def classifier_free(
     @lru_cache(maxsize=1)  # the rows change only when a selection has chosen
     def conditioning_of(rows: tuple[int, ...] | None) -> tuple[Conditioning, Conditioning, Conditioning]:
         prompt, negative = _select_rows(conditioning, rows), _select_rows(negative_conditioning, rows)
-        return prompt, negative, {name: torch.cat([negative[name], tensor]) for name, tensor in prompt.items()}
+        return prompt, negative, {name: join_rows([negative[name], tensor]) for name, tensor in prompt.items()}
 
     def predict(step_input: StepInput) -> Prediction:
         latents, timestep, scale_model_input = step_input.latents, step_input.timestep, step_input.scale_model_input

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipgen.clip.cutouts import make_cutouts
+from clipgen.device import is_out_of_memory, release_memory
+from clipgen.errors import OutOfMemory
 from clipgen.guidance.targets import ClipTarget, Decode
 from clipgen.sampling.loop import Correction, Prediction, PredictNoise, StepInput, StepState, step_state
 from clipgen.settings.settings import Note
@@ -64,6 +66,7 @@ class ClipGradient:
         # Per guided step: its index, the seeds of its rows, and a tensor [B].
         self._similarities: list[tuple[int, tuple[int, ...], Tensor]] = []
         self._not_finite: list[tuple[tuple[int, ...], Tensor]] = []
+        self._rows_at_once: int | None = None  # once memory ran out: how many rows of a batch fit
 
     def is_active(self, index: int, steps: int) -> bool:
         """Tells whether this step is guided."""
@@ -79,7 +82,7 @@ class ClipGradient:
         x0 = state.x0.detach()  # [B, C, h, w]
 
         # 1. The direction: minus the gradient of the CLIP loss at x0.
-        gradient, agreement = self._gradient(state)
+        gradient, agreement = self._gradient_in_parts(state)
 
         # 2. Through the denoiser: the vector-Jacobian product with d x0_cond / d x_t, which keeps the directions in
         #    which data varies and damps adversarial ones. The gradient goes in at rms 1, so that it does not underflow
@@ -98,23 +101,54 @@ class ClipGradient:
         self._not_finite.append((state.image_seeds, ~finite))
         return torch.where(finite[:, None, None, None], correction, torch.zeros_like(correction))
 
-    def _gradient(self, state: StepState) -> tuple[Tensor, Tensor]:
-        """Returns minus the gradient of the loss at x0 [B, C, h, w], and if the veto agrees, 1 or 0 [B, 1, h, w]."""
+    def _gradient_in_parts(self, state: StepState) -> tuple[Tensor, Tensor]:
+        """Returns `_gradient` of the whole batch, and keeps the similarities.
+
+        If memory runs out, it is released and the step repeated; then with half as many rows at once, which does not
+        change the result. Raises OutOfMemory if even one row does not fit.
+        """
+        rows, device, retried = torch.arange(len(state.x0)), state.x0.device, self._rows_at_once is not None
+        while True:
+            at_once = min(self._rows_at_once or len(rows), len(rows))
+            try:
+                parts = [self._gradient(state_of_rows(state, part), part) for part in rows.split(at_once)]
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if retried and at_once == 1:
+                    raise OutOfMemory(
+                        f"CLIP guidance does not fit into the memory of {device}, even one image at a time. "
+                        "Works: fewer cutouts, guide_decoder linear, smaller images.",
+                        field="cutouts",
+                    ) from error
+            self._rows_at_once = max(1, at_once // 2) if retried else self._rows_at_once
+            retried = True
+            release_memory(device)
+        gradients, agreements, similarities = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        self._similarities.append((state.index, state.image_seeds, similarities))
+        return gradients, agreements
+
+    def _gradient(self, state: StepState, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns minus the gradient at x0 [B, C, h, w], if the veto agrees [B, 1, h, w], and the similarities [B].
+
+        `rows` are the indices of these rows in the batch. Agreement is 1 or 0.
+        """
+        targets = [target.of_rows(rows) for target in self.targets]
         with torch.enable_grad():
             x0 = state.x0.detach().float().requires_grad_()  # [B, C, h, w]
             pixels = soft_clamp(self.decode(x0))  # [B, 3, H, W]
             losses, similarities = zip(
-                *(self._loss(target, pixels, state, self.cutouts) for target in self.targets), strict=True
+                *(self._loss(target, pixels, state, self.cutouts) for target in targets), strict=True
             )
             loss = torch.stack(losses).mean()
-            self._similarities.append((state.index, state.image_seeds, similarities[0]))
             if self.veto is None:
-                return -torch.autograd.grad(loss, x0)[0], torch.ones_like(x0[:, :1])
-            veto_loss, _ = self._loss(self.veto, pixels, state, 1)
+                return -torch.autograd.grad(loss, x0)[0], torch.ones_like(x0[:, :1]), similarities[0]
+            veto_loss, _ = self._loss(self.veto.of_rows(rows), pixels, state, 1)
             (veto_gradient,) = torch.autograd.grad(veto_loss, x0, retain_graph=True)
         (gradient,) = torch.autograd.grad(loss, x0)
         agreement = F.cosine_similarity(gradient, veto_gradient, dim=1, eps=EPS) > 0  # [B, h, w]
-        return -gradient, agreement[:, None].to(gradient)
+        return -gradient, agreement[:, None].to(gradient), similarities[0]
 
     def _loss(self, target: ClipTarget, pixels: Tensor, state: StepState, cutouts: int) -> tuple[Tensor, Tensor]:
         """Returns the loss of one CLIP, and the cosine similarities [B] of the first view to the prompt.
@@ -151,6 +185,14 @@ class ClipGradient:
             f"CLIP's gradient was not finite in {lost} of {total} guided steps of {which}; these steps were not guided."
         )
         return [Note("guidance-not-finite", "guidance", line)]
+
+
+def state_of_rows(state: StepState, rows: Tensor) -> StepState:
+    """Returns the state of these rows of a batch, for a gradient at x0 or at the latents."""
+    if len(rows) == len(state.x0):
+        return state
+    seeds = tuple(state.image_seeds[row] for row in rows.tolist())
+    return replace(state, latents=state.latents[rows], x0=state.x0[rows], image_seeds=seeds)
 
 
 def active_steps(steps: int, start: float, stop: float, every: int) -> list[int]:

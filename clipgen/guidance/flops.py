@@ -80,7 +80,8 @@ class ModelCosts:
 
     `denoiser` is one pass of the denoiser, `decoder` the full VAE decoder, `guide_decoder` the decoder for CLIP, `view`
     one view for all guiding CLIPs. `prediction_type` and `distilled` are those of the family; `back_propagates` =
-    gradients can go through the denoiser; `latent_head` is set if a latent head guides instead of decoder and views.
+    gradients can go through the denoiser; `latent_head` is set if a latent head guides instead of decoder and views;
+    `unguided_scale` = the largest guidance_scale without an unconditional pass.
     """
 
     denoiser: Cost
@@ -91,6 +92,7 @@ class ModelCosts:
     distilled: bool
     back_propagates: bool = True
     latent_head: Cost | None = None
+    unguided_scale: float = 1.0
 
 
 def model_costs(
@@ -115,6 +117,7 @@ def model_costs(
         distilled=family.distilled,
         back_propagates=not is_quantised(family.denoiser),
         latent_head=None if head is None else _cached(family, ("head", shape), lambda: head_cost(head, shape)),
+        unguided_scale=1.0 - family.cfg_scale(0.0),
     )
 
 

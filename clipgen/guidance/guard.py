@@ -106,17 +106,5 @@ def resize(pixels: Tensor) -> Tensor:
 
 
 def vae_round_trip(family: Family) -> Change:
-    """Returns a change that encodes images [B, 3, H, W] with a model's VAE and decodes them again.
-
-    An AutoencoderKL encodes to a distribution of latents, of which the mode is taken. Scaling and shift of the latents
-    would cancel out.
-    """
-    vae = family.vae
-
-    def round_trip(pixels: Tensor) -> Tensor:
-        encoded = vae.encode((pixels * 2 - 1).to(device=vae.device, dtype=vae.dtype))
-        latents = encoded.latents if type(vae).__name__ == "AutoencoderTiny" else encoded.latent_dist.mode()
-        decoded: Tensor = vae.decode(latents).sample
-        return (decoded.float() / 2 + 0.5).to(pixels.device)
-
-    return round_trip
+    """Returns a change that encodes images [B, 3, H, W] with a model's VAE and decodes them again."""
+    return lambda pixels: family.reconstruct(pixels).to(pixels.device)

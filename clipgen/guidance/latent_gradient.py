@@ -31,9 +31,9 @@ class LatentGradient(ClipGradient):
         super().__init__([target], lambda x0: x0, scale=scale, cutouts=1, start=start, stop=stop, every=every)
         self.head = head
 
-    def _gradient(self, state: StepState) -> tuple[Tensor, Tensor]:
-        """Returns minus the gradient of the loss at x_t [B, C, h, w], and ones [B, 1, h, w]: nothing vetoes."""
-        target = self.targets[0]
+    def _gradient(self, state: StepState, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns minus the gradient at x_t [B, C, h, w], ones [B, 1, h, w]: nothing vetoes, and similarities [B]."""
+        target = self.targets[0].of_rows(rows)
         norm = hypot(state.alpha, state.sigma)  # the head was trained on variance preserving latents
         with torch.enable_grad():
             latents = state.latents.detach().float().requires_grad_()  # x_t [B, C, h, w]
@@ -42,8 +42,7 @@ class LatentGradient(ClipGradient):
             loss = spherical_dist_loss(features[:, None], target.embeddings, target.weights).sum()
         (gradient,) = torch.autograd.grad(loss, latents)
         similarities = (features * target.embeddings[:, 0]).sum(dim=-1).detach()  # [B]
-        self._similarities.append((state.index, state.image_seeds, similarities))
-        return -gradient, torch.ones_like(latents[:, :1])
+        return -gradient, torch.ones_like(latents[:, :1]), similarities
 
 
 def choose_latent_head(settings: Settings, encoders: GuidanceEncoders, family: Family) -> LatentHead | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,14 @@ class ClipTarget:
     encoder: ClipEncoder
     embeddings: Tensor
     weights: Tensor
+
+    def of_rows(self, rows: Tensor) -> ClipTarget:
+        """Returns the target of these rows of the batch; one set of embeddings is shared by all."""
+        return (
+            self
+            if len(self.embeddings) == 1
+            else replace(self, embeddings=self.embeddings[rows.to(self.weights.device)])
+        )
 
     def cosines(self, pixels: Tensor) -> Tensor:
         """Returns the cosine similarities [B, T] of images [B, 3, H, W] in [0, 1] to their target embeddings."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from clipgen.settings.checks import is_weight_file
+
 _LOCAL = re.compile(r"[./~\\]|[A-Za-z]:")
 
 
@@ -18,7 +20,7 @@ def strip_folders(model: str) -> str:
 
     Records contain no folders of the user's machine; the SHA-256 in the record identifies the model.
     """
-    if not _LOCAL.match(model):
+    if not (_LOCAL.match(model) or is_weight_file(model)):
         return model
     base = re.split(r"[/\\:]", model.rstrip("/\\"))[-1]
     return "./" + ("" if base in (".", "..", "~") else base)

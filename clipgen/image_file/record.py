@@ -47,6 +47,7 @@ def make_record(
         "settings": {
             **settings.to_dict(),
             "model": strip_folders(settings.model),
+            "vae": None if settings.vae is None else strip_folders(settings.vae),
             **{name: [_strip_adapter(target) for target in getattr(settings, name)] for name in ADAPTER_FIELDS},
             "like": [_strip_target(target) for target in settings.like],
             "vary": None if settings.vary is None else _strip_target(settings.vary),

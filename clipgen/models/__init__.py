@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from clipgen.models.find import ModelFolder, ModelId, find_clip, find_model, list_models, parse_id
+from clipgen.models.find import find_clip, find_model, list_models
 from clipgen.models.header import read_json
+from clipgen.models.ids import ModelFolder, ModelId, is_offline, parse_id
 from clipgen.models.known_words import known_words
 from clipgen.models.layout import (
     CheckedModel,
@@ -35,6 +36,7 @@ __all__ = [
     "find_clip",
     "find_model",
     "ignore_progress",
+    "is_offline",
     "known_words",
     "list_models",
     "load_components",

@@ -1,65 +1,18 @@
-"""Finds the folder of a model: a bundled one, a local folder, or a hub repository that is downloaded once."""
+"""Finds the folder or file of a model, a CLIP or a VAE: a bundled one, a local one, or one of the hub."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from dataclasses import dataclass
-from functools import cached_property
-from importlib.resources import files
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
-from clipgen.errors import ModelError, ModelNotFound, SettingsError
-from clipgen.hashing import sha256_of
-from clipgen.models.header import weight_files
+from clipgen.errors import ClipgenError, ModelError, ModelNotFound
+from clipgen.models.header import PICKLES, weight_files
+from clipgen.models.hub import download
+from clipgen.models.hub_files import clip_files, has_vocabulary, vae_files
+from clipgen.models.ids import BUNDLED, ModelFolder, ModelId, cached_folder, parse_id
 
-BUNDLED = {"storybook": Path(str(files("clipgen"))) / "storybook"}
-DENOISERS = ("unet", "transformer")
-MAX_ID = 96
-_FOLDER = re.compile(r"\.{1,2}([/\\]|$)|[/\\~]|[A-Za-z]:[/\\]")
-_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_HUB = re.compile(rf"({_WORD}/{_WORD})(?:@({_WORD}))?")
-_BLOB = re.compile(r"[0-9a-f]{64}")
-# What is downloaded from a hub repository: configs, tokenizers and safetensors, no second precision or training state.
-ALLOW_PATTERNS = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
-IGNORE_PATTERNS = ["*.fp16[.-]*", "*.non_ema.*", "*.ema.*", "*onnx*", "*flax*", "*openvino*"]
-IGNORE_PATTERNS += [
-    "safety_checker/*",
-    "text_encoders/*",
-]  # text_encoders: copies in clipgen's own folders for other apps
-CLIP_ALLOW_PATTERNS = ["*.json", "*.txt", "model*.safetensors"]
-
-
-@dataclass(frozen=True)
-class ModelId:
-    """A parsed model name: a bundled model, a local folder or a hub repository."""
-
-    kind: Literal["bundled", "folder", "hub"]
-    name: str
-    revision: str | None = None
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A model on this machine: the name it was requested by, its folder, and the kind of that name."""
-
-    name: str
-    path: Path
-    kind: Literal["bundled", "folder", "hub"]
-
-    @cached_property
-    def hash(self) -> str:
-        """The SHA-256 of the denoiser's weights (of the index if they are sharded), 64 hex digits.
-
-        Files in the hub cache are named by their hash; other files are read. Raises ModelError without a denoiser.
-        """
-        for name in DENOISERS:
-            if (self.path / name).is_dir():
-                index, weights = weight_files(self.path / name)
-                file = (index or weights[0]).resolve()
-                return file.name if _BLOB.fullmatch(file.name) else sha256_of(file)
-        raise ModelError(f"Model '{self.name}' has no {' or '.join(DENOISERS)} folder.")
+# CLIPs that score the images of models without one, if they are on this machine; the first of them is used.
+DEFAULT_CLIPS = ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16", "openai/clip-vit-base-patch32")
 
 
 def bundled_model(name: str = "storybook") -> Path:
@@ -69,37 +22,23 @@ def bundled_model(name: str = "storybook") -> Path:
     return BUNDLED[name]
 
 
-def parse_id(model: str) -> ModelId:
-    """Parses a model name: `storybook`, `org/name`, `org/name@revision`, or a path that begins with ./ ../ / ~ or C:.
-
-    `org/name` is always a hub id, even if there is a folder of that name. Raises SettingsError for other names.
-    """
-    if model in BUNDLED:
-        return ModelId("bundled", model)
-    if _FOLDER.match(model):
-        return ModelId("folder", model)
-    hub = _HUB.fullmatch(model)
-    if hub and len(model) <= MAX_ID and ".." not in model:
-        return ModelId("hub", hub[1], hub[2])
-    near = difflib.get_close_matches(model, BUNDLED, n=1)
-    guess = f"Did you mean {near[0]}?" if near else f"Works: {', '.join(BUNDLED)}, org/name, ./folder."
-    raise SettingsError(f"Unknown model {model[:60]!r}. {guess}", field="model", allowed=tuple(BUNDLED))
-
-
 def _check_exists(model_id: ModelId, path: Path) -> None:
     """Raises ModelNotFound if the folder that a user named does not exist."""
     if model_id.kind == "folder" and not path.is_dir():
         raise ModelNotFound(f"There is no folder '{model_id.name[:200]}'.", field="model")
 
 
-def find_model(model: str, *, offline: bool = False) -> ModelFolder:
-    """Returns the folder of a model; downloads a hub id that is not on this machine unless `offline`.
+def find_model(model: str) -> ModelFolder:
+    """Returns a model that is on this machine; nothing is downloaded (`families.fetch.fetch_model` does).
 
-    Raises SettingsError for an invalid name, and ModelNotFound.
+    Raises SettingsError for an invalid name, ModelNotFound, and ModelError for a pickle.
     """
     model_id = parse_id(model)
     if model_id.kind == "hub":
-        return ModelFolder(model, _download(model_id, offline, ALLOW_PATTERNS), "hub")
+        return ModelFolder(model, cached_folder(model_id), "hub")
+    if model_id.kind == "file":
+        file = find_weight_file(model)
+        return ModelFolder(model, file.with_suffix(""), "file", file)
     path = _local_folder(model_id)
     _check_exists(model_id, path)
     if not (path / "model_index.json").is_file():
@@ -110,6 +49,16 @@ def find_model(model: str, *, offline: bool = False) -> ModelFolder:
     return ModelFolder(model, path, model_id.kind)
 
 
+def find_weight_file(name: str) -> Path:
+    """Returns the path of a single file of weights; raises ModelNotFound, and ModelError for a pickle."""
+    path = Path(name).expanduser()
+    if path.suffix.lower() in PICKLES:
+        raise ModelError(f"'{path.name}' is a pickle, which can run code: convert it to .safetensors.", field="model")
+    if not path.is_file():
+        raise ModelNotFound(f"There is no file '{name[:200]}'.", field="model")
+    return path
+
+
 def find_clip(model: str, *, offline: bool = False) -> ModelFolder:
     """Returns the folder of a CLIP: the `clip` folder of a model, a transformers folder, or a hub id to download.
 
@@ -117,13 +66,48 @@ def find_clip(model: str, *, offline: bool = False) -> ModelFolder:
     """
     model_id = parse_id(model)
     if model_id.kind == "hub":
-        return ModelFolder(model, _download(model_id, offline, CLIP_ALLOW_PATTERNS), "hub")
+        return ModelFolder(model, cached_folder(model_id) if offline else download(model_id, clip_files), "hub")
+    if model_id.kind == "file":
+        raise ModelNotFound(f"'{model[:200]}' is not a CLIP: it needs a folder with a config.json.", field="model")
     path = _local_folder(model_id)
     _check_exists(model_id, path)
     for folder in (path / "clip", path):
         if (folder / "config.json").is_file():
             return ModelFolder(model, folder, model_id.kind)
     raise ModelNotFound(f"Model '{model[:200]}' is not a CLIP folder: it has no config.json.", field="model")
+
+
+def find_vae(name: str, *, offline: bool = False) -> ModelFolder:
+    """Returns a VAE: a folder with a config.json, the `vae` folder of a model, a single file, or a hub id.
+
+    Raises SettingsError for an invalid name, ModelNotFound, and ModelError for a pickle; all name the field vae.
+    """
+    try:
+        model_id = parse_id(name)
+        if model_id.kind == "file":
+            file = find_weight_file(name)
+            return ModelFolder(name, file.with_suffix(""), "file", file)
+        if model_id.kind == "hub":
+            path = cached_folder(model_id) if offline else download(model_id, vae_files)
+        else:
+            path = _local_folder(model_id)
+        _check_exists(model_id, path)
+    except ClipgenError as error:
+        raise type(error)(f"vae: {error}", field="vae") from error
+    for folder in (path / "vae", path):
+        if (folder / "config.json").is_file():
+            return ModelFolder(name, folder, model_id.kind)
+    raise ModelNotFound(f"'{name[:200]}' is not a VAE folder: it has no config.json.", field="vae")
+
+
+def default_clip() -> str | None:
+    """Returns the first of DEFAULT_CLIPS that is in the hub cache with weights and tokenizer, None if none is."""
+    for name in DEFAULT_CLIPS:
+        with suppress(ModelNotFound, ModelError):
+            path = find_clip(name, offline=True).path
+            if weight_files(path) and has_vocabulary(file.name for file in path.iterdir()):
+                return name
+    return None
 
 
 def _local_folder(model_id: ModelId) -> Path:
@@ -145,26 +129,3 @@ def list_models() -> list[ModelFolder]:
     newest = [(repo.repo_id, max(repo.revisions, key=lambda r: r.last_modified)) for repo in repos if repo.revisions]
     cached = [ModelFolder(name, revision.snapshot_path, "hub") for name, revision in newest]
     return bundled + sorted((m for m in cached if (m.path / "model_index.json").is_file()), key=lambda m: m.name)
-
-
-def _download(model_id: ModelId, offline: bool, allow_patterns: list[str]) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    offline = offline or constants.HF_HUB_OFFLINE
-    try:
-        folder = snapshot_download(
-            model_id.name,
-            revision=model_id.revision,
-            local_files_only=offline,
-            allow_patterns=allow_patterns,
-            ignore_patterns=IGNORE_PATTERNS,
-        )
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        reason = "clipgen is offline" if offline else "the hub cannot be reached"
-        raise ModelNotFound(f"Model '{model_id.name}' is not on this machine, and {reason}.", field="model") from None
-    except HfHubHTTPError as error:
-        raise ModelNotFound(
-            f"Model '{model_id.name}' could not be downloaded: {str(error).splitlines()[0]}", field="model"
-        ) from None
-    return Path(folder)

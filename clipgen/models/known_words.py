@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from clipgen.models.find import find_model
+from clipgen.models.hub import download
+from clipgen.models.hub_files import ROOT_FILES
+from clipgen.models.ids import parse_id
 from clipgen.models.preflight import read_vocabulary
 
 
@@ -21,5 +24,8 @@ def known_words(model: str = "storybook", *, offline: bool = False) -> dict[str,
     Raises:
         SettingsError, ModelNotFound, ModelError.
     """
-    vocabulary = read_vocabulary(find_model(model, offline=offline).path)
+    model_id = parse_id(model)
+    if model_id.kind == "hub" and not offline:
+        download(model_id, lambda names, read: [name for name in ROOT_FILES if name in names])
+    vocabulary = read_vocabulary(find_model(model).path)
     return {} if vocabulary is None else vocabulary.to_dict()

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipgen.errors import SettingsError
-from clipgen.models.find import ModelFolder
 from clipgen.models.header import Entry
+from clipgen.models.ids import ModelFolder
 from clipgen.world.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 ClassRef = tuple[str, str]  # library and class, as in model_index.json
+ConvertFile = Callable[[dict[str, "Tensor"]], dict[str, "Tensor"]]
 T = TypeVar("T")
 POSITION_IDS = "position_ids"  # a buffer of CLIP that older files hold and current ones do not
 
@@ -53,6 +55,8 @@ class NetworkSpec:
         full_precision: keep it in float32 whatever the dtype of the model.
         tied: tensor name -> the tensor it shares memory with; files may omit either.
         not_half: parts of the names of tensors that overflow in float16 and stay in float32.
+        saved_as: other classes that model_index.json may name for the same files; classes[0] is built in their place.
+        computes_buffers: the constructor computes buffers that no file holds, such as rotary frequencies.
     """
 
     classes: tuple[ClassRef, ...]
@@ -61,6 +65,8 @@ class NetworkSpec:
     full_precision: bool = False
     tied: Mapping[str, str] = field(default_factory=dict)
     not_half: tuple[str, ...] = ()
+    saved_as: tuple[ClassRef, ...] = ()
+    computes_buffers: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class Layout:
         clip_text: the prompt is read by CLIP text encoders alone, so that clip_skip, windows of a long prompt and
             textual inversion work.
         lora_loader: the class of diffusers that loads LoRA files of the family; None if there is none.
+        prefers_bfloat16: its models were trained in bfloat16, and can overflow in float16.
     """
 
     family: str
@@ -109,6 +116,7 @@ class Layout:
     requires_image: bool = False
     clip_text: bool = False
     lora_loader: str | None = None
+    prefers_bfloat16: bool = False
 
 
 def encoder_of(tokenizer: str) -> str:
@@ -123,11 +131,15 @@ def add_tied(tensors: dict[str, T], spec: NetworkSpec) -> dict[str, T]:
 
 @dataclass(frozen=True)
 class NetworkFiles:
-    """The config, the weight files and their headers of one network."""
+    """The config, the weight files and their headers of one network.
+
+    `convert` selects the network's tensors from those of a file and renames them; None if a file holds only them.
+    """
 
     config: dict[str, Any]
     paths: tuple[Path, ...]
     header: dict[str, Entry]
+    convert: ConvertFile | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,15 @@ class CheckedNetwork:
     module: Module
     paths: tuple[Path, ...]
     spec: NetworkSpec
+    convert: ConvertFile | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The folder of a tokenizer, and the options that replace those of its tokenizer_config.json."""
+
+    folder: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +166,7 @@ class CheckedModel:
 
     Attributes:
         source: the model's folder.
-        tokenizers: the component names of its tokenizers.
+        tokenizers: the files of its tokenizers by component name.
         scheduler: the scheduler's config.
         index: model_index.json.
         defaults: the Settings fields that its clipgen.json recommends.
@@ -156,7 +177,7 @@ class CheckedModel:
     source: ModelFolder
     layout: Layout
     networks: Mapping[str, CheckedNetwork]
-    tokenizers: tuple[str, ...]
+    tokenizers: Mapping[str, TokenizerFiles]
     scheduler: dict[str, Any]
     index: dict[str, Any]
     defaults: dict[str, Any]

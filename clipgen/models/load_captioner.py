@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clipgen.errors import ModelError, ModelNotFound, SettingsError
-from clipgen.models.find import ModelFolder, find_clip
+from clipgen.models.find import find_clip
 from clipgen.models.header import MAX_TOKENIZER, read_json
+from clipgen.models.ids import ModelFolder
 from clipgen.models.layout import NetworkSpec
 from clipgen.models.load import load_networks, read_tokenizer
 from clipgen.models.load_clip import load_encoder

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipgen.errors import ModelError
-from clipgen.models.find import ModelFolder, find_clip
+from clipgen.models.find import find_clip
 from clipgen.models.header import MAX_TOKENIZER, read_json
+from clipgen.models.ids import ModelFolder
 from clipgen.models.layout import NetworkSpec
 from clipgen.models.load import load_networks, read_tokenizer
 from clipgen.models.network import check_network

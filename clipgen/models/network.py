@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +17,36 @@ if TYPE_CHECKING:
 
 DEPTHS = frozenset(
     {
+        "approximator_layers",
+        "depth",
         "layers_per_block",
+        "n_layers",
+        "n_refiner_layers",
         "num_decoder_blocks",
         "num_encoder_blocks",
         "n_layer",
         "num_hidden_layers",
         "num_layers",
+        "num_res_blocks",
         "num_single_layers",
         "transformer_layers_per_block",
     }
 )
 WIDTHS = frozenset(
     {
+        "approximator_hidden_dim",
+        "approximator_num_channels",
+        "attention_head_dim",
+        "axes_dims_rope",
         "block_out_channels",
         "cross_attention_dim",
         "decoder_block_out_channels",
         "encoder_block_out_channels",
+        "head_dim",
         "hidden_size",
         "in_channels",
         "intermediate_size",
+        "joint_attention_dim",
         "latent_channels",
         "max_position_embeddings",
         "n_embd",
@@ -54,11 +67,11 @@ def read_files(folder: Path) -> NetworkFiles:
     config = read_json(folder / "config.json")
     _, paths = weight_files(folder)
     files = NetworkFiles(config, tuple(paths), read_headers(paths))
-    _check_sizes(folder.name, files)
+    check_sizes(folder.name, files)
     return files
 
 
-def _check_sizes(name: str, files: NetworkFiles) -> None:
+def check_sizes(name: str, files: NetworkFiles) -> None:
     """Raises ModelError if a config has more or wider layers than the weights; building it could use all memory."""
     widest = max((side for entry in files.header.values() for side in entry.shape), default=0)
     bounds = dict.fromkeys(DEPTHS, len(files.header)) | dict.fromkeys(WIDTHS, widest)
@@ -85,19 +98,27 @@ def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 def make_network(name: str, class_ref: ClassRef, files: NetworkFiles, spec: NetworkSpec) -> CheckedNetwork:
     """Builds a network on the meta device and checks the tensors in its files against it; raises ModelError."""
-    import torch
     from huggingface_hub.errors import StrictDataclassError
 
     config_errors = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError)
     try:
-        with torch.device("meta"):
+        with _without_weights(spec), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # diffusers warns about its own classes
             module: Module = _constructor(class_ref)(files.config).eval().requires_grad_(False)
     except (*config_errors, TypeError, ValueError, StrictDataclassError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(f"{name}/config.json is not a valid config of {class_ref[1]}: {reason}") from error
     entries = {spec.rename(key): entry for key, entry in files.header.items()}
     _check_tensors(name, module, add_tied(entries, spec))
-    return CheckedNetwork(module, files.paths, spec)
+    return CheckedNetwork(module, files.paths, spec, files.convert)
+
+
+def _without_weights(spec: NetworkSpec) -> AbstractContextManager[Any]:
+    """Returns a context in which modules are built without weights; computed buffers are real if a spec has them."""
+    import torch
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False) if spec.computes_buffers else torch.device("meta")
 
 
 def _constructor(class_ref: ClassRef) -> Callable[[dict[str, Any]], Any]:
@@ -126,7 +147,11 @@ def _constructor(class_ref: ClassRef) -> Callable[[dict[str, Any]], Any]:
 def _check_tensors(name: str, module: Module, header: dict[str, Entry]) -> None:
     """Raises ModelError, naming up to three tensors, unless the files hold exactly the network's tensors."""
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    buffers = sorted(key for key, _ in module.named_buffers() if key not in expected and not key.endswith(POSITION_IDS))
+    buffers = sorted(
+        key
+        for key, buffer in module.named_buffers()
+        if buffer.is_meta and key not in expected and not key.endswith(POSITION_IDS)
+    )
     if buffers:
         raise ModelError(f"{name}/config.json asks for {buffers[0]}, a buffer that no file holds.")
     present = {key: entry.shape for key, entry in header.items() if not key.endswith(POSITION_IDS)}

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clipgen.errors import ModelError, SettingsError
 from clipgen.hashing import sha256_of
-from clipgen.models.find import ModelFolder
+from clipgen.models.files import SCHEDULER_CONFIG, FolderFiles, ModelFiles
 from clipgen.models.header import MAX_TOKENIZER, read_json
-from clipgen.models.layout import CheckedModel, ClassRef, Layout, SizeLimits, encoder_of
-from clipgen.models.network import make_network, read_files
+from clipgen.models.hub_files import has_vocabulary
+from clipgen.models.ids import ModelFolder
+from clipgen.models.layout import CheckedModel, ClassRef, Layout, SizeLimits, TokenizerFiles, encoder_of
+from clipgen.models.network import make_network
+from clipgen.models.single_file import SingleFile
 from clipgen.settings.checks import printable
 from clipgen.settings.settings import MODEL_FIELDS, check_field
 from clipgen.world.vocabulary import VOCABULARIES, Vocabulary
 
 MAX_TIMESTEPS = 10_000
+MAX_TOKENS = 2**18  # of a tokenizer; the families themselves read fewer
+PARTS = {  # pipelines that are a part of a model that clipgen loads
+    "KandinskyV22Pipeline": "a decoder without its prior. Works: a folder that diffusers' KandinskyV22CombinedPipeline "
+    "saves, which holds both",
+    "KandinskyV22PriorPipeline": "a prior without its decoder. Works: a folder that diffusers' "
+    "KandinskyV22CombinedPipeline saves, which holds both",
+}
 MAX_SUMS = 2**20  # bytes
 
 
@@ -26,34 +36,36 @@ def preflight(source: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedMode
 
     The networks are built on the meta device, which uses no memory. Raises ModelError.
     """
-    index = read_json(source.path / "model_index.json")
-    name = str(index.get("_class_name"))
-    if name not in layouts:
-        raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.")
-    layout = layouts[name]
-    class_refs = dict(_class_refs(source.path, index, layout))
-    _check_index(index, layout, class_refs.keys())
-    scheduler = _scheduler_config(source.path / "scheduler" / "scheduler_config.json", index["scheduler"][1])
+    model_files: ModelFiles = FolderFiles(source.path)
+    if source.weights is not None:
+        model_files = SingleFile(source.weights, source.path)
+    index = model_files.index()
+    layout, class_refs = check_index(index, layouts, model_files.has_network)
+    scheduler = _scheduler_config(model_files.scheduler(), index["scheduler"][1])
     check_scheduler(scheduler, layout)
-    tokenizers = {n: _tokenizer_config(source.path / n) for n in layout.tokenizers if encoder_of(n) in class_refs}
+    tokenizers = {name: model_files.tokenizer(name) for name in layout.tokenizers if encoder_of(name) in class_refs}
+    tokenizer_configs = {name: _tokenizer_config(name, each) for name, each in tokenizers.items()}
     defaults = _defaults(source.path / "clipgen.json")
-    files = {name: read_files(source.path / name) for name in class_refs}
+    files = {name: model_files.network(name) for name in class_refs}
+    for name, each in tokenizers.items():
+        _check_vocabulary(name, each, files[encoder_of(name)].config)
     networks = {
         name: make_network(name, class_ref, files[name], layout.networks[name])
         for name, class_ref in class_refs.items()
     }
     modules = {name: network.module for name, network in networks.items()}
-    layout.check(modules, tokenizers)
+    layout.check(modules, tokenizer_configs)
+    _check_clip(modules)
     size_limits = layout.size_limits(modules)
     _check_default_size(defaults, size_limits, source.name)
     config_components = {
-        name: read_json(source.path / name / component.file) for name, component in layout.config_components.items()
+        name: model_files.component_config(name, component.file) for name, component in layout.config_components.items()
     }
     return CheckedModel(
         source,
         layout,
         networks,
-        tuple(tokenizers),
+        tokenizers,
         scheduler,
         index,
         defaults,
@@ -61,6 +73,17 @@ def preflight(source: ModelFolder, layouts: Mapping[str, Layout]) -> CheckedMode
         config_components,
         read_vocabulary(source.path),
     )
+
+
+def _check_clip(networks: Mapping[str, Any]) -> None:
+    """Raises ModelError for a scoring CLIP with another vocabulary than the text encoder, whose tokenizer it shares."""
+    if "clip" in networks and "text_encoder" in networks:
+        own, shared = networks["clip"].config.text_config.vocab_size, networks["text_encoder"].config.vocab_size
+        if own != shared:
+            raise ModelError(
+                f"clip/config.json: vocab_size is {own}, that of text_encoder {shared}; both share one tokenizer, so "
+                "they must be equal. Remove the folder clip to load the model without scores."
+            )
 
 
 def check_scheduler(config: Mapping[str, Any], layout: Layout) -> None:
@@ -91,10 +114,29 @@ def verify(source: ModelFolder) -> int:
     return len(lines)
 
 
-def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str]) -> None:
+def check_index(
+    index: dict[str, Any], layouts: Mapping[str, Layout], has_network: Callable[[str], bool]
+) -> tuple[Layout, dict[str, ClassRef]]:
+    """Returns the layout of a model_index.json, and the class of each network.
+
+    `has_network` tells whether there are files of a network that the index does not name. Raises ModelError if the
+    pipeline class or that of a component is not supported, and for missing components.
+    """
+    name = str(index.get("_class_name"))
+    if name in PARTS:
+        raise ModelError(f"Pipeline class '{name}' is {PARTS[name]}.", field="model")
+    if name not in layouts:
+        raise ModelError(f"Pipeline class '{name[:60]}' is not supported. Works: {', '.join(layouts)}.", field="model")
+    layout = layouts[name]
+    class_refs = dict(_class_refs(index, layout, has_network))
+    _check_components(index, layout, class_refs.keys())
+    return layout, class_refs
+
+
+def _check_components(index: dict[str, Any], layout: Layout, networks: Collection[str]) -> None:
     """Raises ModelError for components of unknown classes and for missing components."""
     schedulers = {"scheduler": tuple(("diffusers", name) for name in layout.schedulers)}
-    classes = {name: spec.classes for name, spec in layout.networks.items()}
+    classes = {name: (*spec.classes, *spec.saved_as) for name, spec in layout.networks.items()}
     config_components = {name: component.classes for name, component in layout.config_components.items()}
     table = {**classes, **layout.tokenizers, **schedulers, **config_components, **layout.unused}
     present = {name: tuple(map(str, value)) for name, value in index.items() if isinstance(value, list) and any(value)}
@@ -110,34 +152,65 @@ def _check_index(index: dict[str, Any], layout: Layout, networks: Collection[str
         raise ModelError(f"model_index.json names no {missing[0]}.")
 
 
-def _class_refs(folder: Path, index: dict[str, Any], layout: Layout) -> Iterator[tuple[str, ClassRef]]:
-    """Yields the networks in the index, and those with a folder that the index does not name, with their classes."""
+def _class_refs(
+    index: dict[str, Any], layout: Layout, has_network: Callable[[str], bool]
+) -> Iterator[tuple[str, ClassRef]]:
+    """Yields the networks in the index, and those with files that the index does not name, with their classes."""
     for name, spec in layout.networks.items():
         match index.get(name):
+            case [str(library), str(class_name)] if (library, class_name) in spec.saved_as:
+                yield name, spec.classes[0]
             case [str(library), str(class_name)]:
                 yield name, (library, class_name)
-            case None if (folder / name).is_dir():
+            case None if has_network(name):
                 yield name, spec.classes[0]
 
 
-def _scheduler_config(path: Path, class_name: str) -> dict[str, Any]:
+def _scheduler_config(config: dict[str, Any], class_name: str) -> dict[str, Any]:
     """Returns a scheduler's config with the class that the index names, as diffusers does."""
-    config = {**read_json(path), "_class_name": class_name}
+    config = {**config, "_class_name": class_name}
     steps, trained = config.get("num_train_timesteps", 1000), config.get("trained_betas") or []
     if type(steps) is not int or not 0 < steps <= MAX_TIMESTEPS or not isinstance(trained, list):
-        raise ModelError(f"scheduler/{path.name}: num_train_timesteps must be 1 to {MAX_TIMESTEPS:,}.")
+        raise ModelError(f"scheduler/{SCHEDULER_CONFIG}: num_train_timesteps must be 1 to {MAX_TIMESTEPS:,}.")
     return config
 
 
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
+def _tokenizer_config(name: str, files: TokenizerFiles) -> dict[str, Any]:
     """Returns a tokenizer's config after checking all JSON files of the tokenizer and its length."""
-    config = read_json(folder / "tokenizer_config.json")
-    for path in sorted(folder.glob("*.json")):
+    config = {**read_json(files.folder / "tokenizer_config.json"), **files.options}
+    for path in sorted(files.folder.glob("*.json")):
         read_json(path, limit=MAX_TOKENIZER, any_keys=path.name in ("vocab.json", "tokenizer.json"))
     length = config.get("model_max_length")
-    if type(length) is not int or not 3 <= length <= 4096:
-        raise ModelError(f"{folder.name}/tokenizer_config.json: model_max_length must be 3 to 4096, got '{length}'.")
+    if type(length) is not int or not 3 <= length <= MAX_TOKENS:
+        limits = f"3 to {MAX_TOKENS}"
+        raise ModelError(f"{name}/tokenizer_config.json: model_max_length must be {limits}, got '{length}'.")
     return config
+
+
+def _check_vocabulary(name: str, files: TokenizerFiles, encoder: Mapping[str, Any]) -> None:
+    """Raises ModelError if a tokenizer has no vocabulary, or tokens beyond the embeddings of its text encoder."""
+    if not has_vocabulary(path.name for path in files.folder.iterdir()):
+        raise ModelError(f"{name} has no vocabulary (tokenizer.json, vocab.json or spiece.model).")
+    largest, embeddings = _largest_id(files.folder), encoder.get("vocab_size")
+    if isinstance(embeddings, int) and largest >= embeddings:
+        raise ModelError(f"{name} has token ids up to {largest:,}, {encoder_of(name)} embeds only {embeddings:,}.")
+
+
+def _largest_id(folder: Path) -> int:
+    """Returns the largest token id of a vocabulary, without added tokens; -1 if only a binary file has it."""
+    if (folder / "tokenizer.json").is_file():
+        model = read_json(folder / "tokenizer.json", limit=MAX_TOKENIZER, any_keys=True).get("model")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    elif (folder / "vocab.json").is_file():
+        vocabulary = read_json(folder / "vocab.json", limit=MAX_TOKENIZER, any_keys=True)
+    else:
+        return -1
+    if isinstance(vocabulary, list):  # Unigram: the id is the position
+        return len(vocabulary) - 1
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
+    if not ids or not all(type(number) is int for number in ids):
+        raise ModelError(f"{folder.name} has no valid vocabulary.")
+    return max(ids)
 
 
 def _defaults(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from clipgen.families import FAMILIES, Conditioning, Family, stack_conditionings
 from clipgen.families.lora import Lora
 from clipgen.families.textual_inversion import Embedding
 from clipgen.pipeline.adapters import embeddings_of
+from clipgen.pipeline.offload import text_encoders_on_device
 from clipgen.pipeline.plan import Batch
 from clipgen.pipeline.variation import Variation
 from clipgen.settings.settings import Note, Settings
@@ -141,5 +142,6 @@ class PromptEncoder:
     ) -> tuple[Conditioning, tuple[Note, ...]]:
         """Encodes one text without the cache, in which each set of LoRAs has its own entries."""
         tokenized = self._tokenize(text)
-        embedded = embed_prompt(tokenized, self.family.text_encoders, windows, text.clip_skip)
+        with text_encoders_on_device(self.family):
+            embedded = embed_prompt(tokenized, self.family.text_encoders, windows, text.clip_skip)
         return self.family.encode(embedded, is_empty=tokenized.text == ""), tokenized.warnings

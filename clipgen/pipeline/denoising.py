@@ -14,7 +14,7 @@ from clipgen.guidance.build import Guidance
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.pipeline.conditioning import BatchConditioning
 from clipgen.pipeline.plan import Batch
-from clipgen.sampling.loop import PredictNoise, StepOutput, denoise, initial_noise, make_generators
+from clipgen.sampling.loop import PredictNoise, StepInput, StepOutput, denoise, initial_noise, make_generators
 from clipgen.sampling.make_scheduler import make_scheduler
 
 
@@ -22,7 +22,7 @@ def make_predict(
     batch: Batch, family: Family, memory: MemoryFallback, conditioning: BatchConditioning, guidance: Guidance
 ) -> PredictNoise:
     """Returns the prediction under classifier-free guidance; `memory` splits a batch that does not fit."""
-    image, rows = batch.images[0], len(guidance.seeds)
+    image, rows, scale = batch.images[0], len(guidance.seeds), family.cfg_scale(batch.guidance_scale)
 
     def predict(latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         def part(latents: Tensor, *tensors: Tensor) -> Tensor:
@@ -30,15 +30,18 @@ def make_predict(
 
         return memory.run("denoising", batch.size, part, latents, *conditioning.values())
 
+    def combine(step_input: StepInput, cond: Tensor, uncond: Tensor) -> Tensor:
+        return family.rescale_guided(uncond + scale * (cond - uncond), cond)
+
     return classifier_free(
         predict,
         repeat_conditioning(conditioning.positive, rows),
         repeat_conditioning(conditioning.negative, rows),
-        scale=1.0 if family.distilled else batch.guidance_scale,
+        scale=scale,
         start=image.cfg_start,
         stop=image.cfg_stop,
         rescale=image.guidance_rescale,
-        combine=AdaptiveProjection(batch.guidance_scale) if image.apg else None,
+        combine=AdaptiveProjection(scale) if image.apg else combine,
         needs_graph=guidance.needs_graph,
     )
 
@@ -51,6 +54,7 @@ def sample(
     Guidance `optimise` runs the loop several times, to optimise the start noise.
     """
     image_seq_len, sigmas = family.image_seq_len(*batch.size), family.sigmas(batch.steps)
+    mu = family.shift_mu(*batch.size, batch.steps)
 
     def start() -> tuple[list[torch.Generator], Tensor]:
         generators = make_generators(guidance.seeds)
@@ -60,7 +64,7 @@ def sample(
         generators, _ = start()  # each run continues the generators from the start noise on
         config = family.scheduler_config
         scheduler = make_scheduler(
-            batch.scheduler, config, batch.steps, device, image_seq_len=image_seq_len, sigmas=sigmas
+            batch.scheduler, config, batch.steps, device, image_seq_len=image_seq_len, sigmas=sigmas, mu=mu
         )
         return loop(predict, scheduler, noise, generators, batch.eta, guidance.selection)
 

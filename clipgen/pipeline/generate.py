@@ -26,7 +26,7 @@ def generate(
     Args:
         prompt: The text to generate an image of.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        dtype: `auto`, `auto-fast`, `float32`, `bfloat16` or `float16`.
         offline: Download nothing.
         settings: Fields of Settings, such as `seed=7, steps=20`.
 

@@ -100,13 +100,48 @@ def changed_loras(prompt: str, syntax: str, digests: Mapping[str, Any]) -> list[
     return [name for name in names if name in files and digest_of[name] != digests.get(f"lora:{files[name].name}")]
 
 
+def require_vae(vae: str | None, *, offline: bool) -> None:
+    """Finds the VAE that the settings name, and downloads it unless `offline`; raises SettingsError, ModelNotFound."""
+    from clipgen.models.find import find_vae
+
+    if vae is not None:
+        find_vae(vae, offline=offline)
+
+
+def with_default_clip(settings: Settings) -> Settings:
+    """Returns the settings of a model without a CLIP; if no named CLIP is left to guide, a default one is named.
+
+    It is the first of `models.find.DEFAULT_CLIPS` that is on this machine; without one, the settings are unchanged.
+    """
+    from clipgen.models.find import default_clip
+
+    if not settings.guided or len(settings.clip_models) > (settings.guard == "two-key"):
+        return settings
+    name = default_clip()
+    return settings if name is None else settings.replace(clip_models=(name, *settings.clip_models))
+
+
+def check_scorer(settings: Settings, feature: str) -> None:
+    """Raises SettingsError if no CLIP on this machine can score the images of the settings.
+
+    `feature` is the option that needs the scores, such as min_score.
+    """
+    from clipgen.models.find import default_clip
+
+    if settings.clip_models or own_clip_folder(settings.model).is_dir() or default_clip() is not None:
+        return
+    raise SettingsError(
+        f"{feature} needs a CLIP that scores the pictures, and model '{settings.model}' has none: name one with "
+        "--clip-model, such as openai/clip-vit-base-patch32",
+        field=feature,
+    )
+
+
 def check_clips(settings: Settings, *, offline: bool) -> None:
-    """Finds the CLIP models that guide, and downloads those of the hub unless `offline`.
+    """Finds the CLIP models that guide or score, and downloads those of the hub unless `offline`.
 
     Raises SettingsError if the guidance needs more of them, and ModelNotFound.
     """
-    if not settings.guided:
-        return
     from clipgen.models.find import find_clip
 
     for name in settings.clip_models:
@@ -114,10 +149,13 @@ def check_clips(settings: Settings, *, offline: bool) -> None:
             find_clip(name, offline=offline)
         except ModelNotFound as error:
             raise ModelNotFound(str(error), field="clip_models") from error
+    if not settings.guided:
+        return
     needs_second = settings.guard == "two-key"
     if needs_second and not settings.clip_models:
         raise SettingsError("guard two-key needs a second CLIP: name it with --clip-model", field="guard")
-    if not own_clip_folder(settings.model).is_dir() and len(settings.clip_models) <= needs_second:
+    has_own = own_clip_folder(settings.model).is_dir()
+    if not has_own and len(with_default_clip(settings).clip_models) <= needs_second:
         needs = "two CLIPs" if needs_second else "a CLIP"
         feature = f"guidance '{settings.guidance}'" if settings.budget is None else f"budget {settings.budget:g}x"
         raise SettingsError(
@@ -131,23 +169,25 @@ def own_clip_folder(model: str) -> Path:
     """Returns the folder of the own CLIP of a model on this machine; it may not exist."""
     from clipgen.models import find_model
 
-    return (find_model(model, offline=True).path / "clip").resolve()
+    return (find_model(model).path / "clip").resolve()
 
 
 def guiding_clips(settings: Settings) -> set[Path]:
     """Returns the folders of all CLIP models that guide, including one that only vetoes; they are on this machine."""
     from clipgen.models.find import find_clip
 
+    own_folder = own_clip_folder(settings.model)
+    settings = settings if own_folder.is_dir() else with_default_clip(settings)
     folders = {find_clip(name, offline=True).path.resolve() for name in settings.clip_models}
     own_guides = len(settings.clip_models) <= (settings.guard == "two-key")
-    return folders | {own_clip_folder(settings.model)} if own_guides else folders
+    return folders | {own_folder} if own_guides else folders
 
 
 def choose_judge(settings: Settings, judge: str | None) -> str | None:
     """Returns the CLIP that judges: `judge` if it is given, else the model's `judge` folder unless that one guides."""
     from clipgen.models import find_model
 
-    own = find_model(settings.model, offline=True).path / "judge"
+    own = find_model(settings.model).path / "judge"
     return str(own) if judge is None and own.is_dir() and own.resolve() not in guiding_clips(settings) else judge
 
 

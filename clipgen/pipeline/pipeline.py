@@ -5,7 +5,9 @@ settings -> models -> text -> sampling (predict, guide) -> decode -> score -> Re
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -15,26 +17,32 @@ from torch import Tensor
 from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer
 from clipgen.decode import is_broken
-from clipgen.device import MemoryFallback, pick_device, pick_dtype, raise_out_of_memory
+from clipgen.device import MemoryFallback, check_compiles, pick_device, pick_dtype, raise_out_of_memory, release_memory
 from clipgen.errors import BrokenImage, Cancelled, ModelError, SettingsError
 from clipgen.families import FAMILIES, LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
+from clipgen.families.fetch import fetch_model
+from clipgen.families.few_step import few_step_defaults
 from clipgen.families.lora import Lora, LoraAdapters
 from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
 from clipgen.guidance.flops import ModelCosts, model_costs
 from clipgen.guidance.quantisation import check_back_propagation
 from clipgen.guidance.targets import choose_encoders
-from clipgen.models import LoadProgress, find_model, ignore_progress, preflight
+from clipgen.models import LoadProgress, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
+from clipgen.models.find import find_vae
+from clipgen.models.load_vae import check_vae
 from clipgen.pipeline.adapters import adapter_hashes, check_fit, loras_of
 from clipgen.pipeline.conditioning import PromptEncoder
 from clipgen.pipeline.denoising import make_predict, sample
+from clipgen.pipeline.inputs import with_default_clip
 from clipgen.pipeline.limits import limits_of_loaded, limits_on_disk
 from clipgen.pipeline.locking import ModelLock
-from clipgen.pipeline.plan import Batch, picked_notes, plan, size_notes
+from clipgen.pipeline.plan import Batch, picked_notes, plan, scheduler_notes, size_notes
 from clipgen.pipeline.preview import PreviewDecoder
 from clipgen.pipeline.result import Origin, ProgressEstimate, Result, Step, describe_broken
 from clipgen.pipeline.rewording import reword, word_notes
+from clipgen.pipeline.vae_cache import VaeCache
 from clipgen.pipeline.variation import Variation, encode_source_image, read_source_image
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
 from clipgen.sampling.loop import Prediction, PredictNoise, StepInput
@@ -42,8 +50,18 @@ from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
 from clipgen.text import TokenizedPrompt
 from clipgen.world.vocabulary import Vocabulary
 
-NO_CLIP = Note("no-clip", None, "The model has no CLIP, so the image has no score.")
-IN_FLOAT32 = Note("float32-retry", None, "Half precision broke the image; the model now runs in float32.")
+NO_CLIP = Note(
+    "no-clip",
+    "clip_models",
+    "The model has no CLIP, so the image has no score: name one with clip_models, such as "
+    "openai/clip-vit-base-patch32.",
+)
+
+
+def retry_note(dtype: torch.dtype) -> Note:
+    """Returns the note that an image is generated again in a dtype of wider range."""
+    name = str(dtype).removeprefix("torch.")
+    return Note(f"{name}-retry", None, f"Half precision broke the image; the model now runs in {name}.")
 
 
 class Pipeline:
@@ -62,19 +80,27 @@ class Pipeline:
         self.family = family
         self.origin = origin
         self.device = device
-        self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **defaults}
-        self.scorer = scorer
+        few_step = {} if family.distilled else few_step_defaults(origin.model, family.name, family.scheduler_config)
+        self.defaults = {**GUIDANCE_DEFAULTS, **family.defaults, **few_step, **defaults}
         self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
         self._from_diffusers = False
         self._prompts = PromptEncoder(family, origin.model)
         self._loras = LoraAdapters(family, FAMILIES[family.name][0], origin.model)
         self._memory, self._lock = MemoryFallback(device), ModelLock(device)
+        self._vaes = VaeCache(family, origin.model, device, getattr(torch, origin.dtype), offline)
+        self._scorer = scorer
+        self._inputs: dict[str, str] = {}  # the SHA-256 of files that the settings name
         self._decoder = PreviewDecoder(family, scorer, self._memory, self._lock)
 
     def __repr__(self) -> str:
         origin = self.origin
         return f"Pipeline({origin.model!r}, family={origin.family!r}, device={origin.device!r}, dtype={origin.dtype!r})"
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The CLIP that scores: the model's own, else one of `models.find.DEFAULT_CLIPS` that is on this machine."""
+        return self._clips.scorer()
 
     @classmethod
     def from_pretrained(
@@ -85,46 +111,61 @@ class Pipeline:
         offline: bool = False,
         settings: Sequence[Settings] = (),
         progress: LoadProgress = ignore_progress,
+        compile_denoiser: bool = False,
     ) -> Pipeline:
         """Finds, checks and loads a model.
 
         Args:
             model: A bundled name, a hub id `org/name`, or `./folder`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-            dtype: `auto`, `float32`, `bfloat16` or `float16`.
+            dtype: `auto`, `auto-fast`, `float32`, `bfloat16` or `float16`.
             offline: Download nothing.
             settings: What will be generated; settings that the model cannot follow are refused before it is loaded.
             progress: Called with the bytes loaded so far and in total.
+            compile_denoiser: Compile the denoiser with torch, which makes the first image slow and the steps faster.
 
         Raises:
-            SettingsError: An unknown device or dtype, or settings that the model cannot follow.
+            SettingsError: An unknown device or dtype, compilation on another device than CUDA, or settings that the
+                model cannot follow.
             ModelNotFound: The model is missing and cannot be downloaded.
             ModelError: The files of the model are refused.
             OutOfMemory: The model does not fit.
         """
         place = pick_device(device)
-        precision = pick_dtype(dtype, place)
-        found = find_model(model, offline=offline)
+        if compile_denoiser:
+            check_compiles(place)
+        pick_dtype(dtype, place)  # an unknown name is refused before a model is downloaded
+        found = fetch_model(model, device, dtype, offline=offline)
         checked = preflight(found, LAYOUTS)
+        precision = pick_dtype(dtype, place, checked.layout.prefers_bfloat16)
         limits = limits_on_disk(checked, model)
         for each in settings:
             limits.check(each)
             check_fit(each, checked)
+        release_memory(place)  # that of a model which was used before
+        for vae in dict.fromkeys(each.vae for each in settings if each.vae is not None):
+            own = checked.networks.get("vae")
+            source = find_vae(vae, offline=offline)
+            check_vae(source, checked.layout, None if own is None else own.module, model)
         with raise_out_of_memory(f"Model '{model}'", place):
             family, scorer = load_family(checked, place, precision, progress)
+        if compile_denoiser:
+            family.denoiser.compile()
         origin = Origin(model, family.name, str(place), str(precision).removeprefix("torch."), lambda: found.hash)
         return cls(family, origin, place, checked.defaults, scorer, offline, checked.vocabulary)
 
     @classmethod
     def from_diffusers(cls, pipeline: Any) -> Pipeline:
-        """Uses the networks of a loaded diffusers pipeline; its images have no CLIP score.
+        """Uses the weights of a loaded diffusers pipeline, which stays as it is; its images have no CLIP score.
 
-        Raises ModelError for a pipeline class that clipgen does not support.
+        A pipeline with offloading is used with its offloading, except for its VAE, which goes to the device. Raises
+        ModelError for a pipeline or scheduler class that clipgen does not support.
         """
         family = family_from_pipeline(pipeline)
+        device = torch.device(pipeline._execution_device)
         name, dtype = str(pipeline.name_or_path or "from-diffusers"), str(pipeline.dtype).removeprefix("torch.")
-        origin = Origin(name, family.name, str(pipeline.device), dtype, lambda: None)
-        pipe = cls(family, origin, pipeline.device, {}, None)
+        origin = Origin(name, family.name, str(device), dtype, lambda: None)
+        pipe = cls(family, origin, device, {}, None)
         pipe._from_diffusers = True
         return pipe
 
@@ -157,8 +198,9 @@ class Pipeline:
         """
         # Settings -> batches: check them, fill the model's defaults, assign a seed to each image.
         limits_of_loaded(self.family, self.origin.model, self.defaults).check(settings)
-        settings, notes = self.resolve_budget(settings)
-        notes = (*notes, *size_notes(settings, self.defaults))
+        settings, notes = self.resolve_budget(self._with_guiding_clip(settings))
+        run = self._configured_for(settings)
+        notes = (*notes, *size_notes(settings, self.defaults), *scheduler_notes(settings, self.family))
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
         batches = plan(settings, self.origin.model, self.defaults, self.device, self.vocabulary)
@@ -169,7 +211,7 @@ class Pipeline:
         estimate, broken = ProgressEstimate(len(batches)), list[str]()
         try:
             for batch in batches:
-                yield from self._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+                yield from run._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
         finally:
             self._switch_loras_off()
         if broken:
@@ -206,9 +248,9 @@ class Pipeline:
             finite.append(torch.isfinite(visible.latents).flatten(1).all(dim=1))
             yield from self._decoder.steps(batch, visible, estimate, seconds)
 
-        # Half precision can overflow: then the whole batch is generated again in float32.
-        if not finite[-1].all() and self._denoiser_to_float32():
-            yield from self._generate_batch(batch, (*notes, IN_FLOAT32), estimate, broken, is_cancelled)
+        # Half precision can overflow: then the whole batch is generated again in bfloat16, at last in float32.
+        if not finite[-1].all() and (wider := self._widen_denoiser()) is not None:
+            yield from self._generate_batch(batch, (*notes, retry_note(wider)), estimate, broken, is_cancelled)
             return
 
         # 4. Latents -> pixels [B, 3, H, W] in [0, 1] -> CLIP scores.
@@ -229,7 +271,7 @@ class Pipeline:
         # 6. One Result per image that is not broken.
         shared_notes = (*notes, *([] if variation is None else variation.notes), *guidance.notes())
         shared_notes += tuple(Note("memory", None, line) for line in self._memory.measures(batch.size))
-        shared_notes += () if self.scorer is not None else (NO_CLIP,)
+        shared_notes += () if self._scorer is not None else (NO_CLIP,)
         seconds_per_image = (monotonic() - start) / len(batch.images)
         for row, image in enumerate(batch.images):
             if row in messages:
@@ -246,14 +288,31 @@ class Pipeline:
                 warnings=(*own_notes, *shared_notes),
                 seconds=seconds_per_image,
                 origin=self.origin,
-                prompt_checker=self._clips.prompt_checker,
-                inputs={
-                    **({} if variation is None else {"vary": variation.source.sha256}),
-                    **self._adapter_hashes(image, batch),
-                },
+                prompt_checker=None if self._scorer is None else self._clips.checker(self._scorer),
+                inputs=self._input_hashes(image, batch, variation),
                 source_features=None if variation is None else variation.features,
                 vocabulary=self.vocabulary,
             )
+
+    def _with_guiding_clip(self, settings: Settings) -> Settings:
+        """Returns the settings with the name of a default CLIP if CLIP guides and no other one can.
+
+        The name belongs to the settings, so that another machine generates the same image or says what it lacks.
+        """
+        return settings if self._clips.own is not None else with_default_clip(settings)
+
+    def _configured_for(self, settings: Settings) -> Pipeline:
+        """Returns this pipeline with the scorer and the VAE that the settings ask for; all other state is shared."""
+        with self._lock.hold("CLIP"):
+            scorer = self._clips.scorer(settings.clip_models)
+        pipe = copy.copy(self)
+        if settings.vae is not None:
+            with self._lock.hold("The VAE"):
+                pipe.family, digest = self._vaes.family(settings.vae)
+            pipe._inputs = {"vae": digest}
+        pipe._scorer = scorer
+        pipe._decoder = PreviewDecoder(pipe.family, scorer, self._memory, self._lock)
+        return pipe
 
     def _encode_source_image(self, batch: Batch) -> Variation | None:
         """Returns the encoded image of the setting `vary`, None without one; raises ImageFileError."""
@@ -262,7 +321,7 @@ class Pipeline:
             return None
         source = read_source_image(target)
         with self._lock.hold("CLIP"):
-            return encode_source_image(self.family, source, self._clips.own)
+            return encode_source_image(self.family, source, None if self._scorer is None else self._scorer.encoder)
 
     def _build_guidance(self, batch: Batch, is_cancelled: IsCancelled) -> Guidance:
         """Returns the guidance of a batch; loads the CLIP models that the settings name."""
@@ -272,14 +331,16 @@ class Pipeline:
             batch.texts,
             batch.seeds,
             own=self._clips.own,
+            scorer=None if self._scorer is None else self._scorer.encoder,
             model=self.origin.model,
             load=self._clips.load,
             is_cancelled=is_cancelled,
         )
 
-    def _adapter_hashes(self, image: Settings, batch: Batch) -> dict[str, str]:
-        """Returns the SHA-256 of the LoRAs and the embeddings of an image for its record."""
-        return adapter_hashes(batch.loras, self._prompts.embeddings(image))
+    def _input_hashes(self, image: Settings, batch: Batch, variation: Variation | None) -> dict[str, str]:
+        """Returns the SHA-256 of the files that an image depends on, for its record: VAE, source image, adapters."""
+        vary = {} if variation is None else {"vary": variation.source.sha256}
+        return {**self._inputs, **vary, **adapter_hashes(batch.loras, self._prompts.embeddings(image))}
 
     def _with_loras(self, predict: PredictNoise, loras: tuple[Lora, ...]) -> PredictNoise:
         """Returns the prediction with LoRAs, which another thread may have switched since the last step."""
@@ -301,12 +362,15 @@ class Pipeline:
             finally:
                 self._lock.lock.release()
 
-    def _denoiser_to_float32(self) -> bool:
-        """Converts the denoiser and the text encoders to float32; returns False if they already are."""
-        with self._lock.lock:
-            converted = self.family.denoiser_to_float32()
+    def _widen_denoiser(self) -> torch.dtype | None:
+        """Converts the denoiser and the text encoders to a dtype of wider range and returns it; None if there is none.
+
+        Raises OutOfMemory if they do not fit in float32.
+        """
+        with self._lock.hold("The model in a wider dtype"):
+            wider = self.family.widen_denoiser()
             self._prompts.clear_cache()
-        return converted
+        return wider
 
     def run(self, settings: Settings, on_step: Callable[[Step], object] | None = None) -> list[Result]:
         """Generates and returns all images; a Cancelled that `on_step` raises stops and carries the finished ones."""
@@ -321,6 +385,19 @@ class Pipeline:
             stop.results = list(results)
             raise
         return results
+
+    def run_together(self, runs: Sequence[Settings]) -> list[Result | None]:
+        """Generates one image per settings, all in one batch; None for a broken image.
+
+        The prompts and seeds may differ; the settings in plan.SHARED_FIELDS are those of the first. Several small
+        images in one batch take less time than one by one.
+        """
+        defaults, vocabulary = self.defaults, self.vocabulary
+        batches = [plan(run.replace(images=1), self.origin.model, defaults, self.device, vocabulary)[0] for run in runs]
+        batch = replace(batches[0], images=tuple(each.images[0] for each in batches))
+        events = self._generate_batch(batch, (), ProgressEstimate(1), [], never_cancelled)
+        results = {event.index: event for event in events if isinstance(event, Result)}
+        return [results.get(index) for index in range(len(runs))]
 
     def encode_prompt(self, settings: Settings, field: str = "prompt") -> Conditioning:
         """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError."""
@@ -347,7 +424,7 @@ class Pipeline:
         """
         if settings.budget is None:
             return settings, ()
-        filled = settings.with_defaults(self.defaults)
+        filled = self._with_guiding_clip(settings.with_defaults(self.defaults))
         return resolve_budget(filled, self.model_costs(filled))
 
     def model_costs(self, settings: Settings) -> ModelCosts:
@@ -355,6 +432,7 @@ class Pipeline:
 
         Raises SettingsError, and the errors of loading a CLIP.
         """
+        settings = self._with_guiding_clip(settings)
         conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
         with self._lock.hold("CLIP"):
             self._loras.remove()  # its layers would be counted too

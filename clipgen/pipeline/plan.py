@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from clipgen.device import images_at_once
+from clipgen.families.shared import OTHER_SCHEDULERS
 from clipgen.pipeline.adapters import loras_of
 from clipgen.pipeline.rewording import reword
 from clipgen.settings.checks import MAX_DRAWN_SEED, MAX_SEED
@@ -19,6 +20,7 @@ from clipgen.world.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import torch
 
+    from clipgen.families import Family
     from clipgen.families.lora import Lora
 
 SHARED_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")  # equal for all images of a batch
@@ -106,6 +108,17 @@ def size_notes(settings: Settings, defaults: Mapping[str, Any]) -> list[Note]:
         "images of other sizes are worse."
     )
     return [Note("size", "width", message)]
+
+
+def scheduler_notes(settings: Settings, family: Family) -> list[Note]:
+    """Returns a note if the settings leave the scheduler to the model and clipgen replaces the model's own."""
+    class_name = str(family.scheduler_config["_class_name"])
+    if settings.scheduler is not None or class_name not in OTHER_SCHEDULERS:
+        return []
+    own, replacement = class_name.removesuffix("Scheduler"), OTHER_SCHEDULERS[class_name]
+    return [
+        Note("scheduler-replaced", "scheduler", f"The model's scheduler is {own}; clipgen runs {replacement} instead.")
+    ]
 
 
 def plan(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clipgen.clip.prompt_check import PhraseCheck, PromptChecker, split_phrases
 from clipgen.clip.score import Score
+from clipgen.errors import SettingsError
 from clipgen.image_file import Format, encode_image, format_of, make_record, output_path, save_bytes
 from clipgen.pipeline.rewording import reword
 from clipgen.pixels import to_image
@@ -134,7 +135,7 @@ class Result:
         seconds: The duration of the batch divided by its number of images.
         origin: The model that generated the image.
         path: The file it was saved to, None before `save`.
-        prompt_checker: Checks phrases with the model's own CLIP; None without a CLIP.
+        prompt_checker: Checks phrases with the CLIP that scores; None without a CLIP.
         inputs: The SHA-256 of each input file by the name of its field.
         source_features: The CLIP features [D] of the image that this one is a variation of.
         vocabulary: The words that the model knows, if it declares them.
@@ -162,7 +163,7 @@ class Result:
 
     @cached_property
     def features(self) -> Tensor | None:
-        """The unit-length image features [D] of the model's own CLIP, on its device; None without a CLIP."""
+        """The unit-length image features [D] of the CLIP that scores, on its device; None without a CLIP."""
         return None if self.prompt_checker is None else self.prompt_checker.image_features(self.pixels)
 
     @cached_property
@@ -174,17 +175,22 @@ class Result:
 
     @cached_property
     def checks(self) -> tuple[PhraseCheck, ...]:
-        """One check with CLIP per part of the prompt (object, colour, count); () without a CLIP."""
+        """One check with CLIP per part of the prompt (object, colour, count); raises SettingsError without a CLIP."""
         prompt = reword(self.settings, self.vocabulary).prompt
         return self.check(split_phrases(plain_text(prompt, self.settings.prompt_syntax, self.settings.long_prompt)))
 
     def check(self, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
-        """Checks with CLIP whether the image shows each phrase; returns () without a CLIP.
+        """Checks with CLIP whether the image shows each phrase; raises SettingsError without a CLIP.
 
         Words that the model does not know are replaced by words that it knows, if it declares them.
         """
-        if self.prompt_checker is None or self.features is None:
+        if not phrases:
             return ()
+        if self.prompt_checker is None or self.features is None:
+            raise SettingsError(
+                f"checks need a CLIP, and model '{self.origin.model}' has none: name one with clip_models",
+                field="clip_models",
+            )
         if self.vocabulary is not None:
             phrases = [self.vocabulary.read(phrase).text for phrase in phrases]
         return self.prompt_checker.check(self.features, phrases)

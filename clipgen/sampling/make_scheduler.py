@@ -20,22 +20,25 @@ def make_scheduler(
     *,
     image_seq_len: int | None = None,
     sigmas: Sequence[float] | None = None,
+    mu: float | None = None,
 ) -> Any:
     """Returns a new diffusers scheduler with its timesteps set.
 
-    `name` is any name that schedulers.find_scheduler knows, `config` the scheduler config of the model. Two arguments
-    matter for flow models only: `image_seq_len`, the number of image tokens that the denoiser sees, which a config with
-    use_dynamic_shifting needs, and `sigmas` (as many as `steps`), the noise levels before the shift, which
-    FlowMatchEuler and FlowMatchLCM take in place of their own. Raises SettingsError if the scheduler cannot run the
-    model's prediction type.
+    `name` is any name that schedulers.find_scheduler knows, `config` the scheduler config of the model. Three arguments
+    matter for flow models only: `image_seq_len`, the number of image tokens that the denoiser sees, from which a config
+    with use_dynamic_shifting computes the shift, `mu`, the shift in its place, and `sigmas` (as many as `steps`), the
+    noise levels before the shift, which FlowMatchEuler and FlowMatchLCM take in place of their own. Raises
+    SettingsError if the scheduler cannot run the model's prediction type.
     """
     import diffusers
 
     prediction_type = read_prediction_type(config)
     spec = scheduler_for(name, prediction_type)
-    flow_config = _flow_config(spec, config, image_seq_len) if prediction_type == "flow" else {}
+    if prediction_type == "flow" and mu is None and config.get("use_dynamic_shifting"):
+        mu = dynamic_mu(config, image_seq_len)
+    flow_config = _flow_config(spec, config, mu) if prediction_type == "flow" else {}
     scheduler = getattr(diffusers, spec.class_name).from_config({**config, **spec.options, **flow_config})
-    arguments = _timestep_arguments(scheduler, config, image_seq_len, sigmas) if spec.needs_flow else {}
+    arguments = _timestep_arguments(scheduler, mu, sigmas) if spec.needs_flow else {}
     scheduler.set_timesteps(steps, device=device, **arguments)
     if spec.class_name not in VARIANCE_PRESERVING:
         # Otherwise the scheduler looks up its first step by timestep. Karras sigmas can round to two equal timesteps,
@@ -44,12 +47,12 @@ def make_scheduler(
     return scheduler
 
 
-def _flow_config(spec: SchedulerSpec, config: Mapping[str, Any], image_seq_len: int | None) -> dict[str, Any]:
+def _flow_config(spec: SchedulerSpec, config: Mapping[str, Any], mu: float | None) -> dict[str, Any]:
     """Returns the config keys with which a scheduler runs a flow model.
 
     FlowMatch schedulers shift dynamically by themselves; the DPM family gets the shift as a number.
     """
-    shift = flow_shift(config, image_seq_len)
+    shift = flow_shift(config, mu)
     return {
         "prediction_type": "flow_prediction",
         "use_flow_sigmas": True,
@@ -59,11 +62,8 @@ def _flow_config(spec: SchedulerSpec, config: Mapping[str, Any], image_seq_len: 
     }
 
 
-def _timestep_arguments(
-    scheduler: Any, config: Mapping[str, Any], image_seq_len: int | None, sigmas: Sequence[float] | None
-) -> dict[str, Any]:
+def _timestep_arguments(scheduler: Any, mu: float | None, sigmas: Sequence[float] | None) -> dict[str, Any]:
     """Returns `sigmas` and `mu`, each if it is given and this scheduler's set_timesteps accepts it."""
-    mu = dynamic_mu(config, image_seq_len) if config.get("use_dynamic_shifting") else None
     accepted = inspect.signature(scheduler.set_timesteps).parameters
     given = {"sigmas": sigmas, "mu": mu}
     return {name: value for name, value in given.items() if name in accepted and value is not None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import cos, sin
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +22,20 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", "flow")
 
 # The diffusers schedulers by what they store and on which samples they work.
 # alpha^2 + sigma^2 = 1; they store alphas_cumprod.
-VARIANCE_PRESERVING = frozenset({"DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler"})
+VARIANCE_PRESERVING = frozenset(
+    {
+        "DDIMScheduler",
+        "DDIMParallelScheduler",
+        "DDPMScheduler",
+        "DDPMParallelScheduler",
+        "PNDMScheduler",
+        "LCMScheduler",
+        "TCDScheduler",
+        "CogVideoXDDIMScheduler",
+    }
+)
+# The same, but alpha and sigma follow from the timestep: an angle, or a position in a cosine schedule.
+ANGLE_SCHEDULERS, COSINE_SCHEDULERS = frozenset({"SCMScheduler"}), frozenset({"DDPMWuerstchenScheduler"})
 # alpha = 1; they store sigmas, and scale_model_input divides the sample by sqrt(1 + sigma^2).
 VARIANCE_EXPLODING = frozenset(
     {
@@ -68,18 +82,17 @@ def noise_level(scheduler: Any, timestep: Tensor) -> NoiseLevel:
     """Returns the noise level of the sample that `scheduler.step` takes next, including second-order stages.
 
     Initialises the scheduler's step index if it has none, as its own `step` would. Raises SettingsError for a
-    scheduler class outside of the four sets above.
+    scheduler class outside of the sets above.
     """
     name = type(scheduler).__name__
+    check_guidable(name)
     if name in VARIANCE_PRESERVING:
         return _variance_preserving_level(float(scheduler.alphas_cumprod[int(timestep)]))
-    if name not in VARIANCE_EXPLODING | PRESERVING_WITH_SIGMAS | FLOW_MATCHING:
-        supported = [spec.name for spec in SCHEDULERS.values() if spec.schedule_type is None]
-        raise SettingsError(
-            f"Scheduler '{name.removesuffix('Scheduler')}' cannot be guided. Works: {', '.join(supported)}.",
-            field="scheduler",
-            allowed=supported,
-        )
+    if name in ANGLE_SCHEDULERS:
+        angle = float(timestep.flatten()[0])
+        return NoiseLevel(cos(angle), sin(angle))
+    if name in COSINE_SCHEDULERS:
+        return _variance_preserving_level(float(scheduler._alpha_cumprod(timestep, timestep.device).flatten()[0]))
     if scheduler.step_index is None:
         scheduler._init_step_index(timestep)
     sigma = _current_sigma(scheduler)
@@ -90,6 +103,25 @@ def noise_level(scheduler: Any, timestep: Tensor) -> NoiseLevel:
     # The stored sigma is noise / signal; scaling both by 1 / sqrt(1 + sigma^2) makes the variance 1.
     alpha = (sigma**2 + 1) ** -0.5
     return NoiseLevel(alpha, sigma * alpha)
+
+
+def check_guidable(scheduler_class: str) -> None:
+    """Raises SettingsError for a scheduler class that `noise_level` does not know."""
+    sets = (VARIANCE_PRESERVING, VARIANCE_EXPLODING, PRESERVING_WITH_SIGMAS, FLOW_MATCHING)
+    if scheduler_class in frozenset().union(*sets, ANGLE_SCHEDULERS, COSINE_SCHEDULERS):
+        return
+    supported = [spec.name for spec in SCHEDULERS.values() if spec.schedule_type is None]
+    raise SettingsError(
+        f"Scheduler '{scheduler_class.removesuffix('Scheduler')}' cannot be guided. Works: {', '.join(supported)}.",
+        field="scheduler",
+        allowed=supported,
+    )
+
+
+def step_count(scheduler: Any) -> int:
+    """Returns the number of steps of a run; the last timestep of some schedulers is the end of the last step."""
+    ends = type(scheduler).__name__ in ANGLE_SCHEDULERS | COSINE_SCHEDULERS
+    return len(scheduler.timesteps) - ends
 
 
 def _variance_preserving_level(alpha_cumprod: float) -> NoiseLevel:
@@ -168,10 +200,12 @@ def shift_after_step(correction: Tensor, level: NoiseLevel, next_level: NoiseLev
 def read_prediction_type(config: Mapping[str, Any]) -> str:
     """Returns the prediction type of a scheduler config; raises ModelError if it is unknown or cannot work.
 
-    FlowMatch schedulers have no such key; the DPM family calls it flow_prediction.
+    FlowMatch schedulers have no such key; the DPM family calls it flow_prediction. TrigFlow is v_prediction with
+    alpha = cos(t) and sigma = sin(t).
     """
     default = "flow" if config.get("_class_name") in FLOW_MATCHING else "epsilon"
-    prediction_type = str(config.get("prediction_type", default)).replace("flow_prediction", "flow")
+    prediction_type = str(config.get("prediction_type", default))
+    prediction_type = {"flow_prediction": "flow", "trigflow": "v_prediction"}.get(prediction_type, prediction_type)
     if prediction_type not in PREDICTION_TYPES:
         raise ModelError(
             f"Prediction type '{prediction_type[:60]}' is not supported. Works: {', '.join(PREDICTION_TYPES)}."

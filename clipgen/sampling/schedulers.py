@@ -329,12 +329,11 @@ def dynamic_mu(config: Mapping[str, Any], image_seq_len: int | None) -> float:
     return float(image_seq_len * slope + (base_shift - slope * base_len))
 
 
-def flow_shift(config: Mapping[str, Any], image_seq_len: int | None) -> float:
+def flow_shift(config: Mapping[str, Any], mu: float | None) -> float:
     """Returns the factor that shifts the noise levels of a flow model upwards: s -> shift s / (1 + (shift - 1) s).
 
-    Esser et al. 2024 (arXiv 2403.03206, equation 23). `image_seq_len` matters only with use_dynamic_shifting.
+    Esser et al. 2024 (arXiv 2403.03206, equation 23). `mu` is that of dynamic shifting, None for the config's shift.
     """
-    if not config.get("use_dynamic_shifting"):
+    if mu is None:
         return float(config.get("shift", config.get("flow_shift", 1.0)))
-    mu = dynamic_mu(config, image_seq_len)
     return mu if config.get("time_shift_type") == "linear" else math.exp(mu)

@@ -254,6 +254,14 @@ def check_lines(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
 
 check_targets = weighted("target")
 check_loras = weighted("lora")
+WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def is_weight_file(name: str) -> bool:
+    """Tells whether the name of a model is that of a single file of weights; pickles are refused later."""
+    return name.lower().endswith(WEIGHT_SUFFIXES)
+
+
 check_side = whole("side", "{} to {} and a multiple of 8", multiple=8)
 check_part = real("part")
 

@@ -14,6 +14,7 @@ class SettingsKeywords(TypedDict, total=False):
     prompt_template: str | None
     model: str
     preset: str | None
+    vae: str | None
     seed: int | None
     images: int
     steps: int | None

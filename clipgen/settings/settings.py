@@ -86,10 +86,15 @@ class Settings:
         "The prompt before its {a|b} choices are resolved; has no effect on the picture.", check_filled, None
     )
     model: str = _setting(
-        "Model: a bundled name, a Hugging Face id org/name, or a folder such as ./model.", check_line, "storybook"
+        "Model: a bundled name, a Hugging Face id org/name, a folder such as ./model, or a file x.safetensors.",
+        check_line,
+        "storybook",
     )
     preset: str | None = _setting(
         "Named style or group of settings; `clipgen presets list` shows all.", check_preset, None
+    )
+    vae: str | None = _setting(
+        "VAE that replaces the model's: a hub id org/name, a folder, or a file x.safetensors.", check_line, None
     )
     seed: int | None = _setting(
         "Seed of the random noise: 0 to 2^63-1, or random.", whole("seed", "random or {} to {}"), None
@@ -176,7 +181,9 @@ class Settings:
         "Target pictures for CLIP guidance, as file:weight, -2 to 2; negative weights repel.", check_targets, ()
     )
     clip_models: tuple[str, ...] = _setting(
-        "CLIP or SigLIP models for CLIP guidance; default: the CLIP of the model.", check_lines, ()
+        "CLIP or SigLIP models that guide; the first one scores if the model has no CLIP. Default: the model's.",
+        check_lines,
+        (),
     )
     vary: str | None = _setting(
         "Picture to generate variations of, as file:weight; 1 = picture only, 0 = prompt only.", check_source, None
@@ -230,7 +237,7 @@ DEFAULTS = {name: field.default for name, field in _FIELDS.items() if field.defa
 GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}  # of models that define none
 GUIDANCE_FIELDS = tuple(GUIDANCE_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *GUIDANCE_FIELDS)
-TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary"}
+TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary", "vae"}
 ADAPTER_FIELDS = ("lora", "embedding")  # files that change the model
 LIST_FIELDS = (*ADAPTER_FIELDS, "guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

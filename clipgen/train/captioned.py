@@ -45,7 +45,7 @@ class Captioned:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def caption(self, index: int, rng: random.Random) -> str:
+    def caption(self, index: int, rng: random.Random, *, complete: bool = False) -> str:
         """Returns a caption of an image, drawn at random."""
         return rng.choice(self.captions[index])
 

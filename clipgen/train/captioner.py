@@ -70,7 +70,7 @@ class CaptionerPart:
             self.model.decoder.set_attn_implementation("eager")
         self.encoder = ClipEncoder("own", self.clip, self.tokenizer, self.preprocessor)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Returns the mean cross entropy of the captions' tokens."""
         indices = self.numbers.integers(0, self.trained_on, self.batch)
         return self._loss(indices, self._captions(indices, self.words)), {}

@@ -162,7 +162,7 @@ class ClipPart:
         """The device of the networks."""
         return self.model.labels.weight.device
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Returns the weighted sum of the losses on one batch; the contrastive one spans all processes."""
         rows = self.batches.draw(self.batch)
         scenes = [row.scene for row in rows]

@@ -30,8 +30,8 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def caption(self, index: int, rng: random.Random) -> str:
-        """Returns a caption of an image, drawn at random."""
+    def caption(self, index: int, rng: random.Random, *, complete: bool = False) -> str:
+        """Returns a caption of an image, drawn at random; a `complete` one names all that is known of the image."""
         ...
 
     def images(self, indices: Indices) -> Tensor:
@@ -65,9 +65,9 @@ class Renders:
         """Returns the scene of an image."""
         return sample_scene(self.first_seed + index, self.mix)
 
-    def caption(self, index: int, rng: random.Random) -> str:
-        """Returns a caption of an image, drawn at random."""
-        return caption(self.scene(index), rng)
+    def caption(self, index: int, rng: random.Random, *, complete: bool = False) -> str:
+        """Returns a caption of an image, drawn at random; a `complete` one names every detail."""
+        return caption(self.scene(index), rng, complete=complete)
 
     def images(self, indices: Indices) -> Tensor:
         """Returns images as float [B, 3, size, size] in [-1, 1]."""

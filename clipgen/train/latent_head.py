@@ -64,7 +64,7 @@ class LatentHeadPart:
         if device.type == "cpu":
             self.model.set_attn_implementation("eager")
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Returns 1 - cosine between predicted and true features, over a batch at evenly spread timesteps."""
         indices, latents = self.store.batch(self.batch)
         target = self.image_features(indices).to(self.alphas.device)

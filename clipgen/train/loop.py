@@ -33,8 +33,11 @@ class Part(Protocol):
         """Moves the network, and those that its loss needs, to a device."""
         ...
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss of the next batch and figures for the log."""
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of the next batch and figures for the log.
+
+        `progress` is the share of the run's minutes that has passed, 0 to 1.
+        """
         ...
 
     def evaluate(self, folder: Path) -> dict[str, float]:
@@ -137,9 +140,10 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
     torch.manual_seed(accelerator.process_index + 1000 * state.step)
     clock, total = Clock(), budget.minutes * 60
     while state.seconds < total:
+        progress = state.seconds / total
         for group in optimizer.param_groups:
-            group["lr"] = budget.rate(state.step, state.seconds / total)
-        loss, figures = _step(part, optimizer, processes, state.step)
+            group["lr"] = budget.rate(state.step, progress)
+        loss, figures = _step(part, optimizer, processes, state.step, progress)
         if state.step % AVERAGE_EVERY == 0:
             _update_average(average, model, _decay(state.step, budget.average) ** AVERAGE_EVERY)
         state = State(state.step + 1, processes.first_process(state.seconds + clock.lap()))
@@ -159,11 +163,11 @@ def fit(part: Part, budget: Budget, folder: Path, accelerator: Accelerator, say:
 
 
 def _step(
-    part: Part, optimizer: torch.optim.Optimizer, processes: ProcessGroup, step: int
+    part: Part, optimizer: torch.optim.Optimizer, processes: ProcessGroup, step: int, progress: float
 ) -> tuple[float, dict[str, float]]:
     """Takes one optimiser step, unless a gradient is not finite; returns the loss and its figures."""
     with processes.accelerator.autocast():
-        loss, figures = part.loss(step)
+        loss, figures = part.loss(step, progress)
     loss.backward()
     processes.average_gradients(part.model)
     norm = nn.utils.clip_grad_norm_(part.model.parameters(), 1.0)

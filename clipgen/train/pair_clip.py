@@ -42,7 +42,7 @@ class PairPart:
             self.model.set_attn_implementation("eager")
         self.encoder = ClipEncoder("own", self.model, self.tokenizer, self.preprocessor)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Returns the symmetric contrastive loss of one batch over all processes."""
         indices = self.numbers.permutation(self.trained_on)[: self.batch]
         texts = [self.data.caption(int(i), self.words) for i in indices]

@@ -16,7 +16,7 @@ import torch
 from clipgen.clip.prompt_check import PromptChecker, split_phrases
 from clipgen.clip.score import Scorer, read_captions
 from clipgen.models import load_encoder
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.train.calibration import PLAIN
 from clipgen.world.grammar import plain_caption
 from clipgen.world.render import render

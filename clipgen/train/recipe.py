@@ -21,7 +21,7 @@ from clipgen.captioning.clipcap import ClipCap
 from clipgen.captioning.coca import Coca
 from clipgen.clip.encoder import HALF
 from clipgen.errors import ClipgenError
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.train.captioner import BUDGET as CAPTIONER
 from clipgen.train.captioner import CaptionerPart, build_captioner, build_coca
 from clipgen.train.clip import COCA, ClipPart

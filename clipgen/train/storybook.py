@@ -57,11 +57,14 @@ def assemble(folder: Path, parts: Parts) -> None:
         _half(encoder).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     _half(parts.latent_head).save_pretrained(folder / "latent_head")
-    square, half = {"height": side, "width": side}, [0.5, 0.5, 0.5]
+    seen, half = parts.clip.config.vision_config.image_size, [0.5, 0.5, 0.5]
     CLIPImageProcessorPil(
-        size={"shortest_edge": side}, crop_size=square, image_mean=half, image_std=half
+        size={"shortest_edge": seen}, crop_size={"height": seen, "width": seen}, image_mean=half, image_std=half
     ).save_pretrained(folder / "clip")
-    SiglipImageProcessorPil(size=square, image_mean=half, image_std=half).save_pretrained(folder / "judge")
+    seen = parts.judge.config.vision_config.image_size
+    SiglipImageProcessorPil(size={"height": seen, "width": seen}, image_mean=half, image_std=half).save_pretrained(
+        folder / "judge"
+    )
     _store_captions(folder / "clip", tokenizer)
     settings = {**DEFAULTS, "width": side, "height": side}
     declared = {"vocabulary": vocabulary_name(parts.vocabulary), "settings": settings}

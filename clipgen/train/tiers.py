@@ -34,7 +34,7 @@ class Tier:
 ARTS = ("flat", "flat", "flat", "3d", "noto")  # CLIP and autoencoder know other drawings of the same things too
 WIDE = Mix(tier=2, favourites=1.0, kinds=(0.6, 0.3, 0.1), arts=ARTS)
 NARROW = Mix(
-    tier=2, favourites=1.0, kinds=(0.75, 0.2, 0.05), several=0.25, coloured=0.25, plain=0.06, styled=0.08, timed=0.1,
+    tier=2, favourites=2.0, kinds=(0.75, 0.2, 0.05), several=0.25, coloured=0.25, plain=0.06, styled=0.08, timed=0.1,
     sized=0.05, looseness=0.5,
 )  # fmt: skip
 CLIP_BUDGET = Budget(1, 64, 1e-3, warmup=150, average=0.995, weight_decay=0.05, betas=(0.9, 0.98))
@@ -49,7 +49,7 @@ TIERS = {
         budgets={
             "clip": CLIP_BUDGET,
             "judge": CLIP_BUDGET,
-            "vae": Budget(1, 16, 1e-3, warmup=100, average=0.998, decay=0.4),
+            "vae": Budget(1, 16, 1e-3, warmup=100, average=0.998, decay=0.65),
             "latent_head": Budget(1, 64, 1e-3, warmup=100, average=0.995),
             "unet": Budget(1, 20, 8e-4, warmup=200, average=0.9985, decay=0.4, evaluate_minutes=14),
         },

@@ -2,8 +2,11 @@
 
 Cross-attention reads the last hidden states of CLIP's text encoder, as in Stable Diffusion. The text encoder is frozen.
 v-prediction (Salimans & Ho 2022, arXiv 2202.00512) with zero terminal SNR (Lin et al. 2023, arXiv 2305.08891), 10%
-empty captions for classifier-free guidance (Ho & Salimans 2022). All timesteps have the same weight; noisy ones, where
-shapes are decided, are drawn more often, and each batch spreads evenly over them.
+empty captions for classifier-free guidance (Ho & Salimans 2022). All timesteps have the same weight; each batch spreads
+evenly over them. Noisy ones, where shapes are decided, are drawn more often in the first part of a run.
+
+Most captions name every detail at first, so that no detail of an image is left to chance; later most are as short as
+prompts are.
 
 Every concept is shown equally often at first. Each time samples are drawn, CLIP names some of them, and concepts that
 it does not recognise are shown up to four times as often as those that it does (balance.py).
@@ -32,7 +35,8 @@ from clipgen.world.scene import Scene
 
 EMPTY_SHARE = 0.1
 HELD_BACK = 128  # the last images of the renders are never trained on
-NOISY = 0.6  # timesteps are u^NOISY of a uniform u: 1 is uniform, less is noisier
+NOISY, NOISY_UNTIL = 0.6, 0.6  # up to this share of the run timesteps are u^NOISY of a uniform u, uniform afterwards
+COMPLETE, COMPLETE_UNTIL = 0.7, 0.7  # up to this share of the run, this share of the captions names every detail
 EMPHASIS = 3.0  # weight of an error inside the box of a thing, relative to the background, which is learnt first
 MEASURED_AT = (100, 300, 500, 700, 900)  # timesteps of the held-back errors
 NAMED_PER_SHEET = 48  # concepts that CLIP names whenever samples are drawn
@@ -108,17 +112,25 @@ class UnetPart:
             self.text_encoder.set_attn_implementation("eager")
         self.alphas = self.alphas.to(device)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         """Returns the weighted v-prediction loss of one batch."""
         indices, latents = self.store.batch(self.batch)
-        texts = ["" if self.words.random() < EMPTY_SHARE else self.data.caption(int(i), self.words) for i in indices]
+        complete = COMPLETE if progress < COMPLETE_UNTIL else 0.0
+        texts = [self._caption(int(i), complete) for i in indices]
         device = self.alphas.device
         uniform = (torch.randperm(self.batch, device=device) + torch.rand(self.batch, device=device)) / self.batch
-        timesteps = (uniform**NOISY * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
+        noisy = uniform ** (NOISY if progress < NOISY_UNTIL else 1.0)
+        timesteps = (noisy * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
         latents = latents.to(device)
         weights = self._weights(indices, latents.shape[-1])
         error = self._error(latents, torch.randn_like(latents), timesteps, self.states(texts), weights)
         return error, {"stored": self.store.filled}
+
+    def _caption(self, index: int, complete: float) -> str:
+        """Returns a caption of an image for training: empty, complete with this probability, or short."""
+        if self.words.random() < EMPTY_SHARE:
+            return ""
+        return self.data.caption(index, self.words, complete=self.words.random() < complete)
 
     def _weights(self, indices: Indices, side: int) -> Tensor | float:
         """Returns the weight of the error at each latent position; 1 for images whose layout is unknown."""

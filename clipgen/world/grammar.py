@@ -130,6 +130,11 @@ def indefinite(phrase: str) -> str:
     return ("an " if vowel else "a ") + phrase
 
 
+def name_phrase(name: str) -> str:
+    """Returns the name of a concept with the article that captions use: "a fox", "the sun", "sushi"."""
+    return _with_article(concepts()[name], name, name)
+
+
 def _thing_phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
     """Returns a thing with its count or article, size and colour: "two big red foxes", "a small owl"."""
     concept = concepts()[thing.concept]
@@ -139,9 +144,14 @@ def _thing_phrase(rng: random.Random, thing: Thing, *, article: bool) -> str:
         return " ".join([number, *adjectives, concept.plural])
     name = rng.choice(concept.synonyms) if concept.synonyms and rng.random() < SYNONYM_SHARE else concept.name
     phrase = " ".join([*adjectives, name])
-    if not article or _takes_no_article(concept, name):
+    return _with_article(concept, name, phrase) if article else phrase
+
+
+def _with_article(concept: Concept, name: str, phrase: str) -> str:
+    """Returns a phrase, the name of one thing with its adjectives, with the article that the name takes."""
+    if _takes_no_article(concept, name):
         return phrase
-    return f"the {phrase}" if name in DEFINITE and not adjectives else indefinite(phrase)
+    return f"the {phrase}" if name in DEFINITE and phrase == name else indefinite(phrase)
 
 
 def _takes_no_article(concept: Concept, name: str) -> bool:
@@ -189,14 +199,18 @@ def _remove_gaps(text: str) -> str:
     return ", ".join(piece for piece in pieces if piece)
 
 
-def plain_caption(scene: Scene) -> str:
-    """Returns the one caption that names every detail in the shortest words: "a red fox in snow at night, neon"."""
+def plain_caption(scene: Scene, *, place: bool = True) -> str:
+    """Returns the one caption that names every detail in the shortest words: "a red fox in snow at night, neon".
+
+    Without `place` it names neither the place nor the time.
+    """
     first = _FirstChoice()
     phrases = [_thing_phrase(first, thing, article=True) for thing in scene.things]
     things = f" {RELATION_PHRASES[scene.relation][0]} ".join(phrases) if scene.relation else _list(phrases)
-    place = f"on {indefinite(scene.place)} background" if scene.is_plain else PLACE_PHRASES[scene.place][0]
+    where = f"on {indefinite(scene.place)} background" if scene.is_plain else PLACE_PHRASES[scene.place][0]
+    when = TIME_PHRASES[scene.time][0]
     style = STYLE_PHRASES[scene.style][0] if scene.style != "picture book" else ""
-    return _remove_gaps(f"{things} {place} {TIME_PHRASES[scene.time][0]}, {style}")
+    return _remove_gaps(f"{things} {where} {when}, {style}" if place else f"{things}, {style}")
 
 
 class _FirstChoice(random.Random):

@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 from requirements import needs_drawings
 
-from clipgen import Pipeline, load_clip
+from clipgen import load_clip
 from clipgen.bench.quality import measure as bench
 from clipgen.bench.quality import zero_shot
 from clipgen.bench.quality.captions import caption_scores
 from clipgen.bench.quality.edits import EDITS, caption_pair, wrong_captions
-from clipgen.bench.quality.generation import KINDS, GenerationTest, generated_images, prefers_prompt
 from clipgen.bench.quality.metrics import share
 from clipgen.bench.quality.one_factor import area_under_curve
 from clipgen.bench.quality.quadruples import _quadruples
@@ -25,7 +24,6 @@ from clipgen.bench.quality.retrieval import first_ranks
 from clipgen.bench.quality.scene_encoder import SceneEncoder
 from clipgen.bench.quality.zero_shot import accuracy, code_points
 from clipgen.errors import ClipgenError, SettingsError
-from clipgen.models.find import BUNDLED
 from clipgen.world import drawings
 from clipgen.world.grammar import caption
 from clipgen.world.parse import parse
@@ -108,24 +106,6 @@ def test_known_answers() -> None:
     assert (first.value, among.value, recall.value) == (pytest.approx(2 / 3), 1, 0.75)
     assert share("", "", [True] * 50 + [False] * 50).error == pytest.approx(0.096, abs=0.001)
     assert (code_points("🐻‍❄️"), code_points("🦊")) == ("1f43b-200d-2744", "1f98a")
-
-
-@needs_drawings
-def test_generated_images_are_evaluated(tiny_v: Path) -> None:
-    pipe = Pipeline.from_pretrained(str(tiny_v))
-    pipe.defaults |= {"steps": 4}
-    metrics = generated_images(GenerationTest(pipe, load_clip(str(BUNDLED["storybook"] / "judge")), 3), MIX, "dev")
-    assert [metric.name for metric in metrics] == [*KINDS, "mean of the kinds"]
-    assert all(metric.count == 3 and metric.chance == 0.2 for metric in metrics[:-1])
-    assert sum(metric.ceiling or 0 for metric in metrics) > sum(metric.value for metric in metrics[:-1])
-
-
-def test_an_image_passes_if_it_is_most_similar_to_its_own_prompt() -> None:
-    judge = SceneEncoder(load_clip().encoder)
-    texts, wrong = ["a fox in snow", "an owl at night"], [["a car in snow"], ["an owl on a beach", "a fox at night"]]
-    assert prefers_prompt(judge, judge.text_features(texts), texts, wrong) == [True, True]
-    other_images = judge.text_features(["a car in snow", "a fox at night"])
-    assert prefers_prompt(judge, other_images, texts, wrong) == [False, False]
 
 
 @needs_drawings

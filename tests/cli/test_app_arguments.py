@@ -176,7 +176,10 @@ def test_stdin_is_a_prompt_only_when_asked(run: Run, monkeypatch: pytest.MonkeyP
         (["a fox", "--cfg", "nan"], "guidance_scale must be 0 to 50, got 'nan'"),
         (["a fox", "--sampler", "eular"], "Unknown scheduler 'eular'. Did you mean euler?"),
         (["a fox", "--preset", "fsat"], "Unknown preset 'fsat'. Did you mean fast? Presets: "),
-        (["a fox", "-m", "nothing/here"], "Model 'nothing/here' is not on this machine, and clipgen is offline."),
+        (
+            ["a fox", "-m", "nothing/here"],
+            "Model 'nothing/here' is not on this machine, and HF_HUB_OFFLINE forbids the download.",
+        ),
         (["a fox", "-m", "./nothing"], "There is no folder './nothing'."),
         (["a fox", "-m", "strybook"], "Unknown model 'strybook'. Did you mean storybook?"),
         (["x" * 3000], "prompt must be at most 2,000 characters, got 3,000"),

@@ -82,13 +82,19 @@ def test_an_internal_error_has_a_traceback_and_an_envelope(tmp_path: Path) -> No
     assert "ZeroDivisionError" in ran.stderr
 
 
-@pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE", "--offline"])
-def test_offline_is_exit_3(setting: str) -> None:
+@pytest.mark.parametrize(
+    ("setting", "cure"),
+    [
+        ("HF_HUB_OFFLINE", ", and HF_HUB_OFFLINE forbids the download."),
+        ("--offline", ". Download it: clipgen models pull org/name"),
+    ],
+)
+def test_offline_is_exit_3(setting: str, cure: str) -> None:
     environ = {**os.environ, "HF_HUB_OFFLINE": "1" if setting == "HF_HUB_OFFLINE" else "0"}
     flags = ["--offline"] if setting == "--offline" else []
     ran = clipgen("a fox", "-m", "org/name", *flags, env=environ)
     assert ran.returncode == 3
-    assert ran.stderr == "clipgen: Model 'org/name' is not on this machine, and clipgen is offline.\n"
+    assert ran.stderr == f"clipgen: Model 'org/name' is not on this machine{cure}\n"
 
 
 def test_libraries_are_silent() -> None:

@@ -54,12 +54,6 @@ def test_python_gives_the_same_checks(run: Run, model: str) -> None:
     )
 
 
-def test_without_a_clip_nothing_is_checked_and_a_warning_is_printed(run: Run, tiny_epsilon: Path) -> None:
-    ran = run("a fox", "-s", "3", "--steps", "2", "-m", str(tiny_epsilon), "--require", "a fox", "--no-history")
-    assert (ran.code, "✓" in ran.err, "✗" in ran.err) == (0, False, False)
-    assert "warning: --require needs a model with a CLIP; nothing was checked." in ran.err
-
-
 def test_diversity_is_printed_from_four_images_up(run: Run, model: str) -> None:
     events = [event for event in run(*FOX, "-n", "4", "--json").events if event["type"] == "diversity"]
     assert len(events) == 1

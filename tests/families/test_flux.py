@@ -147,7 +147,7 @@ def test_truncation_is_noted_only_if_no_text_encoder_reads_the_text(pipes):
             "is diffusers.EulerDiscreteSchedu",
         ),
         ("model_index.json", {"tokenizer_2": ["transformers", "CLIPTokenizer"]}, "loads transformers.T5TokenizerFast"),
-        ("tokenizer_2/tokenizer_config.json", {"model_max_length": None}, "model_max_length must be 3 to 4096"),
+        ("tokenizer_2/tokenizer_config.json", {"model_max_length": None}, "model_max_length must be 3 to 262144"),
     ],
 )
 def test_inconsistent_folders_raise_one_line_errors(folders, tmp_path, file, changes, message):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from clipgen import ImageFileError, SettingsError, classify, diversity, rank, score, search, similarity
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 
 from .conftest import CAR, FOX
 

@@ -40,7 +40,8 @@ def model(tiny_v: Any) -> tuple[Any, ClipEncoder]:
 def guidance_of(model: tuple[Any, ClipEncoder], **fields: Any) -> Any:
     family, encoder = model
     settings = Settings("a fox", **fields).with_defaults(GUIDANCE_DEFAULTS)
-    return build_guidance(settings, family, ["a fox"], [3], own=encoder, model="tiny", load=lambda name: encoder)
+    clips = {"own": encoder, "scorer": encoder, "load": lambda name: encoder}
+    return build_guidance(settings, family, ["a fox"], [3], model="tiny", **clips)
 
 
 def state_of(latents: torch.Tensor, index: int) -> StepState:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from clipgen.clip.cutouts import make_cutouts
 from clipgen.clip.encoder import ClipEncoder
+from clipgen.errors import OutOfMemory
 from clipgen.guidance.classifier_free import classifier_free
 from clipgen.guidance.clip_gradient import (
     ClipGradient,
@@ -118,6 +119,25 @@ def relative(one, other):
 
 
 # The parts of a correction
+
+
+def test_a_batch_that_does_not_fit_runs_in_parts(clip, decode):
+    state, target = make_state(), target_for(clip, PROMPTS)
+
+    def gradient(largest):
+        def limited(latents):
+            if len(latents) > largest:
+                raise torch.OutOfMemoryError("Tried to allocate 1.00 GiB")
+            return decode(latents)
+
+        return ClipGradient([target], limited, scale=1.0, cutouts=2, start=0, stop=1)
+
+    whole, parts = gradient(4), gradient(1)
+    assert relative(parts(state), whole(state)) < 1e-5
+    assert parts.curve(SEEDS[2])[0] == pytest.approx(whole.curve(SEEDS[2])[0], abs=1e-5)
+    with pytest.raises(OutOfMemory, match="CLIP guidance does not fit into the memory of cpu, even one image") as error:
+        gradient(0)(state)
+    assert "\n" not in str(error.value)
 
 
 def test_loss_is_half_the_squared_angle():

@@ -7,6 +7,7 @@ from parity import assert_rejected, check, copy_with_changes
 from safetensors.torch import load_file, save_file
 
 from clipgen.models import load_components
+from clipgen.models.load import RESERVE, choose_places
 
 CPU = torch.device("cpu")
 SHARED, EMBED_TOKENS = "shared.weight", "encoder.embed_tokens.weight"
@@ -51,6 +52,14 @@ def test_t5_output_projections_stay_float32_in_float16(flux):
     assert t5(torch.tensor([[5, 9, 1]])).last_hidden_state.dtype == torch.float16
     in_bfloat16 = load_components(check(flux), CPU, torch.bfloat16)["text_encoder_2"]
     assert {parameter.dtype for parameter in in_bfloat16.parameters()} == {torch.bfloat16}
+
+
+def test_text_encoders_wait_on_the_cpu_if_a_model_does_not_fit_whole():
+    sizes, cuda = {"transformer": 8, "text_encoder": 1, "text_encoder_2": 4, "vae": 1}, torch.device("cuda:0")
+    assert set(choose_places(sizes, cuda, 14 + RESERVE).values()) == {cuda}
+    places = choose_places(sizes, cuda, 13 + RESERVE)
+    assert [name for name, place in places.items() if place == CPU] == ["text_encoder", "text_encoder_2"]
+    assert set(choose_places(sizes, CPU, 0).values()) == {CPU}
 
 
 def test_each_tokenizer_has_its_class(flux):

@@ -51,7 +51,9 @@ def test_float16_files_load_in_float32(siglip):
 def test_a_missing_model_raises_a_one_line_error(tmp_path):
     with pytest.raises(ModelNotFound, match=r"is not a CLIP folder: it has no config.json\.$"):
         load_encoder(str(tmp_path), CPU)
-    with pytest.raises(ModelNotFound, match=r"^Model 'org/clip' is not on this machine, and clipgen is offline\.$"):
+    with pytest.raises(
+        ModelNotFound, match=r"^Model 'org/clip' is not on this machine, and HF_HUB_OFFLINE forbids the download\.$"
+    ):
         load_encoder("org/clip", CPU, offline=True)
     with pytest.raises(SettingsError, match="Unknown model 'vit'"):
         load_encoder("vit", CPU)

@@ -7,6 +7,7 @@ import pickle
 import shutil
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -139,6 +140,14 @@ def test_the_error_names_a_missing_file(folder, file):
     assert_rejected(folder, f"{file.rpartition('/')[2]} is missing")
 
 
+def test_a_clip_with_another_vocabulary_raises_an_error(folder):
+    shutil.rmtree(folder / "clip")
+    words = tiny.tokenizer(32)
+    words.add_tokens(["fox"])
+    tiny.clip(words).save_pretrained(folder / "clip")
+    assert_rejected(folder, r"clip/config\.json: vocab_size is 515, that of text_encoder 514")
+
+
 def test_a_pickle_is_never_loaded(folder, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -191,10 +200,23 @@ def test_weights_beyond_the_range_of_float16_raise_at_load(folder):
         load_components(check(folder), torch.device("cpu"), torch.float16)
 
 
+def test_a_tokenizer_must_have_a_vocabulary_that_fits_its_encoder(folder):
+    path = folder / "tokenizer" / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["vocab"]["new"] = 9_999
+    path.unlink()
+    path.write_text(json.dumps(values))
+    assert_rejected(folder, "tokenizer has token ids up to 9,999, text_encoder embeds only 514")
+    path.write_text(json.dumps({**values, "model": {"vocab": {}}}))
+    assert_rejected(folder, "tokenizer has no valid vocabulary")
+    path.unlink()
+    assert_rejected(folder, r"tokenizer has no vocabulary \(tokenizer.json, vocab.json or spiece.model\)")
+
+
 def test_a_broken_tokenizer_raises_a_one_line_error(folder):
     path = folder / "tokenizer" / "tokenizer.json"
     path.unlink()
-    path.write_text('{"version": "1.0", "model": {"type": "Evil"}}')
+    path.write_text('{"version": "1.0", "model": {"type": "Evil", "vocab": {"a": 0}}}')
     with pytest.raises(ModelError, match="tokenizer cannot be read") as error:
         load_components(check(folder), torch.device("cpu"), torch.float32)
     assert "\n" not in str(error.value)

@@ -5,6 +5,7 @@ import random
 import shutil
 import threading
 
+import accelerate
 import diffusers
 import numpy
 import pytest
@@ -25,7 +26,7 @@ from clipgen import (
     generate_many,
 )
 from clipgen.image_file import encode_image
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 
 PLAIN = {"use_karras_sigmas": False}
 DIFFUSERS_SCHEDULERS = {
@@ -36,6 +37,7 @@ DIFFUSERS_SCHEDULERS = {
     "unipc": ("UniPCMultistepScheduler", PLAIN),
 }
 STORYBOOK = BUNDLED["storybook"]
+SMALL = {"width": 64, "height": 64}
 MODELS = ["tiny_epsilon", "tiny_v", *(["storybook"] if STORYBOOK.is_dir() else [])]
 
 
@@ -354,6 +356,18 @@ def test_nan_in_half_precision_is_repeated_in_float32(tiny_v):
     assert (result.pixels - expected.pixels).abs().mean() <= 2 / 255
 
 
+def test_nan_in_float16_is_repeated_in_bfloat16_and_then_in_float32(tiny_v):
+    pipe = Pipeline.from_pretrained(str(tiny_v), dtype="float16")
+    broken = [torch.float16]
+    pipe.family.unet.register_forward_hook(
+        lambda module, args, output: (output[0] * (torch.nan if module.dtype in broken else 1),)
+    )
+    assert [note.code for note in draw(pipe)[0].warnings] == ["bfloat16-retry"]
+    broken.append(torch.bfloat16)
+    assert [note.code for note in draw(pipe)[0].warnings] == ["float32-retry"]
+    assert pipe.family.unet.dtype == torch.float32
+
+
 def test_a_size_far_from_the_default_is_a_warning(pipes):
     (note,) = draw(pipes["tiny_v"], steps=1, width=256, height=256)[0].warnings
     assert (note.code, note.field) == ("size", "width")
@@ -423,6 +437,54 @@ def test_from_diffusers_uses_a_loaded_pipeline(pipes, diffusers_pipelines):
     assert ours.clip is None
     with pytest.raises(ModelError, match="'object' is not supported"):
         Pipeline.from_diffusers(object())
+
+
+def weights_of(pipeline):
+    """Returns the identity, memory format and dtype of all weights of a diffusers pipeline."""
+    networks = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        f"{name}.{key}": (weight.data_ptr(), weight.stride(), weight.dtype)
+        for name, network in networks.items()
+        for key, weight in network.named_parameters()
+    }
+
+
+def test_from_diffusers_leaves_the_pipeline_as_it_is(folders):
+    reference = diffusers.StableDiffusionPipeline.from_pretrained(folders["tiny_epsilon"], local_files_only=True)
+    before = weights_of(reference)
+    pipe = Pipeline.from_diffusers(reference)
+    draw(pipe, steps=2, **SMALL)
+    pipe.family.denoiser.half()
+    assert pipe.family.decoder_to_float32() is False
+    assert pipe.family.widen_denoiser() == torch.bfloat16
+    assert weights_of(reference) == before
+
+
+@pytest.mark.parametrize("kind", ["group", "sequential"])
+def test_from_diffusers_takes_offloaded_pipelines(folders, pipes, kind):
+    reference = diffusers.StableDiffusionPipeline.from_pretrained(folders["tiny_epsilon"], local_files_only=True)
+    if kind == "group":
+        reference.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    else:
+        for name in ("unet", "vae", "text_encoder"):
+            accelerate.cpu_offload(reference.components[name], torch.device("cpu"))
+    pipe = Pipeline.from_diffusers(reference)
+    expected = draw(pipes["tiny_epsilon"], steps=2, **SMALL)[0].pixels
+    assert torch.equal(draw(pipe, steps=2, **SMALL)[0].pixels, expected)
+    assert pipe.family.widen_denoiser() is None
+
+
+def test_from_diffusers_replaces_tcd_with_a_note_and_refuses_unknown_schedulers(folders):
+    reference = diffusers.StableDiffusionPipeline.from_pretrained(folders["tiny_epsilon"], local_files_only=True)
+    reference.scheduler = diffusers.TCDScheduler.from_config(reference.scheduler.config)
+    pipe = Pipeline.from_diffusers(reference)
+    (note,) = [note for note in draw(pipe, steps=2, **SMALL)[0].warnings if note.code == "scheduler-replaced"]
+    assert note.message == "The model's scheduler is TCD; clipgen runs ddim instead."
+    chosen = draw(pipe, steps=2, scheduler="euler", **SMALL)[0].warnings
+    assert "scheduler-replaced" not in [note.code for note in chosen]
+    reference.scheduler = diffusers.EDMEulerScheduler()
+    with pytest.raises(ModelError, match="Scheduler 'EDMEulerScheduler' is not supported with StableDiffusionPipeline"):
+        Pipeline.from_diffusers(reference)
 
 
 def test_generate_returns_one_image(tiny_v, tmp_path):

@@ -15,7 +15,7 @@ from transformers import CLIPModel
 from clipgen import Pipeline, Settings, SettingsError, Step
 from clipgen.errors import Cancelled, ImageFileError, ModelNotFound
 from clipgen.guidance.pick import candidate_seeds
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.train.latent_head import build_latent_head
 
 STORYBOOK = pytest.mark.skipif(not BUNDLED["storybook"].is_dir(), reason="no weights of storybook here")

@@ -17,6 +17,7 @@ from clipgen.sampling.prediction import (
     read_prediction_type,
     recover_x0,
     shift_after_step,
+    step_count,
     step_noise_levels,
 )
 from clipgen.sampling.schedulers import SCHEDULERS
@@ -159,9 +160,31 @@ def test_shift_after_step_equals_injection_for_lms():
     assert "LMSDiscreteScheduler" in CORRECTED_AFTER_STEP
 
 
-@pytest.mark.parametrize(
-    "scheduler_class", [diffusers.EDMEulerScheduler, diffusers.IPNDMScheduler, diffusers.TCDScheduler]
-)
+@pytest.mark.parametrize("name", ["TCDScheduler", "CogVideoXDDIMScheduler", "DDPMWuerstchenScheduler"])
+def test_noise_level_of_other_schedulers_is_that_of_add_noise(name):
+    scheduler = getattr(diffusers, name)()
+    scheduler.set_timesteps(4)
+    assert step_count(scheduler) == 4
+    x0, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    timestep = scheduler.timesteps[1:2]
+    level = noise_level(scheduler, timestep)
+    sample = scheduler.add_noise(x0, noise, timestep)
+    assert torch.allclose(recover_x0(noise, sample, level, "epsilon"), x0, atol=1e-4)
+
+
+def test_noise_level_of_trigflow_is_that_of_its_step():
+    scheduler = diffusers.SCMScheduler()
+    scheduler.set_timesteps(2, timesteps=None, intermediate_timesteps=1.3)
+    prediction_type = read_prediction_type({**scheduler.config, "_class_name": "SCMScheduler"})
+    model_output, sample = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for timestep in scheduler.timesteps[: step_count(scheduler)]:
+        x0 = recover_x0(model_output, sample, noise_level(scheduler, timestep), prediction_type)
+        result = scheduler.step(model_output, timestep, sample)
+        assert torch.allclose(result.pred_original_sample, x0, atol=1e-5)
+        sample = result.prev_sample
+
+
+@pytest.mark.parametrize("scheduler_class", [diffusers.EDMEulerScheduler, diffusers.IPNDMScheduler])
 def test_unsupported_scheduler_raises_with_the_supported_ones(scheduler_class):
     scheduler = scheduler_class()
     scheduler.set_timesteps(3)

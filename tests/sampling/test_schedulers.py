@@ -117,13 +117,12 @@ def test_dynamic_mu_and_flow_shift() -> None:
     assert dynamic_mu({}, 256) == pytest.approx(0.5)
     assert dynamic_mu({}, 4096) == pytest.approx(1.15)
     assert dynamic_mu({"max_image_seq_len": 8192, "max_shift": 0.9}, 8192) == pytest.approx(0.9)
-    assert flow_shift({"shift": 3.0}, None) == flow_shift({"flow_shift": 3.0}, 64) == 3.0
-    assert flow_shift({}, None) == 1.0
-    dynamic = {"shift": 3.0, "use_dynamic_shifting": True}
-    assert flow_shift(dynamic, 4096) == pytest.approx(3.158193)
-    assert flow_shift({**dynamic, "time_shift_type": "linear"}, 4096) == pytest.approx(1.15)
     with pytest.raises(ValueError, match="number of image tokens"):
-        flow_shift(dynamic, None)
+        dynamic_mu({}, None)
+    assert flow_shift({"shift": 3.0}, None) == flow_shift({"flow_shift": 3.0}, None) == 3.0
+    assert flow_shift({}, None) == 1.0
+    assert flow_shift({"shift": 3.0}, 1.15) == pytest.approx(3.158193)
+    assert flow_shift({"shift": 3.0, "time_shift_type": "linear"}, 1.15) == 1.15
 
 
 def run_scheduler(spec: SchedulerSpec, config: dict[str, Any], steps: int, noise_seed: int = 0) -> Any:

@@ -12,7 +12,9 @@ from clipgen.errors import PresetError
 from clipgen.settings.preset import Preset, list_presets, load_preset, parse_preset, preset_names, read_preset
 from clipgen.settings.settings import Settings
 
-BUNDLED = ["black-and-white", "fast", "fine", "neon", "pencil", "pixel-art", "sd15", "storybook", "watercolour"]
+STYLES_AND_STEPS = ["black-and-white", "fast", "fine", "neon", "pencil", "pixel-art", "storybook", "watercolour"]
+MODELS = ["flux-2-klein", "flux-schnell", "lcm", "sd15", "sdxl-lightning", "sdxl-turbo", "z-image-turbo"]
+BUNDLED = sorted(STYLES_AND_STEPS + MODELS)
 HEAD = 'schema = 1\ntitle = "Mine"\nabout = "A look of mine."\n'
 STYLES = Path(__file__).parents[2] / "clipgen" / "world" / "concepts.py"
 
@@ -177,10 +179,15 @@ def test_settings_that_a_preset_must_not_contain(key: str) -> None:
         parsed(HEAD + f'[settings]\n{key} = "x"')
 
 
-@pytest.mark.parametrize("model", ["./fox", "../fox", "/fox", "~/fox", "~", "C:/fox", "\\\\\\\\host\\\\fox", "."])
-def test_a_preset_must_not_name_a_local_path(model: str) -> None:
-    with pytest.raises(PresetError, match=r"^mine\.toml: \[settings\] model must be a bundled name or a hub id, got "):
-        parsed(HEAD + f'[settings]\nmodel = "{model}"')
+PATHS = ["./fox", "../fox", "/fox", "~/fox", "~", "C:/fox", "\\\\\\\\host\\\\fox", ".", "fox.safetensors"]
+
+
+@pytest.mark.parametrize("field", ["model", "vae"])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_preset_must_not_name_a_local_path(field: str, path: str) -> None:
+    message = rf"^mine\.toml: \[settings\] {field} must be a bundled name or a hub id, got "
+    with pytest.raises(PresetError, match=message):
+        parsed(HEAD + f'[settings]\n{field} = "{path}"')
 
 
 def test_a_preset_names_loras_without_a_path() -> None:

@@ -17,7 +17,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from clipgen.captioning.clipcap import ClipCap
 from clipgen.captioning.coca import Coca
 from clipgen.errors import ModelError, ModelNotFound
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioned import Captioned
 from clipgen.train.captioner import BUDGET, IGNORED, CaptionerPart, _without_padding, build_captioner, build_coca
@@ -85,7 +85,7 @@ def test_a_captioner_learns_four_captions_and_survives_saving(
     assert part.trained_on == 56
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
     for step in range(40 if name == "coca" else 200):
-        loss, _ = part.loss(step)
+        loss, _ = part.loss(step, 0.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(part.model.parameters(), 1.0)
         optimizer.step()

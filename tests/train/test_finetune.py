@@ -117,7 +117,7 @@ class TestTraining:
         part.to(torch.device("cpu"))
         optimizer, losses = torch.optim.AdamW(part.model.parameters(), 3e-4), []
         for step in range(8):
-            loss, _ = part.loss(step)
+            loss, _ = part.loss(step, 0.0)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -28,7 +28,7 @@ class Line:
     def to(self, device: torch.device) -> None:
         self.model.to(device)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         x = torch.linspace(-1, 1, 16)[:, None]
         error = (self.model(x) - (3 * x - 1)).square().mean()
         return error, {"error": error.item()}

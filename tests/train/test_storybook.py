@@ -99,7 +99,7 @@ def test_both_clips_learn_to_match_captions(
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
     for step in range(12):
-        loss, _ = part.loss(step)
+        loss, _ = part.loss(step, 0.0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -125,7 +125,7 @@ def test_the_clip_learns_to_write_captions_and_is_saved_with_its_captioner(
     part.to(torch.device("cpu"))
     optimizer, figures = torch.optim.AdamW(part.model.parameters(), 1e-3), list[dict[str, float]]()
     for step in range(12):
-        loss, terms = part.loss(step)
+        loss, terms = part.loss(step, 0.0)
         loss.backward()
         assert step or clip.vision_model.embeddings.patch_embedding.weight.grad.abs().max() > 0
         optimizer.step()
@@ -168,7 +168,7 @@ def test_the_latent_head_learns_the_features_of_clip(tokenizer: CLIPTokenizer, t
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(part.model.parameters(), 1e-3), []
     for step in range(10):
-        loss, _ = part.loss(step)
+        loss, _ = part.loss(step, 0.0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -196,7 +196,7 @@ def test_the_denoiser_learns_and_unrecognised_concepts_are_sampled_more_often(
     part.to(torch.device("cpu"))
     optimizer, losses = torch.optim.AdamW(unet.parameters(), 2e-3), []
     for step in range(12):
-        loss, _ = part.loss(step)
+        loss, _ = part.loss(step, 0.0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -54,6 +54,13 @@ def test_a_local_server_saves_images_and_history(tiny_v: Path, image_store: Imag
     assert history.find(["fox"])[0].path == image.saved_path
 
 
+def test_a_vae_of_the_server_may_be_a_file(tiny_v: Path, image_store: ImageStore) -> None:
+    worker = Worker(ServerConfig((str(tiny_v),), SERVED, vaes=("/vaes/soft.safetensors",)), image_store)
+    assert worker.build_settings({"prompt": "a", "vae": "/vaes/soft.safetensors"}).vae == "/vaes/soft.safetensors"
+    with pytest.raises(SettingsError, match=r"vae must be a hub id on this machine, got '/vaes/other\.safetensors'"):
+        worker.build_settings({"prompt": "a", "vae": "/vaes/other.safetensors"})
+
+
 @pytest.mark.parametrize(
     "values, field",
     [
@@ -72,6 +79,8 @@ def test_a_local_server_saves_images_and_history(tiny_v: Path, image_store: Imag
         ({"lora": ["missing"]}, "lora"),
         ({"prompt": "a fox <lora:missing:1>"}, "lora"),
         ({"embedding": ["../x"]}, "embedding"),
+        ({"vae": "/etc"}, "vae"),
+        ({"vae": "vae.safetensors"}, "vae"),
         ({"steps": float("nan")}, "steps"),
         ({"steps": True}, "steps"),
         ({"seed": "1"}, "seed"),

@@ -99,7 +99,7 @@ def hint(name: str) -> str:
     return f"{text} On this server: {', '.join(names[:MAX_NAMES]) or 'none'}{' ...' if len(names) > MAX_NAMES else ''}"
 
 
-def build_field(name: str, models: Sequence[str], max_images: int) -> gr.components.Component:
+def build_field(name: str, models: Sequence[str], vaes: Sequence[str], max_images: int) -> gr.components.Component:
     """Returns the component of a field; `values.read` converts what it holds into a Settings value.
 
     Seeds are text, because a browser rounds integers above 2^53.
@@ -140,6 +140,8 @@ def build_field(name: str, models: Sequence[str], max_images: int) -> gr.compone
         return gr.Textbox("", placeholder="random", max_lines=1, **common)
     if name == "model":
         return gr.Dropdown(list(models), value=models[0], **common)
+    if name == "vae":
+        return gr.Dropdown([(MODEL_DEFAULT, ""), *vaes], value="", allow_custom_value=True, **common)
     return _build_by_type(name, common)
 
 

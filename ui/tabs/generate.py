@@ -106,7 +106,9 @@ def _build_form(config: ServerConfig) -> FormWidgets:
 
     def add(names: Sequence[str]) -> None:
         for name in names:
-            components[name] = fields.build_field(name, config.models, min(MAX_IMAGES, config.limits.images[1]))
+            components[name] = fields.build_field(
+                name, config.models, config.vaes, min(MAX_IMAGES, config.limits.images[1])
+            )
 
     with gr.Group(elem_id="prompt-box"):
         add(fields.PROMPT)

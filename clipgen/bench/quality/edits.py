@@ -56,18 +56,18 @@ def wrong_captions(scene: Scene, count: int, mix: Mix) -> list[str]:
 
 def _replace_thing(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
     present = {thing.concept for thing in scene.things}
-    return _with(scene, 0, concept=rng.choice([name for name in mix.names if name not in present]))
+    return with_thing(scene, 0, concept=rng.choice([name for name in mix.names if name not in present]))
 
 
 def _replace_colour(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
     recoloured = [k for k, thing in enumerate(scene.things) if thing.colour]
     if not recoloured:
         return None
-    return _with(scene, recoloured[0], colour=_other(rng, COLOURS, scene.things[recoloured[0]].colour))
+    return with_thing(scene, recoloured[0], colour=_other(rng, COLOURS, scene.things[recoloured[0]].colour))
 
 
 def _replace_count(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
-    return _with(scene, 0, count=_other(rng, (1, 2, 3, 4), scene.things[0].count))
+    return with_thing(scene, 0, count=_other(rng, (1, 2, 3, 4), scene.things[0].count))
 
 
 def _replace_place(scene: Scene, rng: random.Random, mix: Mix) -> Scene:
@@ -98,7 +98,7 @@ def _add_colour(scene: Scene, rng: random.Random, mix: Mix) -> Scene | None:
     """Gives the first thing a colour that differs from the hue of its drawing."""
     first = scene.things[0]
     hue = concepts()[first.concept].hue(first.art)
-    return None if first.colour or not hue else _with(scene, 0, colour=_other(rng, COLOURS, hue))
+    return None if first.colour or not hue else with_thing(scene, 0, colour=_other(rng, COLOURS, hue))
 
 
 EDITS = {
@@ -113,7 +113,7 @@ EDITS = {
 }
 
 
-def _with(scene: Scene, index: int, **changes: Any) -> Scene:
+def with_thing(scene: Scene, index: int, **changes: Any) -> Scene:
     """Returns a scene with changed fields of one thing."""
     things = list(scene.things)
     things[index] = replace(things[index], **changes)

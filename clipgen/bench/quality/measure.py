@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from clipgen.bench.quality.captions import captions
-from clipgen.bench.quality.generation import GenerationTest, generated_images
 from clipgen.bench.quality.metrics import Metric
 from clipgen.bench.quality.one_factor import one_factor
 from clipgen.bench.quality.quadruples import quadruples
@@ -62,10 +61,9 @@ def measure(
     count: int,
     split: Split = "dev",
     folder: Path | None = None,
-    generation: GenerationTest | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[Protocol, list[Metric]]:
-    """Measures a CLIP, each captioner and, if `generation` is given, generated images.
+    """Measures a CLIP and each captioner.
 
     `folder` holds emoji of another vendor, which are classified too. `on_progress` receives a line before each part.
 
@@ -90,9 +88,6 @@ def measure(
     if folder is not None:
         parts.insert(0, ("drawings of another vendor", partial(other_drawings, encoder, folder, mix)))
     parts += [(f"captions, {c.kind}", partial(captions, c, count, mix, split, encoder.side)) for c in captioners]
-    if generation is not None:
-        name = f"generated images, judged by {generation.judge.encoder.name}"
-        parts.append((name, partial(generated_images, generation, mix, split)))
     metrics = []
     for number, (name, part) in enumerate(parts, start=1):
         on_progress(f"{number}/{len(parts)}  {name}")

@@ -31,6 +31,11 @@ class Metric:
         """Whether the value reaches the floor; None without a floor."""
         return None if self.floor is None else self.value >= self.floor
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the highest reachable value is not below the floor; True if either is unknown."""
+        return self.floor is None or self.ceiling is None or self.ceiling >= self.floor
+
 
 def share(
     part: str,

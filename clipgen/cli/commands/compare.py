@@ -129,6 +129,7 @@ def _compare(
     files.check(target, [each for settings in settings_list for each in [settings] * comparison.max_variants], options)
     for run, settings in zip(runs, settings_list, strict=True):
         execute.require_model(settings.model, report, offline=options.offline, replayed="model" in run.replayed)
+        inputs.require_vae(settings.vae, offline=options.offline or "vae" in run.replayed)
         inputs.check_clips(settings, offline=options.offline or "clip_models" in run.replayed)
         if judge is not None:
             inputs.check_judge(judge, settings, offline=options.offline)

@@ -21,6 +21,11 @@ from clipgen.home import config_dir, config_path, data_dir, install_command
 
 MINIMUM_FREE = 1_000_000_000  # bytes on the disk
 TORCHVISION_OFFSET = 15  # torchvision 0.28 belongs to torch 2.13
+# Measured with storybook on a CPU with AVX512-BF16: 0.61 of the time for 8 pictures, 0.72 for one.
+FAST_DTYPE = (
+    "this CPU computes in bfloat16; --dtype auto-fast uses it: 0.6 of the time for 8 pictures, pixels that differ by "
+    "0.4 of 255 on average"
+)
 MARKS = {True: "ok", False: "PROBLEM"}
 
 
@@ -107,7 +112,7 @@ def device() -> Iterator[Finding]:
     """Yields whether torch's build matches the driver, then the device of `auto` and its free memory."""
     import torch
 
-    from clipgen.device import free_memory, pick_device
+    from clipgen.device import cpu_computes_in_bfloat16, free_memory, pick_device
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
@@ -126,6 +131,8 @@ def device() -> Iterator[Finding]:
     free = free_memory(automatic)
     memory = "" if free is None else f", {free / 1e9:.1f} GB of memory free"
     yield Finding("device", f"{automatic}{memory}, {os.cpu_count()} CPU cores")
+    if automatic.type == "cpu" and cpu_computes_in_bfloat16():
+        yield Finding("dtype", FAST_DTYPE)
 
 
 def models() -> Iterator[Finding]:

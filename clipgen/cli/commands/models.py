@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipgen.cli import complete
-from clipgen.cli.execute import require_model
 from clipgen.cli.group import Command, Group
 from clipgen.cli.output import Report
+from clipgen.cli.progress import Bar
 
 if TYPE_CHECKING:
     from clipgen.models import ModelFolder
@@ -19,7 +19,7 @@ app = typer.Typer(cls=Group)
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 Offline = Annotated[bool, typer.Option("--offline", metavar="", help="Never use the network.")]
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="storybook, org/name or ./folder.", autocompletion=complete.models)
+    str, typer.Argument(metavar="NAME", help="storybook, org/name, ./folder or a file.", autocompletion=complete.models)
 ]
 
 
@@ -74,10 +74,11 @@ def show(
         if words:
             _show_words(name, report)
             return
-        model = find_model(name, offline=True)
+        model = find_model(name)
         rows: dict[str, Any] = {"name": model.name, "from": model.kind, "path": str(model.path), "hash": model.hash}
-        report.data = {**rows, "bytes": _size(model.path), "settings": own_defaults(name)}
-        report.table(("", ""), [*rows.items(), ("size", _megabytes(model.path)), *own_defaults(name).items()])
+        place = model.weights or model.path
+        report.data = {**rows, "path": str(place), "bytes": _size(place), "settings": own_defaults(name)}
+        report.table(("", ""), [*rows.items(), ("size", _megabytes(place)), *own_defaults(name).items()])
 
 
 def _show_words(name: str, report: Report) -> None:
@@ -111,7 +112,7 @@ def check(
     from clipgen.models import find_model
 
     with Report(json=json) as report:
-        model = find_model(name, offline=True)
+        model = find_model(name)
         from clipgen.families import LAYOUTS
         from clipgen.models import preflight
         from clipgen.models import verify as verify_sums
@@ -127,11 +128,20 @@ def check(
 
 @app.command("pull", cls=Command)
 def pull(name: Name, offline: Offline = False, json: Json = False) -> None:
-    """Download a model from the hub; afterwards it works offline."""
+    """Download a model, a CLIP or a VAE from the hub; afterwards it works offline."""
+    from clipgen.models import find_model, parse_id
+
     with Report(json=json) as report:
-        model = require_model(name, report, offline=offline)
-        report.data = {"name": model.name, "path": str(model.path), "bytes": _size(model.path)}
-        report.result(model.path)
+        if offline or parse_id(name).kind != "hub":
+            path = find_model(name).path
+        else:
+            from clipgen.families.fetch import fetch_any
+
+            with Bar(0, report) as bar:
+                bar.loading(f"Fetching {name}")
+                path = fetch_any(name)
+        report.data = {"name": name, "path": str(path), "bytes": _size(path)}
+        report.result(path)
 
 
 def _to_json(model: ModelFolder, family: str | None) -> dict[str, Any]:
@@ -168,7 +178,9 @@ def _families() -> list[dict[str, Any]]:
 
 
 def _size(folder: Path) -> int:
-    """Returns the total size of a model's files in bytes."""
+    """Returns the total size of a model's files in bytes; a single file is its own size."""
+    if folder.is_file():
+        return folder.stat().st_size
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -15,6 +15,7 @@ from clipgen.cli.numbers import whole
 from clipgen.cli.output import Report
 from clipgen.cli.resolve import absolute_model
 from clipgen.errors import OutputError, SettingsError
+from clipgen.pipeline import inputs
 
 PAGE, NETWORK, MACHINE = "Page", "Other machines", "Machine"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -39,6 +40,10 @@ def ui(
             autocompletion=complete.models,
             show_default="storybook",
         ),
+    ] = None,
+    vae: Annotated[
+        list[str] | None,
+        typer.Option("--vae", metavar="NAME", help="A VAE that users may choose; repeatable.", rich_help_panel=PAGE),
     ] = None,
     output: Annotated[
         str | None,
@@ -83,7 +88,10 @@ def ui(
         str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MACHINE)
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", metavar="NAME", help="auto, float32 or float16.", rich_help_panel=MACHINE)
+        str,
+        typer.Option(
+            "--dtype", metavar="NAME", help="auto, auto-fast, float32, float16 or bfloat16.", rich_help_panel=MACHINE
+        ),
     ] = "auto",
 ) -> None:
     """Open clipgen in the browser.
@@ -100,8 +108,12 @@ def ui(
             raise SettingsError("--listen needs --auth-file FILE, or --insecure to let everybody in", field="listen")
         name = absolute_model(model or read_user().settings.get("model", "storybook"))
         require_model(name, report, offline=True)
+        vaes = tuple(map(absolute_model, vae or ()))
+        for each in vaes:
+            inputs.require_vae(each, offline=True)
         tables = read_user().tables
         config = {
+            "vaes": vaes,
             "device": device,
             "dtype": dtype,
             "save_images": not public,

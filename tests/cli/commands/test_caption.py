@@ -14,7 +14,7 @@ from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 
 from clipgen import caption
 from clipgen.captioning.blip import BlipCaptioner
-from clipgen.models.find import BUNDLED
+from clipgen.models.ids import BUNDLED
 from clipgen.models.load_captioner import load_captioner
 from clipgen.train.captioner import build_captioner, build_coca
 from clipgen.train.storybook import write_part

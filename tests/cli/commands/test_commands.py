@@ -97,10 +97,10 @@ def test_models_list_marks_unsupported_families(run: Run, monkeypatch: pytest.Mo
 def test_models_families(run: Run) -> None:
     rows = dict(line.split("\t", 1) for line in run("models", "families").lines)
     diffusion, varying = (
-        {"stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3"},
+        {"stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "latent_consistency"},
         {"stable_unclip", "kandinsky_2_2"},
     )
-    assert rows.keys() == diffusion | {"flux"} | varying
+    assert rows.keys() == diffusion | {"flux", "flux_2_klein", "chroma", "qwen_image", "z_image"} | varying
     assert rows["flux"] == "FluxPipeline\tflow\tdistilled (dev), none (schnell)"
     rows_in_json = run("models", "families", "--json").data["families"]
     assert rows_in_json == run("models", "list", "--json").data["families"]

@@ -129,6 +129,9 @@ class TestFiles:
             (["--keep", "2"], 2, "keep must be at most 1, the number of pictures, got '2'"),
             (["--device", "cuda:9"], 2, "Device 'cuda:9' is not available. Devices: auto, cpu."),
             (["--dtype", "int8"], 2, "Unknown dtype 'int8'."),
+            (["--vae", "x.ckpt"], 1, "vae: 'x.ckpt' is a pickle, which can run code"),
+            (["--vae", "nowhere.safetensors"], 3, "vae: There is no file 'nowhere.safetensors'."),
+            (["-m", "nowhere.safetensors"], 3, "There is no file 'nowhere.safetensors'."),
         ],
     )
     def test_invalid_options_are_refused_before_the_first_step(
@@ -273,10 +276,23 @@ class TestScores:
         assert Path(low.data["images"][0]["path"]).is_file()
         assert run("a fox", "-s", "7", "--min-score", "0").code == 0
 
-    def test_min_score_without_a_score(self, run: Run, tiny_epsilon: Path) -> None:
-        ran = run("a fox", "-m", str(tiny_epsilon), "--min-score", "50")
-        assert ran.code == 0
-        assert "warning: --min-score needs a calibrated CLIP score" in ran.err
+    @pytest.mark.parametrize("option", [("--min-score", "50"), ("--keep", "1"), ("--require", "a fox")])
+    def test_options_that_need_a_score_are_refused_without_a_clip(
+        self, run: Run, tiny_epsilon: Path, option: tuple[str, str]
+    ) -> None:
+        model = str(tiny_epsilon)
+        ran = run("a fox", "-m", model, "-n", "2", *option, "--json")
+        field = option[0][2:].replace("-", "_")
+        error = ran.events[-1]["error"]
+        assert (ran.code, error["code"], error["field"], len(ran.events)) == (2, "settings-error", field, 1)
+        assert f"{field} needs a CLIP that scores the pictures, and model '{model}' has none" in error["message"]
+
+    def test_a_named_clip_scores(self, run: Run, tiny_epsilon: Path, tiny_v: Path) -> None:
+        words = ("-n", "2", "-s", "7", "--steps", "2", "--keep", "1", "--clip-model", str(tiny_v / "clip"))
+        ran = run("a fox", "-m", str(tiny_epsilon), *words, "--json")
+        images = [event for event in ran.events if event["type"] == "image"]
+        scores = {bool(event["path"]): event["clip"]["similarity"] for event in images}
+        assert (ran.code, scores[True] >= scores[False]) == (0, True)
 
     def test_percent_in_a_name(self, run: Run) -> None:
         [path] = run("a fox", "-s", "7", "-o", "$percent-$seed").lines

@@ -9,12 +9,24 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from attach.support import outcome, similarity, state_of
+from attach.tiny_pipelines import PROMPT
 from parity import SEEDS, clipgen_images, diffusers_images, max_difference
 from PIL import Image
 
 from clipgen import ClipGuidance, Pipeline, Settings, SettingsError
 
-PROMPT = "a fox in snow"
+OF_EACH_KIND = {  # one pipeline per VAE recipe, latent layout, scheduler kind and form of the denoiser's output
+    "Flux2KleinPipeline": "batch norm in the VAE; tokens, one per latent",
+    "ErnieImagePipeline": "batch norm in the VAE; patches as channels",
+    "QwenImagePipeline": "a video VAE on one frame; tokens; renormalised guidance",
+    "Cosmos2TextToImagePipeline": "5-D latents; the sample is part of the model output",
+    "KandinskyV22Pipeline": "MoVQ; learned variance",
+    "WuerstchenDecoderPipeline": "Paella VQ-GAN; its own scheduler",
+    "LDMSuperResolutionPipeline": "VQ-GAN",
+    "SanaSprintPipeline": "deep compression VAE; TrigFlow",
+    "ZImagePipeline": "lists of images, negated",
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +53,14 @@ def load(folder: Path, task: str = "Text2Image") -> Any:
     return without_progress_bar(getattr(diffusers, f"AutoPipelineFor{task}").from_pretrained(folder))
 
 
-KINDS = ("epsilon", "v", "xl", "sd3", "flux", "image-to-image", "inpainting", "xl image-to-image")
+KINDS = ("epsilon", "v", "xl", "sd3", "flux", "image-to-image", "inpainting")
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def pipe_and_draw(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Callable[[], torch.Tensor]]:
     """Returns a pipeline, and a function that generates two images with it, [2, 3, H, W]."""
     kind = request.param
-    name = {"image-to-image": "epsilon", "inpainting": "epsilon", "xl image-to-image": "xl"}.get(kind, kind)
+    name = {"image-to-image": "epsilon", "inpainting": "epsilon"}.get(kind, kind)
     task = "Image2Image" if "image-to-image" in kind else "Inpainting" if kind == "inpainting" else "Text2Image"
     pipe = load(folders[name], task)
     arguments: dict[str, Any] = {"num_inference_steps": 6, "num_images_per_prompt": 2}
@@ -65,26 +77,6 @@ def pipe_and_draw(request: pytest.FixtureRequest, folders: dict[str, Path]) -> t
     return pipe, draw
 
 
-def state_of(pipe: Any) -> dict[str, Any]:
-    """Returns all that guidance could leave behind: hooks, attributes, weights and their memory format."""
-    networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    hooks = {name: (len(part._forward_hooks), len(part._forward_pre_hooks)) for name, part in networks.items()}
-    weights = {
-        f"{name}.{key}": (weight.data_ptr(), weight.stride(), weight.dtype, weight.requires_grad, weight.grad is None)
-        for name, part in networks.items()
-        for key, weight in part.named_parameters()
-    }
-    return {"hooks": hooks, "weights": weights, "step": "step" in vars(pipe.scheduler), "config": pipe.scheduler.config}
-
-
-def similarity(clip: str, pixels: torch.Tensor) -> float:
-    from clipgen.models.load_clip import load_encoder
-
-    encoder = load_encoder(clip, torch.device("cpu"))
-    with torch.no_grad():
-        return float((encoder.image_features(pixels) @ encoder.text_features([PROMPT])[0]).mean())
-
-
 def test_guidance_raises_similarity_and_restores_the_pipeline(
     pipe_and_draw: tuple[Any, Callable[[], torch.Tensor]], clip: str
 ) -> None:
@@ -98,6 +90,67 @@ def test_guidance_raises_similarity_and_restores_the_pipeline(
     assert len(guidance.curve(1)) >= 4
     assert state_of(pipe) == before
     assert torch.equal(draw(), plain)
+
+
+@pytest.mark.parametrize("name", OF_EACH_KIND)
+@pytest.mark.filterwarnings("ignore")
+def test_pipelines_of_each_kind_are_guided(clip: str, name: str) -> None:
+    status, details = outcome(name, clip)
+    assert status == "guided", details
+
+
+def test_a_scheduler_replaced_inside_is_guided_and_restored(folders: dict[str, Path], clip: str) -> None:
+    import diffusers
+
+    pipe = load(folders["epsilon"])
+    first, second = pipe.scheduler, diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+
+    def draw() -> Any:
+        return pipe(PROMPT, num_inference_steps=3, generator=torch.Generator().manual_seed(1), output_type="np").images
+
+    with ClipGuidance(pipe, PROMPT, scale=1, clip_models=[clip], guidance_start=0) as guidance:
+        pipe.scheduler = second
+        replaced = draw()
+        assert len(guidance.curve()) == 3
+    assert not {"step"} & (vars(first).keys() | vars(second).keys())
+    assert (draw() != replaced).any()
+
+    with ClipGuidance(pipe, PROMPT, clip_models=[clip]):
+        pipe.scheduler = diffusers.EDMEulerScheduler()
+        with pytest.raises(SettingsError, match="Scheduler 'EDMEuler' cannot be guided"):
+            draw()
+
+
+@pytest.mark.parametrize("kind", ["group", "sequential"])
+def test_offloaded_pipelines_are_guided(folders: dict[str, Path], clip: str, kind: str) -> None:
+    import accelerate
+
+    def draw(pipe: Any) -> Any:
+        return pipe(PROMPT, num_inference_steps=3, generator=torch.Generator().manual_seed(1), output_type="np").images
+
+    plain, offloaded = load(folders["epsilon"]), load(folders["epsilon"])
+    with ClipGuidance(plain, PROMPT, scale=1, clip_models=[clip]):
+        expected = draw(plain)
+    if kind == "group":
+        offloaded.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    else:
+        for name in ("unet", "vae", "text_encoder"):
+            accelerate.cpu_offload(getattr(offloaded, name), torch.device("cpu"))
+    before = state_of(offloaded)
+    with ClipGuidance(offloaded, PROMPT, scale=1, clip_models=[clip]):
+        assert abs(draw(offloaded) - expected).max() < 1e-5
+    assert state_of(offloaded) == before
+
+
+def test_a_scheduler_that_clips_x0_is_noted(folders: dict[str, Path], clip: str) -> None:
+    import diffusers
+
+    pipe = load(folders["epsilon"])
+    for clips, codes in ((True, ["clip-sample"]), (False, [])):
+        pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=clips)
+        with ClipGuidance(pipe, PROMPT, clip_models=[clip]) as guidance:
+            pipe(PROMPT, num_inference_steps=2, output_type="latent")
+        assert [note.code for note in guidance.notes()] == codes
 
 
 def test_scale_zero_changes_nothing(folders: dict[str, Path], clip: str) -> None:
