@@ -171,7 +171,7 @@ def score(scorer: Scorer, result: Result) -> Score:
     """Returns the CLIP score of a finished image with its own prompt."""
     from clipgen.text import plain_text
 
-    text = plain_text(result.settings.prompt, result.settings.prompt_syntax)
+    text = plain_text(result.settings.prompt, result.settings.prompt_syntax, result.settings.long_prompt)
     return scorer.score(result.pixels[None], [text])[0]
 
 

@@ -51,6 +51,20 @@ def index_dir() -> Path:
     return data_dir() / "index"
 
 
+def adapter_folders(kind: str) -> tuple[Path, Path]:
+    """Returns the folders of the user's `loras` or `embeddings`: in the working directory, then in the data folder."""
+    return Path(kind), data_dir() / kind
+
+
+def adapter_files(kind: str) -> dict[str, Path]:
+    """Returns the safetensors files in the folders of `loras` or `embeddings`, subfolders included.
+
+    The key is the file name without its suffix; of equal names the first one counts.
+    """
+    paths = [path for folder in adapter_folders(kind) for path in sorted(folder.rglob("*.safetensors"))]
+    return {path.stem: path for path in reversed(paths)}
+
+
 def install_command(extra: str = "", *, reinstall: bool = False) -> str:
     """Returns the pip command that installs this copy of clipgen again, from its checkout, wheel or repository.
 

@@ -4,63 +4,73 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from clipgen.errors import PromptError
+from clipgen.families.prompt_tokens import Window, embed_windows, lost_text, split_windows, token_limit, tokenize
 from clipgen.families.text_encoders import PromptEmbeds, TextEncoder
+from clipgen.families.textual_inversion import Embedding
 from clipgen.hashing import sha256_of
-from clipgen.settings.checks import printable
+from clipgen.settings.checks import LOCAL, parse_number, printable
 from clipgen.settings.settings import Note
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MAX_WEIGHT = 2.0
 ROUND, SQUARE = 1.1, 1 / 1.1  # the weights of (x) and [x]
 OPENERS = {")": "(", "]": "["}
 ESCAPED = r"\\[()\[\]{}_\\]"
-LORA = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
-TOKEN = re.compile(rf"{ESCAPED}|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL)
+LORA = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+TOKEN = re.compile(
+    rf"{LORA.pattern}|{ESCAPED}|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\)|[()\[\]]|[^\\()\[\]:<]+|.",
+    re.DOTALL | re.IGNORECASE,
+)
+BREAK = re.compile(r"\s*\bBREAK\b\s*")
+MAX_WINDOWS = 32
 BRACES = re.compile(rf"{ESCAPED}|[{{}}|]|[^\\{{}}|]+|.", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An encoded prompt.
-
-    `embedded` = the embeddings of each text encoder, `text` = the prompt without weights, `lost` = the words that were
-    cut off in every text encoder.
-    """
-
-    embedded: tuple[PromptEmbeds, ...]
-    text: str
-    warnings: tuple[Note, ...] = ()
-    lost: str = ""
 
 
 def parse_prompt(prompt: str, syntax: str, field: str = "prompt") -> list[tuple[str, float]]:
     r"""Splits a prompt in A1111 syntax into (text, weight) pairs; neighbours with equal weights are joined.
 
     `(x)` has weight 1.1, `[x]` 1/1.1 and `(x:1.3)` 1.3; nested weights multiply. A backslash escapes
-    `( ) [ ] { } _ \`, and an unmatched bracket is text. With syntax `plain` the whole prompt is one pair of weight 1.
+    `( ) [ ] { } _ \`, and an unmatched bracket is text. `<lora:name:weight>` is left out, see lora_tags. With syntax
+    `plain` the whole prompt is one pair of weight 1.
 
     Raises:
-        PromptError: A weight is outside 0 to 2, or the prompt contains `<lora:...>`; the message gives the position.
+        PromptError: A weight is outside 0 to 2, or a LoRA tag is wrong; the message gives the position.
     """
     if syntax == "plain":
         return [(prompt, 1.0)]
-    if lora := LORA.search(prompt):
-        where = f"{field}, character {lora.start() + 1}"
-        raise PromptError(f"{where}: '{printable(lora[0])}' cannot be used, LoRA is not supported", field=field)
+    lora_tags(prompt, syntax, field)
     runs = groupby(_weighted(list(TOKEN.finditer(prompt)), field), key=lambda piece: piece[1])
     return [("".join(text for text, _ in pieces), weight) for weight, pieces in runs]
 
 
-def plain_text(prompt: str, syntax: str) -> str:
-    """Returns the prompt without weights and escapes, as CLIP scores it."""
-    return "".join(text for text, _ in parse_prompt(prompt, syntax)).strip()
+def lora_tags(prompt: str, syntax: str, field: str = "prompt") -> list[str]:
+    """Returns the LoRAs that `<lora:name:weight>` in a prompt names, each as `name:weight`; the default weight is 1.
+
+    Raises PromptError for a tag without a name or with a wrong weight, and for any tag in a negative prompt.
+    """
+    tags = []
+    for tag in () if syntax == "plain" else LORA.finditer(prompt):
+        where = f"{field}, character {tag.start() + 1}: '{printable(tag[0])}'"
+        if field != "prompt":
+            raise PromptError(f"{where} belongs in the prompt; a LoRA changes the whole picture", field=field)
+        name, colon, weight = (part.strip() for part in tag[1].partition(":"))
+        if not name or re.search(r"[/\\]", name):
+            raise PromptError(f"{where} must name a LoRA without its folder", field=field)
+        low, high = LOCAL.lora
+        number = parse_number(weight) if colon else 1.0
+        if isinstance(number, str) or not low <= number <= high:
+            raise PromptError(f"{where} must have a weight from {low:g} to {high:g}", field=field)
+        tags.append(f"{name}:{number:g}")
+    return tags
+
+
+def plain_text(prompt: str, syntax: str, long_prompt: str = "cut") -> str:
+    """Returns the prompt without weights, escapes and tags, and without BREAK if windows use it, as CLIP scores it."""
+    return _join(_segments(parse_prompt(prompt, syntax), _has_breaks(syntax, long_prompt))).strip()
 
 
 def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
@@ -76,18 +86,35 @@ def resolve_wildcards(template: str, seed: int, syntax: str = "a1111") -> str:
     return _resolve(pieces, _choices(pieces), seed)
 
 
-def encode_prompt(
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as the text encoders of a model read it.
+
+    `windows` = the windows of tokens for each text encoder, `text` = the prompt without weights, `lost` = the words
+    that were cut off in every text encoder.
+    """
+
+    windows: tuple[list[Window], ...]
+    text: str
+    warnings: tuple[Note, ...] = ()
+    lost: str = ""
+
+    @property
+    def count(self) -> int:
+        """The number of windows of the text encoder that has most of them."""
+        return max((len(windows) for windows in self.windows), default=1)
+
+
+def tokenize_prompt(
     prompt: str,
     towers: Sequence[TextEncoder],
     *,
     syntax: str = "a1111",
     long_prompt: str = "cut",
     field: str = "prompt",
-) -> Encoded:
-    """Encodes a prompt with each text encoder of a model, in the dtype and on the device of the encoder.
-
-    Without weights the embeddings equal those of diffusers' encode_prompt, bit for bit. Weights scale the token
-    embeddings of every text encoder; the pooled embeddings do not change.
+    embeddings: Sequence[Embedding] = (),
+) -> TokenizedPrompt:
+    """Tokenizes a prompt for each text encoder of a model.
 
     Args:
         prompt: the prompt in the given syntax.
@@ -95,84 +122,94 @@ def encode_prompt(
             `prompt-unread`.
         syntax: `a1111` or `plain`, see parse_prompt.
         long_prompt: `cut` truncates a prompt at the token limit of each text encoder, and adds the warning
-            `prompt-cut` if words are cut off in every text encoder; `error` raises PromptError in that case.
+            `prompt-cut` if words are cut off in every text encoder; `error` raises PromptError in that case; `chunk`
+            splits the prompt into windows, and starts a new one at each word BREAK.
         field: the Settings field that warnings and errors name.
+        embeddings: textual inversions; their names in the prompt stand for their vectors.
 
     Raises:
-        PromptError: The syntax is wrong, or the prompt is too long and `long_prompt` is `error`.
+        PromptError: The syntax is wrong, the prompt is too long and `long_prompt` is `error`, or it has too many
+            windows.
     """
-    runs = parse_prompt(prompt, syntax, field)
-    text = "".join(run for run, _ in runs)
+    segments = _segments(parse_prompt(prompt, syntax, field), _has_breaks(syntax, long_prompt))
+    text = _join(segments)
     if not towers:
         unread = Note("prompt-unread", field, f"This model reads no {field.replace('_', ' ')}.")
-        return Encoded((), text, (unread,) if text.strip() else ())
-    lost, tower = min(((lost_words(text, tower), tower) for tower in towers), key=lambda pair: len(pair[0]))
+        return TokenizedPrompt((), text, (unread,) if text.strip() else ())
+    lengths = [len(_join([segment])) + 1 for segment in segments]
+    offsets = [sum(lengths[:k]) for k in range(len(segments))]
+    tokens = [
+        [tokenize(runs, tower, embeddings, k, offset) for runs, offset in zip(segments, offsets, strict=True)]
+        for k, tower in enumerate(towers)
+    ]
+    if long_prompt == "chunk":
+        return TokenizedPrompt(tuple(map(partial(_chunk, field, text), towers, tokens)), text)
+    limits = [token_limit(tower) for tower in towers]
+    cut = [lost_text(text, own, limit) for [own], limit in zip(tokens, limits, strict=True)]
+    lost, limit = min(zip(cut, limits, strict=True), key=lambda pair: len(pair[0]))
     if lost and long_prompt == "error":
-        raise PromptError(_too_long(lost, tower, field), field=field)
-    notes = (Note("prompt-cut", field, _too_long(lost, tower, field)),) if lost else ()
-    return Encoded(tuple(_embedded(runs, tower) for tower in towers), text, notes, lost)
+        raise PromptError(_too_long(lost, limit, field), field=field)
+    notes = (Note("prompt-cut", field, _too_long(lost, limit, field)),) if lost else ()
+    return TokenizedPrompt(tuple(tokens), text, notes, lost)
 
 
-def _embedded(runs: list[tuple[str, float]], tower: TextEncoder) -> PromptEmbeds:
-    """Returns the embeddings of (text, weight) pairs by one text encoder, with the weights applied."""
-    import torch
+def embed_prompt(
+    tokenized: TokenizedPrompt, towers: Sequence[TextEncoder], windows: int = 1, clip_skip: int = 0
+) -> tuple[PromptEmbeds, ...]:
+    """Returns the embeddings of a prompt by each text encoder of a model, in its dtype and on its device.
 
-    runs = [(tower.prefix, 1.0), *runs, (tower.suffix, 1.0)]
-    tokens = tower.tokenizer(
-        "".join(text for text, _ in runs),
-        padding="max_length" if tower.pads else False,
-        max_length=tower.max_length,
-        truncation=True,
-        return_offsets_mapping=True,
-        return_tensors="pt",
-    )
-    with torch.no_grad():
-        plain = tower.embed(tower.model, tokens.input_ids.to(tower.device))
-    if all(weight == 1.0 for _, weight in runs):
-        return plain
-    weights = _token_weights(runs, tokens.offset_mapping[0].tolist())
-    # Some text encoders leave out the embeddings of the first tokens, a part of their template.
-    return replace(plain, prompt_embeds=weigh(plain.prompt_embeds, weights[-plain.prompt_embeds.shape[1] :]))
-
-
-def weigh(prompt_embeds: Tensor, weights: list[float]) -> Tensor:
-    """Scales prompt_embeds [1, T, D] by one weight per token, then restores their mean by a shift.
-
-    A1111 restores the mean by a factor. A factor diverges if the mean is near 0, as after a LayerNorm; a shift does
-    not.
+    Without weights the embeddings equal those of diffusers' encode_prompt, bit for bit. Weights scale the token
+    embeddings of every text encoder; the pooled embeddings do not change. `windows` is the least number of windows,
+    `clip_skip` the number of layers that are left out at the end of the text encoders.
     """
-    plain = prompt_embeds.float()
-    scaled = plain * plain.new_tensor(weights)[:, None]
-    return (scaled + (plain.mean() - scaled.mean())).to(prompt_embeds.dtype)
+    count = max(windows, tokenized.count)
+    return tuple(
+        embed_windows(own, tower, count, clip_skip) for own, tower in zip(tokenized.windows, towers, strict=True)
+    )
 
 
 def lost_words(text: str, tower: TextEncoder) -> str:
-    """Returns the words of a plain text that exceed the token limit of a text encoder, "" if there are none.
-
-    A word that fits only in part is included.
-    """
-    limit = _limit(tower)
-    spans = tower.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
-    if len(spans) <= limit:
-        return ""
-    start = spans[limit][0]
-    while text[max(start - 1, 0) : start + 1].isalnum() and start > 0:
-        start -= 1  # a word that is cut in the middle counts as lost
-    return text[start:].strip(" \t\n,")
+    """Returns the words of a plain text that exceed the token limit of a text encoder, "" if there are none."""
+    return lost_text(text, tokenize([(text, 1.0)], tower), token_limit(tower))
 
 
 def count_tokens(text: str, tower: TextEncoder) -> tuple[int, int]:
     """Returns the number of tokens of a plain text, and the token limit of the text encoder."""
-    return len(tower.tokenizer(text, add_special_tokens=False, verbose=False).input_ids), _limit(tower)
+    return len(tokenize([(text, 1.0)], tower)), token_limit(tower)
 
 
-def _limit(tower: TextEncoder) -> int:
-    template = len(tower.tokenizer(tower.prefix, add_special_tokens=False).input_ids) if tower.prefix else 0
-    return tower.max_length - int(tower.tokenizer.num_special_tokens_to_add()) - template
+def _has_breaks(syntax: str, long_prompt: str) -> bool:
+    """Tells whether the word BREAK ends a window."""
+    return syntax == "a1111" and long_prompt == "chunk"
 
 
-def _too_long(lost: str, tower: TextEncoder, field: str) -> str:
-    return f"{field} is longer than the {_limit(tower)} tokens the model reads; left out: '{' '.join(lost.split())}'"
+def _segments(runs: list[tuple[str, float]], has_breaks: bool) -> list[list[tuple[str, float]]]:
+    """Splits runs of text at each word BREAK; there is at least one segment, and only it may be empty."""
+    if not has_breaks:
+        return [runs]
+    segments: list[list[tuple[str, float]]] = [[]]
+    for text, weight in runs:
+        first, *others = BREAK.split(text)
+        segments[-1].append((first, weight))
+        segments += [[(other, weight)] for other in others]
+    return [segment for segment in segments if "".join(text for text, _ in segment).strip()] or [[]]
+
+
+def _join(segments: list[list[tuple[str, float]]]) -> str:
+    return " ".join("".join(text for text, _ in segment) for segment in segments)
+
+
+def _chunk(field: str, text: str, tower: TextEncoder, segments: list[Window]) -> list[Window]:
+    """Returns the windows of the tokens of all segments of a prompt; raises PromptError if they are too many."""
+    limit = token_limit(tower)
+    windows = [window for tokens in segments for window in split_windows(text, tokens, limit)]
+    if len(windows) > MAX_WINDOWS:
+        raise PromptError(f"{field} needs {len(windows)} windows of {limit} tokens, at most {MAX_WINDOWS}", field=field)
+    return windows
+
+
+def _too_long(lost: str, limit: int, field: str) -> str:
+    return f"{field} is longer than the {limit} tokens the model reads; left out: '{' '.join(lost.split())}'"
 
 
 def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, float]]:
@@ -180,6 +217,8 @@ def _weighted(tokens: list[re.Match[str]], field: str) -> Iterator[tuple[str, fl
     factors, closers = _pairs([token[0] for token in tokens])
     weights = [1.0]
     for k, token in enumerate(tokens):
+        if LORA.fullmatch(token[0]):
+            continue
         if k in factors:
             weights.append(weights[-1] * factors[k])
         elif k in closers:
@@ -221,12 +260,6 @@ def _factor(closer: str) -> float:
 
 def _unescaped(token: str) -> str:
     return token[1:] if re.fullmatch(ESCAPED, token) else token
-
-
-def _token_weights(runs: list[tuple[str, float]], spans: list[list[int]]) -> list[float]:
-    """Returns the weight of each token: the weight of its first character, 1 for start, end and padding tokens."""
-    by_character = [weight for text, weight in runs for _ in text]
-    return [by_character[start] if start < end else 1.0 for start, end in spans]
 
 
 def _choices(pieces: list[str]) -> dict[int, list[int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from torch import Tensor
 from clipgen import Pipeline, Result, Settings
 from clipgen.errors import ModelError
 from clipgen.families import LAYOUTS
+from clipgen.families.text_encoders import PromptEmbeds, TextEncoder
 from clipgen.models import CheckedModel, ModelFolder, preflight
+from clipgen.settings.settings import Note
+from clipgen.text import embed_prompt, tokenize_prompt
 
 PROMPT, SEEDS = "a fox in snow", (7, 8)
 IMAGE_SETTINGS = {"steps": 4, "width": 96, "height": 64}
@@ -32,14 +37,14 @@ def clipgen_images(pipe: Pipeline, prompt: str = PROMPT, **settings: Any) -> Ten
 
 
 def diffusers_images(
-    reference: Any, prompt: str = PROMPT, negative_prompt: str | None = None, **options: Any
+    reference: Any, prompt: str | None = PROMPT, negative_prompt: str | None = None, **options: Any
 ) -> Tensor:
     """Returns the images of a diffusers pipeline [2, 3, 64, 96] in [0, 1], as one batch with the same seeds."""
     reference.set_progress_bar_config(disable=True)
     if negative_prompt is not None:
         options["negative_prompt"] = [negative_prompt] * len(SEEDS)
     images = reference(
-        prompt=[prompt] * len(SEEDS),
+        prompt=None if prompt is None else [prompt] * len(SEEDS),
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         num_inference_steps=IMAGE_SETTINGS["steps"],
         width=IMAGE_SETTINGS["width"],
@@ -48,6 +53,24 @@ def diffusers_images(
         **options,
     ).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt with its embeddings by each text encoder."""
+
+    embedded: tuple[PromptEmbeds, ...]
+    text: str
+    warnings: tuple[Note, ...]
+    lost: str
+
+
+def encode_prompt(
+    prompt: str, towers: Sequence[TextEncoder], *, windows: int = 1, clip_skip: int = 0, **options: Any
+) -> Encoded:
+    prompt_tokens = tokenize_prompt(prompt, towers, **options)
+    embedded = embed_prompt(prompt_tokens, towers, windows, clip_skip)
+    return Encoded(embedded, prompt_tokens.text, prompt_tokens.warnings, prompt_tokens.lost)
 
 
 def max_difference(one: Tensor, other: Tensor) -> float:

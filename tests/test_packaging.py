@@ -32,6 +32,7 @@ FLOORS = {
     "transformers": "5.6",  # CVE-2026-4372, CVE-2026-5241, CVE-2026-1839; flattened CLIP models
     "accelerate": "1.15",
     "safetensors": "0.8",
+    "peft": "0.21",
     "tokenizers": "0.23.1",
     "huggingface-hub": "1.32",
     "pillow": "12.3",  # CVE-2026-55380, CVE-2026-40192
@@ -48,6 +49,7 @@ CAPS = {
     "diffusers": "0.43",
     "transformers": "6",
     "accelerate": "2",
+    "peft": "0.22",
     "pillow": "13",
     "numpy": "3",
     "typer": "1",

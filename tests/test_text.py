@@ -3,17 +3,21 @@ from __future__ import annotations
 import hashlib
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity import Encoded, encode_prompt
 
 from clipgen.errors import PromptError
+from clipgen.families.prompt_tokens import split_windows, tokenize, weigh
 from clipgen.families.text_encoders import TextEncoder, last_layer
+from clipgen.families.textual_inversion import Embedding
 from clipgen.settings.settings import Note
-from clipgen.text import Encoded, encode_prompt, lost_words, parse_prompt, plain_text, resolve_wildcards, weigh
+from clipgen.text import lora_tags, lost_words, parse_prompt, plain_text, resolve_wildcards
 
 SENTENCE = "a red fox in the deep snow at night with an owl and two pizzas on table under blue moon watercolour"
 WORDS = SENTENCE.split(" ")
@@ -68,8 +72,6 @@ def test_weights(prompt: str, runs: list[tuple[str, float]]) -> None:
         ("(at 10:30)", r"prompt, character 2: weight must be 0 to 2, got '30'; \( is a plain bracket"),
         ("(x:-0.1)", r"prompt, character 2: weight must be 0 to 2, got '-0.1'; \( is a plain bracket"),
         (f"(x:{'9' * 400})", r"prompt, character 2: weight must be 0 to 2, got 'inf'; \( is a plain bracket"),
-        ("a fox <lora:snow:0.8>", "prompt, character 7: '<lora:snow:0.8>' cannot be used, LoRA is not supported"),
-        ("<LORA:x>", "prompt, character 1: '<LORA:x>' cannot be used, LoRA is not supported"),
     ],
 )
 def test_invalid_syntax_is_an_error_with_its_position(prompt: str, line: str) -> None:
@@ -81,6 +83,35 @@ def test_invalid_syntax_is_an_error_with_its_position(prompt: str, line: str) ->
     with pytest.raises(PromptError, match="negative_prompt, character") as caught:
         parse_prompt(prompt, "a1111", "negative_prompt")
     assert caught.value.field == "negative_prompt"
+
+
+def test_lora_tags_are_no_text() -> None:
+    prompt = "a <lora:my snow:0.8>(fox <LORA:x> in:1.2) snow<lora:y: -1 >"
+    assert lora_tags(prompt, "a1111") == ["my snow:0.8", "x:1", "y:-1"]
+    assert parse_prompt(prompt, "a1111") == [("a ", 1.0), ("fox  in", 1.2), (" snow", 1.0)]
+    assert (lora_tags(prompt, "plain"), parse_prompt(prompt, "plain")) == ([], [(prompt, 1.0)])
+    assert parse_prompt("a < b <lora:x> c", "a1111") == [("a < b  c", 1.0)]
+
+
+@pytest.mark.parametrize(
+    "prompt, line",
+    [
+        ("a <lora:>", "prompt, character 3: '<lora:>' must name a LoRA without its folder"),
+        ("<lora:../x:1>", "prompt, character 1: '<lora:../x:1>' must name a LoRA without its folder"),
+        ("<lora:x:5>", "prompt, character 1: '<lora:x:5>' must have a weight from -4 to 4"),
+        ("<lora:x:0.8:0.5>", "prompt, character 1: '<lora:x:0.8:0.5>' must have a weight from -4 to 4"),
+        ("<lora:x:nan>", "prompt, character 1: '<lora:x:nan>' must have a weight from -4 to 4"),
+    ],
+)
+def test_wrong_lora_tags_are_errors(prompt: str, line: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        parse_prompt(prompt, "a1111")
+    assert str(caught.value) == line
+
+
+def test_a_lora_tag_in_a_negative_prompt_is_an_error() -> None:
+    with pytest.raises(PromptError, match="negative_prompt, character 3: '<lora:x>' belongs in the prompt"):
+        parse_prompt("a <lora:x>", "a1111", "negative_prompt")
 
 
 @settings(max_examples=300, deadline=None)
@@ -346,3 +377,94 @@ def test_any_text_has_the_embeddings_of_diffusers(model: Model, text: str, weigh
     assert torch.equal(model.embed(text, syntax="plain"), model.theirs(text)[0])
     escaped = "".join(f"\\{c}" if c in "()[]{}_\\" else c for c in text)
     assert torch.isfinite(model.embed(f"a ({escaped}:{weight:.6f}) fox")).all()
+
+
+def windows_of(prompt: str, limit: int = 10) -> list[str]:
+    """Returns the text of each window of a model with one token per letter."""
+    letters = TextEncoder(tiny.tokenizer(limit + 2), None, limit + 2, last_layer)
+    windows = split_windows(prompt, tokenize([(prompt, 1.0)], letters), limit)
+    starts = [window[0].start for window in windows] + [len(prompt)]
+    assert all(len(window) <= limit for window in windows)
+    return [prompt[start:end] for start, end in pairwise(starts)]
+
+
+@pytest.mark.parametrize(
+    "prompt, windows",
+    [
+        ("a fox", ["a fox"]),
+        ("a fox in snow", ["a fox in snow"]),
+        ("a fox in snow at", ["a fox in snow ", "at"]),
+        ("a fox, in snow", ["a fox, ", "in snow"]),
+        ("incomprehensible", ["incomprehe", "nsible"]),
+        ("abcdefghij, k", ["abcdefghij", ", k"]),
+    ],
+)
+def test_windows_end_after_a_comma_or_before_a_word(prompt: str, windows: list[str]) -> None:
+    assert windows_of(prompt) == windows
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_short_prompt_in_windows_is_encoded_as_before(prompt: str) -> None:
+    import torch
+
+    model = Model(tiny.tokenizer(77))
+    if not model.encode(prompt).lost:
+        assert torch.equal(model.embed(prompt, long_prompt="chunk"), model.embed(prompt))
+
+
+def test_each_window_is_encoded_alone_with_its_weights(model: Model) -> None:
+    import torch
+
+    one, two = " ".join((WORDS * 2)[:30]), "a (red:1.3) fox"
+    encoded = model.encode(f"{one} {two}", long_prompt="chunk", windows=3)
+    parts = [model.embed(text) for text in (one, two, "")]
+    assert torch.equal(encoded.embedded[0].prompt_embeds, torch.cat(parts, dim=1))
+    assert (encoded.lost, encoded.warnings) == ("", ())
+    assert encoded.embedded[0].prompt_embeds.shape == (1, 96, 32)
+
+
+def test_break_starts_a_window_and_is_no_text(model: Model) -> None:
+    import torch
+
+    prompt = "a fox BREAK\n(snow BREAK red:1.2)BREAK BREAK owl"
+    encoded = model.encode(prompt, long_prompt="chunk")
+    assert encoded.text == "a fox snow red owl" == plain_text(prompt, "a1111", "chunk")
+    parts = [model.embed(text) for text in ("a fox", "(snow:1.2)", "(red:1.2)", "owl")]
+    assert torch.equal(encoded.embedded[0].prompt_embeds, torch.cat(parts, dim=1))
+    assert "BREAK" in plain_text(prompt, "a1111")
+    assert "BREAK" in plain_text(prompt, "plain", "chunk")
+    assert torch.equal(model.embed("BREAK", long_prompt="chunk"), model.embed(""))
+
+
+def test_too_many_windows_are_an_error(model: Model) -> None:
+    with pytest.raises(PromptError, match="prompt needs 33 windows of 30 tokens, at most 32"):
+        model.encode(" BREAK ".join(["fox"] * 33), long_prompt="chunk")
+
+
+@pytest.mark.parametrize("clip_skip", [0, 1, 2])
+def test_clip_skip_is_that_of_diffusers(model: Model, clip_skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    # diffusers 0.42 looks for a submodule that the text encoder has no longer.
+    monkeypatch.setitem(vars(model.text_encoder), "text_model", model.text_encoder)
+    theirs, _ = model.pipeline.encode_prompt("a red fox", "cpu", 1, False, clip_skip=clip_skip)
+    assert torch.equal(model.embed("a red fox", clip_skip=clip_skip), theirs)
+    assert torch.equal(theirs, model.embed("a red fox")) is (clip_skip == 0)
+
+
+def test_an_embedding_is_that_of_diffusers_and_weights_apply_to_it() -> None:
+    import torch
+
+    model = Model(word_tokenizer(32))
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    embedding = Embedding(Path("x"), "", ("my-style", "<token>"), (vectors,))
+    ours = model.embed("a red My-Style, fox", embeddings=[embedding])
+    weighted = model.embed("a red (my-style:1.3), fox", embeddings=[embedding])
+    assert torch.equal(ours, model.embed("a red <token>, fox", embeddings=[embedding]))
+    assert not torch.equal(ours, model.embed("a red my-styles, fox", embeddings=[embedding]))
+    assert torch.equal(model.embed("a red fox", embeddings=[embedding]), model.embed("a red fox"))
+    model.pipeline.load_textual_inversion({"<token>": vectors}, token="<token>")
+    theirs = model.pipeline.encode_prompt("a red <token>, fox", "cpu", 1, False)[0]
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    expected = [1.0, 1.0, 1.0, 1.3, 1.3, 1.3, *[1.0] * 26]  # start, a, red, three vectors
+    assert torch.allclose(weighted, weigh(ours, expected), atol=1e-6)

@@ -111,7 +111,10 @@ def explain(worker: Worker, file: object, text: object) -> Callable[[Pipeline], 
         path, restored = worker.image_store.read_settings(file)
         if restored.record is not None and restored.settings.model in worker.config.models:
             return explain_settings(worker, restored.settings.to_dict())
-        image, prompt = open_image(path), plain_text(restored.settings.prompt, restored.settings.prompt_syntax)
+        image, prompt = (
+            open_image(path),
+            plain_text(restored.settings.prompt, restored.settings.prompt_syntax, restored.settings.long_prompt),
+        )
 
     def task(pipe: Pipeline) -> Explanation:
         from clipgen.gallery import explain_image

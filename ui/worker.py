@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from clipgen import history
 from clipgen.errors import Cancelled, ClipgenError, ImageFileError, SettingsError
-from clipgen.settings.checks import split_target, unknown_name
+from clipgen.settings.checks import names_path, split_target, unknown_name
 from clipgen.settings.preset import load_preset
-from clipgen.settings.settings import FIELDS, Settings, validate, with_seed
+from clipgen.settings.settings import ADAPTER_FIELDS, FIELDS, Settings, validate, with_seed
 
 from .image_store import ImageStore
 from .job_events import ComparedImage, FinishedImage, JobStopped, Loading, TaskResult, Waiting
@@ -94,7 +94,9 @@ class Worker:
         return settings
 
     def _check_names(self, settings: Settings) -> None:
-        """Refuses models that the server does not offer and images that are not in the image store."""
+        """Refuses models and LoRAs that the server does not offer and images that are not in the image store."""
+        from clipgen.pipeline.adapters import check_adapters
+
         if settings.model not in self.config.models:
             models = ", ".join(self.config.models)
             raise SettingsError(f"model must be one of: {models}, got '{settings.model}'", field="model")
@@ -108,6 +110,10 @@ class Worker:
                 raise SettingsError(f"{field}: {error}", field=field) from error
         if settings.vae is not None and settings.vae not in self.config.vaes:
             check_hub_id("vae", settings.vae)
+        for field in ADAPTER_FIELDS:
+            for target in getattr(settings, field):
+                check_adapter_name(field, split_target(target)[0])
+        check_adapters([settings])
         for name in settings.clip_models:
             check_hub_id("clip_models", name)
 
@@ -253,6 +259,12 @@ class Worker:
         if self.config.history:
             history.record(saved_path, result.settings, clip=result.metadata["clip"])
         return FinishedImage(result, self.image_store.add(saved_path), saved_path)
+
+
+def check_adapter_name(field: str, name: str) -> None:
+    """Raises SettingsError if a LoRA is named by a path: requests may name files in the server's folders only."""
+    if names_path(name):
+        raise SettingsError(f"{field} must be a name in the folder {field}s, got '{name[:60]}'", field=field)
 
 
 def check_hub_id(field: str, name: str) -> None:

@@ -102,7 +102,7 @@ def _prompt(flags: Flags, restored: RestoredSettings | None) -> str | None:
         return flags.prompts[0]
     if restored is None:
         return None
-    return plain_text(restored.settings.prompt, restored.settings.prompt_syntax)
+    return plain_text(restored.settings.prompt, restored.settings.prompt_syntax, restored.settings.long_prompt)
 
 
 def _scores(

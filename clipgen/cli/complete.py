@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from clipgen.home import adapter_files
 from clipgen.sampling.schedulers import SCHEDULERS
 from clipgen.settings.checks import CANDIDATES, DECODERS, GUARDS, METHODS
 
@@ -31,6 +32,11 @@ def models() -> Choices:
     return [(model.name, "") for model in list_models()]
 
 
+def adapters(kind: str) -> Callable[[], Choices]:
+    """Returns a completion function for the names of LoRAs or embeddings in the user's folders."""
+    return lambda: [(name, "") for name in sorted(adapter_files(f"{kind}s"))]
+
+
 def ids() -> Choices:
     """Returns the newest history ids with their prompts."""
     from clipgen import history
@@ -44,7 +50,7 @@ def choices(values: Iterable[object], descriptions: Mapping[str, str] = MappingP
 
 
 SYNTAXES = {"a1111": "weights and choices", "plain": "every character is text"}
-LONG_PROMPTS = {"cut": "with a warning", "error": "refuse it"}
+LONG_PROMPTS = {"cut": "with a warning", "chunk": "windows of 75 tokens", "error": "refuse it"}
 METHOD_DESCRIPTIONS = {
     "off": "CLIP only scores",
     "clip": "the gradient of CLIP similarity",
@@ -57,6 +63,8 @@ GUARD_DESCRIPTIONS = {"survival": "warns if the gain is not robust", "two-key": 
 VALUES: Mapping[str, Callable[[], Choices]] = {
     "model": models,
     "preset": presets,
+    "lora": adapters("lora"),
+    "embedding": adapters("embedding"),
     "scheduler": schedulers,
     "prompt_syntax": choices(SYNTAXES, SYNTAXES),
     "long_prompt": choices(LONG_PROMPTS, LONG_PROMPTS),

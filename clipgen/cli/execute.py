@@ -56,8 +56,11 @@ def execute_runs(
 
     Raises ClipgenError; the pictures that are finished by then are saved.
     """
+    from clipgen.pipeline.adapters import check_adapters
+
     target = files.output_target(options)
     inputs.check_images(run.settings for run in runs)
+    check_adapters(run.settings for run in runs)
     runs = list(single(runs)) if options.exact else runs
     runs = with_twins(runs) if options.compare else runs
     files.check(target, [run.settings for run in runs], options)

@@ -33,6 +33,8 @@ SPELLINGS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "height": (("-H",), "N", PICTURE),
     "model": (("-m",), "NAME", LOOK),
     "preset": ((), "NAME", LOOK),
+    "lora": ((), "FILE:W", LOOK),
+    "embedding": ((), "FILE", LOOK),
     "steps": ((), "N", LOOK),
     "guidance_scale": (("-g", "--cfg"), "X", LOOK),
     "scheduler": (("--sampler",), "NAME", LOOK),
@@ -59,6 +61,8 @@ FIELD_HELP = {
     "guide": "Target text for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "like": "Target picture for CLIP guidance; W is -2 to 2, a negative W repels; repeatable.",
     "vary": "Picture to generate variations of; W is 0 (prompt only) to 1 (picture only).",
+    "embedding": "Textual inversion file, used by its name in the prompt; repeatable.",
+    "lora": "LoRA file, or its name in a folder loras; W is -4 to 4; repeatable.",
     "clip_models": "CLIP or SigLIP model that guides, and scores if the model has no CLIP; repeatable.",
 }
 FIELD_DEFAULTS = {"seed": "random", "clip_models": "from the model"}

@@ -14,8 +14,8 @@ from clipgen.cli.layers import Layer, Resolved
 from clipgen.cli.output import Report
 from clipgen.cli.prompts import parse_seeds, parse_size
 from clipgen.errors import SettingsError
-from clipgen.settings.checks import is_weight_file, split_target
-from clipgen.settings.settings import DEFAULTS, FIELDS, MODEL_FIELDS, coerce
+from clipgen.settings.checks import is_weight_file, names_path, split_target
+from clipgen.settings.settings import ADAPTER_FIELDS, DEFAULTS, FIELDS, MODEL_FIELDS, Note, Settings, coerce
 
 LOCAL = re.compile(r"(\.{1,2}|~)?[/\\]|[A-Za-z]:[/\\]")
 
@@ -107,6 +107,15 @@ def from_file(path: Path, report: Report, typed: Collection[str] = ()) -> tuple[
     if values["vary"] is not None and "vary" not in typed:
         digest = restored.record["inputs"].get("vary")
         values["vary"] = inputs.find_source_image(values["vary"], digest, path, entry.settings.vary if entry else None)
+    kept = {field: values[field] for field in ADAPTER_FIELDS if field not in typed}
+    digests = restored.record["inputs"]
+    values |= inputs.find_adapters(
+        {**dict.fromkeys(ADAPTER_FIELDS, ()), **kept}, digests, path, entry.settings if entry else None
+    )
+    for lora in inputs.changed_loras(values["prompt"], values["prompt_syntax"], digests):
+        report.warn(
+            Note("lora-changed", "prompt", f"The LoRA '{lora}' is another file than when the picture was drawn.")
+        )
     local = {"model": entry.settings.model, "vae": entry.settings.vae} if entry else {}
     own = Layer(name, {**values, **local}, replay=True)
     return own, entry.id if entry else None
@@ -124,6 +133,18 @@ def absolute_source(target: str | None) -> str | None:
         return None
     picture, weight = split_target(target)
     return f"{os.path.abspath(os.path.expanduser(picture))}:{weight:g}"
+
+
+def absolute_adapters(settings: Settings) -> dict[str, list[str]]:
+    """Returns the adapter fields with absolute paths, so that the files are found from any folder."""
+    return {name: [_absolute_adapter(target) for target in getattr(settings, name)] for name in ADAPTER_FIELDS}
+
+
+def _absolute_adapter(target: str) -> str:
+    name, _ = split_target(target)
+    if not names_path(name):
+        return target
+    return os.path.abspath(os.path.expanduser(name)) + target.removeprefix(name)
 
 
 def print_plan(runs: Sequence[Resolved], report: Report) -> None:

@@ -17,7 +17,7 @@ from clipgen.cli.interrupt import Interrupt
 from clipgen.cli.outcome import FinishedImage
 from clipgen.cli.output import Report
 from clipgen.cli.progress import Bar, ProgressEstimate
-from clipgen.cli.resolve import absolute_model, absolute_source
+from clipgen.cli.resolve import absolute_adapters, absolute_model, absolute_source
 from clipgen.cli.result_checks import ResultChecks
 from clipgen.cli.runs import Run, TwinSimilarities
 from clipgen.errors import ClipgenError
@@ -231,6 +231,7 @@ def add_to_history(result: Result, path: Path, report: Report, parent: int | Non
         model=absolute_model(result.settings.model),
         vae=None if result.settings.vae is None else absolute_model(result.settings.vae),
         vary=absolute_source(result.settings.vary),
+        **absolute_adapters(result.settings),
     )
     try:
         history.record(path, settings, clip=result.metadata["clip"], parent=parent)

@@ -51,6 +51,7 @@ LAYOUT = Layout(
     guidance="distilled (dev), none (schnell)",
     check=_check,
     size_limits=_size_limits,
+    lora_loader="FluxLoraLoaderMixin",
     prefers_bfloat16=True,
 )
 

@@ -69,6 +69,8 @@ LAYOUT = Layout(
     check=_check,
     size_limits=_size_limits,
     image_networks=("clip", "coca"),
+    clip_text=True,
+    lora_loader="StableDiffusionLoraLoaderMixin",
 )
 
 
@@ -108,7 +110,9 @@ class StableDiffusion(LatentFamily):
         if image_embeds is None:
             return conditioning
         states = conditioning["encoder_hidden_states"]
-        return {**conditioning, "encoder_hidden_states": states.lerp(image_embeds.to(states), weight)}
+        windows = states.shape[1] // image_embeds.shape[1]  # the caption joins each window of a long prompt
+        caption_states = image_embeds.to(states).repeat(1, windows, 1)
+        return {**conditioning, "encoder_hidden_states": states.lerp(caption_states, weight)}
 
     def _encode_caption(self, pixels: Tensor) -> ImageEmbeds:
         """Returns the hidden states [1, T, D] of the caption that CoCa writes for an image [1, 3, H, W] in [0, 1].

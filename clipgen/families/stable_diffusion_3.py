@@ -70,6 +70,7 @@ LAYOUT = Layout(
     guidance="classifier-free",
     check=_check,
     size_limits=_size_limits,
+    lora_loader="SD3LoraLoaderMixin",
     prefers_bfloat16=True,
 )
 

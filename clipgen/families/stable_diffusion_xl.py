@@ -70,6 +70,8 @@ LAYOUT = Layout(
     guidance="classifier-free",
     check=_check,
     size_limits=_size_limits,
+    clip_text=True,
+    lora_loader="StableDiffusionXLLoraLoaderMixin",
 )
 
 

@@ -68,6 +68,7 @@ LAYOUT = Layout(
     },
     image_networks=("image_encoder", "image_normalizer"),
     requires_image=True,
+    clip_text=True,
 )
 
 

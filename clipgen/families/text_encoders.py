@@ -35,14 +35,14 @@ class TextEncoder:
     """A text encoder of a model with its tokenizer.
 
     `max_length` is the number of tokens including start, end, padding and template; `embed` maps (model, input_ids
-    [1, T]) to PromptEmbeds. `prefix` and `suffix` are the chat template around a prompt. With `pads` every prompt has
-    `max_length` tokens.
+    [1, T], clip_skip) to PromptEmbeds. `prefix` and `suffix` are the chat template around a prompt. With `pads` every
+    prompt has `max_length` tokens.
     """
 
     tokenizer: Any
     model: Any
     max_length: int
-    embed: Callable[[Any, Tensor], PromptEmbeds]
+    embed: Callable[[Any, Tensor, int], PromptEmbeds]
     prefix: str = ""
     suffix: str = ""
     pads: bool = True
@@ -54,35 +54,43 @@ class TextEncoder:
         return "cpu" if device == "meta" else device
 
 
-def last_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
-    """Embeds with a CLIPTextModel as Stable Diffusion 1 and 2 and Flux do: the last layer after its layer norm."""
-    output = model(input_ids)
-    return PromptEmbeds(output.last_hidden_state, output.pooler_output)
+def last_layer(model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
+    """Embeds with a CLIPTextModel as Stable Diffusion 1 and 2 and Flux do: the last layer after its layer norm.
+
+    `clip_skip` 1 takes the layer before the last, 2 the one before that, after the same norm, as diffusers does.
+    """
+    output = model(input_ids, output_hidden_states=clip_skip > 0)
+    if clip_skip == 0:
+        return PromptEmbeds(output.last_hidden_state, output.pooler_output)
+    return PromptEmbeds(model.final_layer_norm(output.hidden_states[-1 - clip_skip]), output.pooler_output)
 
 
-def penultimate_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
-    """Embeds with a CLIPTextModel as SDXL does with its first text encoder: the layer before the last."""
-    return PromptEmbeds(model(input_ids, output_hidden_states=True).hidden_states[-2])
+def penultimate_layer(model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
+    """Embeds with a CLIPTextModel as SDXL does with its first text encoder: the layer before the last.
+
+    `clip_skip` counts from that layer, as in diffusers.
+    """
+    return PromptEmbeds(model(input_ids, output_hidden_states=True).hidden_states[-2 - clip_skip])
 
 
-def penultimate_layer_and_projection(model: Any, input_ids: Tensor) -> PromptEmbeds:
+def penultimate_layer_and_projection(model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
     """Embeds with a CLIPTextModelWithProjection as SDXL and SD3 do; pooled are the projected text_embeds."""
     output = model(input_ids, output_hidden_states=True)
-    return PromptEmbeds(output.hidden_states[-2], output.text_embeds)
+    return PromptEmbeds(output.hidden_states[-2 - clip_skip], output.text_embeds)
 
 
-def t5_layer(model: Any, input_ids: Tensor) -> PromptEmbeds:
+def t5_layer(model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
     """Embeds with a T5EncoderModel as SD3 and Flux do: the last layer, without an attention mask for the padding."""
     return PromptEmbeds(model(input_ids).last_hidden_state)
 
 
-def t5_layer_masked(pad_token_id: int, model: Any, input_ids: Tensor) -> PromptEmbeds:
+def t5_layer_masked(pad_token_id: int, model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
     """Embeds with a T5EncoderModel as Chroma does: the last layer, with an attention mask for the padding."""
     mask = (input_ids != pad_token_id).to(model.dtype)
     return PromptEmbeds(model(input_ids, attention_mask=mask).last_hidden_state, attention_mask=mask)
 
 
-def causal_layer(layer: int, dropped: int, model: Any, input_ids: Tensor) -> PromptEmbeds:
+def causal_layer(layer: int, dropped: int, model: Any, input_ids: Tensor, clip_skip: int = 0) -> PromptEmbeds:
     """Embeds with a causal language model as Z-Image and Qwen-Image do: one hidden layer, and no padding.
 
     The embeddings of the first `dropped` tokens are left out.
@@ -92,7 +100,9 @@ def causal_layer(layer: int, dropped: int, model: Any, input_ids: Tensor) -> Pro
     return PromptEmbeds(output.hidden_states[layer][:, dropped:], attention_mask=mask[:, dropped:])
 
 
-def causal_layers(layers: Sequence[int], pad_token_id: int, model: Any, input_ids: Tensor) -> PromptEmbeds:
+def causal_layers(
+    layers: Sequence[int], pad_token_id: int, model: Any, input_ids: Tensor, clip_skip: int = 0
+) -> PromptEmbeds:
     """Embeds with a causal language model as FLUX.2 [klein] does: several hidden layers, joined along the features."""
     import torch
 
@@ -102,7 +112,7 @@ def causal_layers(layers: Sequence[int], pad_token_id: int, model: Any, input_id
 
 
 def clip_text_encoder(
-    components: Mapping[str, Any], suffix: str, embed: Callable[[Any, Tensor], PromptEmbeds]
+    components: Mapping[str, Any], suffix: str, embed: Callable[[Any, Tensor, int], PromptEmbeds]
 ) -> TextEncoder:
     """Returns the CLIP text encoder with that suffix ("", "_2"); it reads as many tokens as its tokenizer allows."""
     tokenizer = components[f"tokenizer{suffix}"]

@@ -15,12 +15,14 @@ from clipgen.clip.score import Scorer
 from clipgen.clip.word_importance import normalise_maps, patch_maps, similarity_drops, word_spans
 from clipgen.errors import SettingsError
 from clipgen.families.attention import AttentionMaps, has_text_cross_attention, recording_attention
+from clipgen.families.prompt_tokens import token_limit
 from clipgen.families.text_encoders import TextEncoder
 from clipgen.gallery.api import load_clip
 from clipgen.gallery.features import iter_image_features
 from clipgen.pipeline.pipeline import Pipeline
 from clipgen.pixels import to_pixels
 from clipgen.settings.settings import Settings
+from clipgen.text import TokenizedPrompt
 
 MapSource = Literal["cross-attention", "patch similarity"]
 Span = tuple[int, int]
@@ -75,7 +77,7 @@ def explain(pipeline: Pipeline, settings: Settings) -> Explanation:
         if scorer is None:
             raise SettingsError(f"model '{pipeline.origin.model}' has no cross-attention and no CLIP", field="model")
         return explain_image(pipeline.run(single)[0].image, text, model=scorer)
-    spans, tokens = words_with_tokens(text, family.text_encoders[0])
+    spans, tokens = words_with_tokens(pipeline.tokenize_prompt(single), family.text_encoders[0])
     _check_words(text, spans)
     states = pipeline.encode_prompt(single)["encoder_hidden_states"]
     attention = AttentionMaps(states, family.latent_shape(*batch.size)[1:])
@@ -104,14 +106,21 @@ def _check_words(text: str, spans: Sequence[Span]) -> None:
         raise SettingsError(f"prompt must contain a word, got '{text}'", field="prompt")
 
 
-def words_with_tokens(text: str, text_encoder: TextEncoder) -> tuple[list[Span], list[list[int]]]:
-    """Returns the spans of the words that are not truncated, and the positions of each word's tokens."""
-    encoding = text_encoder.tokenizer(
-        text, max_length=text_encoder.max_length, truncation=True, return_offsets_mapping=True
-    )
+def words_with_tokens(prompt: TokenizedPrompt, encoder: TextEncoder) -> tuple[list[Span], list[list[int]]]:
+    """Returns the spans of the words that are not truncated, and the positions of each word's tokens.
+
+    The spans count from the first character of the prompt that is no space. `encoder` is the first text encoder.
+    """
+    text = prompt.text.strip()
+    first_character, limit = prompt.text.index(text), token_limit(encoder)
+    starts = [
+        (token.start - first_character, window * encoder.max_length + 1 + k)  # 1: each window has a start token
+        for window, window_tokens in enumerate(prompt.windows[0])
+        for k, token in enumerate(window_tokens[:limit])
+    ]
     spans, tokens = [], []
     for start, end in word_spans(text):
-        positions = [k for k, (a, b) in enumerate(encoding.offset_mapping) if a < b and a < end and b > start]
+        positions = [position for first, position in starts if start <= first < end]
         if positions:
             spans.append((start, end))
             tokens.append(positions)

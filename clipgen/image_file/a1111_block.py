@@ -37,6 +37,7 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "Size", f"{settings['width']}x{settings['height']}" if settings["width"] and settings["height"] else None
     yield "Model hash", model["hash"] and model["hash"][:HASH_DIGITS]
     yield "Model", model["name"].removeprefix("./")
+    yield "Clip skip", settings["clip_skip"] + 1 if settings["clip_skip"] else None  # A1111 counts from 1
     yield "RNG", record["runtime"]["rng"].upper()
     if settings["guidance"] != "off":
         yield "Guidance", settings["guidance"]

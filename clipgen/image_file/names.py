@@ -16,6 +16,7 @@ from clipgen.settings.checks import printable
 from clipgen.settings.settings import Settings
 
 DEFAULT_FOLDER, DEFAULT_NAME = "outputs/$date", "$slug-$seed"
+LORA_TAG = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
 NAMES = ("date", "time", "n", "seed", "slug", "model", "preset", "steps", "scheduler", "guidance_scale", "percent")
 FORMATS: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 SLUG_BYTES, NAME_BYTES = 60, 120
@@ -93,7 +94,7 @@ def _values(settings: Settings, seed: int, moment: datetime, percent: float | No
         "date": f"{moment:%Y-%m-%d}",
         "time": f"{moment:%H-%M-%S}",
         "seed": seed,
-        "slug": slug(settings.title),
+        "slug": slug(LORA_TAG.sub(" ", settings.title)),
         "model": strip_folders(settings.model).removeprefix("./"),
         "preset": settings.preset,
         "steps": settings.steps,

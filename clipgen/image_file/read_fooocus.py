@@ -14,7 +14,8 @@ _FIELDS = {
     "steps": "steps",
     "guidance_scale": "guidance_scale",
 }
-_KNOWN_KEYS = {*_FIELDS, "sampler", "scheduler", "resolution", "base_model"}
+_SKIP_OF_XL = 2  # Fooocus counts from the last layer, and SDXL itself ends one layer earlier
+_KNOWN_KEYS = {*_FIELDS, "clip_skip", "sampler", "scheduler", "resolution", "base_model"}
 # The repr of a pair, `(1152, 896)` or `('1152', '896')`.
 _PAIR = re.compile(r"\(?'?(\d{1,6})'?, ?'?(\d{1,6})'?\)?")
 
@@ -30,6 +31,8 @@ def read(metadata: dict[str, Any]) -> ParsedMetadata | None:
     fields = {field: values[key] for key, field in _FIELDS.items() if key in values}
     if size := _PAIR.fullmatch(text_of(values.get("resolution"))):
         fields |= {"width": size[1], "height": size[2]}
+    if isinstance(skip := values.get("clip_skip"), int) and skip >= _SKIP_OF_XL:
+        fields["clip_skip"] = skip - _SKIP_OF_XL
     unknown = {key: value for key, value in values.items() if key not in _KNOWN_KEYS}
     if "base_model" in values:
         unknown["model"] = values["base_model"]

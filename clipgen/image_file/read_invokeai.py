@@ -14,6 +14,7 @@ _FIELDS = {
     "seed": "seed",
     "steps": "steps",
     "cfg_scale": "guidance_scale",
+    "clip_skip": "clip_skip",
     "width": "width",
     "height": "height",
 }

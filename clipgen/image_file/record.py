@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from clipgen.image_file.paths import strip_folders
-from clipgen.settings.checks import split_target
-from clipgen.settings.settings import Note, Settings
+from clipgen.settings.checks import names_path, split_target
+from clipgen.settings.settings import ADAPTER_FIELDS, Note, Settings
 
 SCHEMA = "clipgen/1"
 _NO_INPUTS: Mapping[str, str] = MappingProxyType({})
@@ -37,7 +37,7 @@ def make_record(
         clip: model, similarity, score, percentile, captions, self_graded and curve; None if the image has no score.
         model: name, hash (SHA-256 of the denoiser's file) and family.
         runtime: clipgen, torch, diffusers, device, dtype and rng.
-        inputs: input name -> SHA-256.
+        inputs: input name -> SHA-256; a LoRA has the name `lora:<file name>`.
         warnings: notes about this image.
         likeness: for variations, the cosine similarity to the source image.
         job: the id of the batch job.
@@ -48,6 +48,7 @@ def make_record(
             **settings.to_dict(),
             "model": strip_folders(settings.model),
             "vae": None if settings.vae is None else strip_folders(settings.vae),
+            **{name: [_strip_adapter(target) for target in getattr(settings, name)] for name in ADAPTER_FIELDS},
             "like": [_strip_target(target) for target in settings.like],
             "vary": None if settings.vary is None else _strip_target(settings.vary),
             "clip_models": [strip_folders(model) for model in settings.clip_models],
@@ -61,6 +62,11 @@ def make_record(
         "warnings": [note.to_dict() for note in warnings],
         **({} if likeness is None else {"likeness": likeness}),
     }
+
+
+def _strip_adapter(target: str) -> str:
+    """Returns a LoRA or an embedding without the folder of its file; a name from a folder stays as it is."""
+    return "./" + re.split(r"[/\\]", target)[-1] if names_path(split_target(target)[0]) else target
 
 
 def _strip_target(target: str) -> str:

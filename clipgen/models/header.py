@@ -88,12 +88,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     Raises ModelError for truncated or padded files, overlapping tensors, too large headers and unknown dtypes.
     """
     label = f"{path.parent.name}/{path.name}"
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(MAX_HEADER, size - 8):
-            raise ModelError(f"{label} is not a safetensors file, or is truncated.")
-        header = parse_json(file.read(length), label)
+    header, size, length = _parse_header(path, label)
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise ModelError(f"{label} has more than {MAX_TENSORS:,} tensors.")
@@ -106,6 +101,23 @@ def read_header(path: Path) -> dict[str, Entry]:
     if 8 + length + end != size:
         raise ModelError(f"{label} does not match its header: {8 + length + end:,} bytes listed, {size:,} in the file.")
     return {name: Entry(value["dtype"], tuple(value["shape"])) for name, value in header.items()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns the texts in `__metadata__` of a safetensors file, {} if it has none; raises ModelError."""
+    header, _, _ = _parse_header(path, f"{path.parent.name}/{path.name}")
+    metadata = header.get("__metadata__")
+    return {k: v for k, v in metadata.items() if isinstance(v, str)} if isinstance(metadata, dict) else {}
+
+
+def _parse_header(path: Path, label: str) -> tuple[dict[str, Any], int, int]:
+    """Returns the header of a safetensors file as JSON, and the sizes of the file and of the header in bytes."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER, size - 8):
+            raise ModelError(f"{label} is not a safetensors file, or is truncated.")
+        return parse_json(file.read(length), label), size, length
 
 
 def _span(label: str, name: str, value: Any) -> tuple[int, int]:

@@ -95,6 +95,9 @@ class Layout:
         config_components: components of which only the config is read.
         image_networks: the networks that the model needs to take an image; () if the family never does.
         requires_image: the family only generates variations of an image.
+        clip_text: the prompt is read by CLIP text encoders alone, so that clip_skip, windows of a long prompt and
+            textual inversion work.
+        lora_loader: the class of diffusers that loads LoRA files of the family; None if there is none.
         prefers_bfloat16: its models were trained in bfloat16, and can overflow in float16.
     """
 
@@ -111,6 +114,8 @@ class Layout:
     config_components: Mapping[str, ConfigComponent] = field(default_factory=dict)
     image_networks: tuple[str, ...] = ()
     requires_image: bool = False
+    clip_text: bool = False
+    lora_loader: str | None = None
     prefers_bfloat16: bool = False
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clipgen.errors import ImageFileError, ModelNotFound, SettingsError
-from clipgen.settings.checks import printable, split_target
-from clipgen.settings.settings import Settings
+from clipgen.settings.checks import names_path, printable, split_target
+from clipgen.settings.settings import ADAPTER_FIELDS, Settings
 
 
 def check_images(runs: Iterable[Settings]) -> None:
@@ -44,6 +45,59 @@ def find_source_image(target: str, digest: object, near: Path, known: str | None
     raise ImageFileError(
         f"'{printable(near.name)}' varies '{printable(name)}', which is missing. Name it: --vary IMAGE"
     )
+
+
+def find_adapters(
+    values: Mapping[str, Any], digests: Mapping[str, Any], near: Path, known: Settings | None
+) -> dict[str, list[str]]:
+    """Returns the adapter fields of a record with the paths of the files that have the recorded SHA-256.
+
+    A file is searched at the path that the history recorded (`known`), in the folder of the image file `near`, in the
+    working directory and in the user's folders. A name in these folders stays a name if its file is the same. Raises
+    ImageFileError if a file is not found.
+    """
+    return {
+        name: [
+            _find_adapter(name, target, digests, near, () if known is None else getattr(known, name))
+            for target in values[name]
+        ]
+        for name in ADAPTER_FIELDS
+    }
+
+
+def _find_adapter(field: str, target: str, digests: Mapping[str, Any], near: Path, known: Sequence[str]) -> str:
+    from clipgen.hashing import sha256_of
+    from clipgen.home import adapter_files
+
+    adapter, _ = split_target(target)
+    weight = target.removeprefix(adapter)  # an embedding has none
+    own_files = adapter_files(f"{field}s")
+    is_path = names_path(adapter)
+    name = re.split(r"[/\\]", adapter)[-1] if is_path else f"{adapter}.safetensors"
+    digest = digests.get(f"{field}:{name}")
+    if not is_path and adapter in own_files and sha256_of(own_files[adapter]) == digest:
+        return target
+    recorded = [path for path in (Path(split_target(each)[0]) for each in known) if path.name == name]
+    others = [path for path in own_files.values() if path.name == name]
+    for path in (*recorded, near.parent / name, Path(name), *others):
+        if path.is_file() and sha256_of(path) == digest:
+            return f"{path}{weight}"
+    raise ImageFileError(
+        f"'{printable(near.name)}' uses the {field} file '{printable(name)}', which is missing or has changed. "
+        f"Name it: --{field} FILE"
+    )
+
+
+def changed_loras(prompt: str, syntax: str, digests: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the LoRAs in a prompt whose files are not those of the recorded SHA-256."""
+    from clipgen.hashing import sha256_of
+    from clipgen.home import adapter_files
+    from clipgen.text import lora_tags
+
+    files = adapter_files("loras")
+    names = [split_target(tag)[0] for tag in lora_tags(prompt, syntax)]
+    digest_of = {name: sha256_of(files[name]) for name in names if name in files}
+    return [name for name in names if name in files and digest_of[name] != digests.get(f"lora:{files[name].name}")]
 
 
 def require_vae(vae: str | None, *, offline: bool) -> None:

@@ -18,10 +18,11 @@ from clipgen.clip.encoder import ClipEncoder
 from clipgen.clip.score import Scorer
 from clipgen.decode import is_broken
 from clipgen.device import MemoryFallback, check_compiles, pick_device, pick_dtype, raise_out_of_memory, release_memory
-from clipgen.errors import BrokenImage, Cancelled, ModelError
-from clipgen.families import LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
+from clipgen.errors import BrokenImage, Cancelled, ModelError, SettingsError
+from clipgen.families import FAMILIES, LAYOUTS, Conditioning, Family, family_from_pipeline, load_family
 from clipgen.families.fetch import fetch_model
 from clipgen.families.few_step import few_step_defaults
+from clipgen.families.lora import Lora, LoraAdapters
 from clipgen.guidance.budget import ANY_PROMPT, resolve_budget
 from clipgen.guidance.build import Guidance, build_guidance
 from clipgen.guidance.flops import ModelCosts, model_costs
@@ -31,6 +32,7 @@ from clipgen.models import LoadProgress, ignore_progress, preflight
 from clipgen.models.clip_cache import ClipCache
 from clipgen.models.find import find_vae
 from clipgen.models.load_vae import check_vae
+from clipgen.pipeline.adapters import adapter_hashes, check_fit, loras_of
 from clipgen.pipeline.conditioning import PromptEncoder
 from clipgen.pipeline.denoising import make_predict, sample
 from clipgen.pipeline.inputs import with_default_clip
@@ -43,7 +45,9 @@ from clipgen.pipeline.rewording import reword, word_notes
 from clipgen.pipeline.vae_cache import VaeCache
 from clipgen.pipeline.variation import Variation, encode_source_image, read_source_image
 from clipgen.sampling.cancellation import IsCancelled, never_cancelled, with_cancellation
+from clipgen.sampling.loop import Prediction, PredictNoise, StepInput
 from clipgen.settings.settings import GUIDANCE_DEFAULTS, Note, Settings
+from clipgen.text import TokenizedPrompt
 from clipgen.world.vocabulary import Vocabulary
 
 NO_CLIP = Note(
@@ -81,7 +85,8 @@ class Pipeline:
         self.vocabulary = vocabulary
         self._clips = ClipCache(scorer, device, offline)
         self._from_diffusers = False
-        self._prompts = PromptEncoder(family)
+        self._prompts = PromptEncoder(family, origin.model)
+        self._loras = LoraAdapters(family, FAMILIES[family.name][0], origin.model)
         self._memory, self._lock = MemoryFallback(device), ModelLock(device)
         self._vaes = VaeCache(family, origin.model, device, getattr(torch, origin.dtype), offline)
         self._scorer = scorer
@@ -136,6 +141,7 @@ class Pipeline:
         limits = limits_on_disk(checked, model)
         for each in settings:
             limits.check(each)
+            check_fit(each, checked)
         release_memory(place)  # that of a model which was used before
         for vae in dict.fromkeys(each.vae for each in settings if each.vae is not None):
             own = checked.networks.get("vae")
@@ -198,11 +204,16 @@ class Pipeline:
         if settings.through_unet and settings.guided:
             check_back_propagation(self.family.denoiser, self.origin.model)
         batches = self.plan(settings)
+        if self._from_diffusers and any(batch.loras for batch in batches):
+            raise SettingsError("Load LoRAs with the diffusers pipeline's own load_lora_weights.", field="lora")
 
         # Batches -> images; broken ones are reported when the others are done.
         estimate, broken = ProgressEstimate(len(batches)), list[str]()
-        for batch in batches:
-            yield from run._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+        try:
+            for batch in batches:
+                yield from run._generate_batch(batch, tuple(notes), estimate, broken, is_cancelled)
+        finally:
+            self._switch_loras_off()
         if broken:
             raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} images are broken. {broken[0]}")
 
@@ -220,6 +231,7 @@ class Pipeline:
         # 1. Text -> conditioning: the prompts through the text encoders, {name: [B, ...]}; a variation adds its image.
         variation = self._encode_source_image(batch)
         with self._lock.hold("The text encoder"):
+            self._loras.use(batch.loras)
             conditioning = self._prompts.encode_batch(batch, variation)
 
         # 2. Guidance: what CLIP adds to x0, or which rows it selects. `pick` and `steer` use several rows per image.
@@ -228,6 +240,7 @@ class Pipeline:
 
         # 3. Noise -> latents [B, C, h, w], one scheduler step per iteration.
         predict = make_predict(batch, self.family, self._memory, conditioning, guidance)
+        predict = self._with_loras(predict, batch.loras)
         predict = guidance.apply_to(with_cancellation(predict, is_cancelled))
         finite: list[Tensor] = []  # per step [B]: whether the latents of each image are finite
         for output, seconds in self._lock.timed(sample(batch, self.family, self.device, predict, guidance)):
@@ -276,7 +289,7 @@ class Pipeline:
                 seconds=seconds_per_image,
                 origin=self.origin,
                 prompt_checker=None if self._scorer is None else self._clips.checker(self._scorer),
-                inputs={**self._inputs, **({} if variation is None else {"vary": variation.source.sha256})},
+                inputs=self._input_hashes(image, batch, variation),
                 source_features=None if variation is None else variation.features,
                 vocabulary=self.vocabulary,
             )
@@ -324,6 +337,31 @@ class Pipeline:
             is_cancelled=is_cancelled,
         )
 
+    def _input_hashes(self, image: Settings, batch: Batch, variation: Variation | None) -> dict[str, str]:
+        """Returns the SHA-256 of the files that an image depends on, for its record: VAE, source image, adapters."""
+        vary = {} if variation is None else {"vary": variation.source.sha256}
+        return {**self._inputs, **vary, **adapter_hashes(batch.loras, self._prompts.embeddings(image))}
+
+    def _with_loras(self, predict: PredictNoise, loras: tuple[Lora, ...]) -> PredictNoise:
+        """Returns the prediction with LoRAs, which another thread may have switched since the last step."""
+
+        def predict_with_loras(step_input: StepInput) -> Prediction:
+            self._loras.use(loras)
+            return predict(step_input)
+
+        return predict_with_loras
+
+    def _switch_loras_off(self) -> None:
+        """Switches the LoRAs off, unless another run holds the lock, which then has its own.
+
+        It never waits, because the garbage collector can end a run while this thread holds the lock.
+        """
+        if self._lock.lock.acquire(blocking=False):
+            try:
+                self._loras.use(())
+            finally:
+                self._lock.lock.release()
+
     def _widen_denoiser(self) -> torch.dtype | None:
         """Converts the denoiser and the text encoders to a dtype of wider range and returns it; None if there is none.
 
@@ -367,8 +405,16 @@ class Pipeline:
 
     def encode_prompt(self, settings: Settings, field: str = "prompt") -> Conditioning:
         """Returns the conditioning [1, ...] of the prompt, or of the field `negative_prompt`; raises PromptError."""
+        loras = loras_of(settings)
         with self._lock.hold("The text encoder"):
-            return self._prompts.encode_prompt(reword(settings, self.vocabulary), field)
+            self._loras.use(loras)
+            conditioning = self._prompts.encode_prompt(reword(settings, self.vocabulary), loras, field)
+            self._loras.use(())
+        return conditioning
+
+    def tokenize_prompt(self, settings: Settings) -> TokenizedPrompt:
+        """Returns the tokens of the prompt as the text encoders read them; raises PromptError."""
+        return self._prompts.tokenize(reword(settings, self.vocabulary))
 
     def encoder(self, name: str) -> ClipEncoder:
         """Returns a CLIP by folder or hub id, loaded once and cached."""
@@ -393,5 +439,6 @@ class Pipeline:
         settings = self._with_guiding_clip(settings)
         conditioning = self.encode_prompt(Settings(prompt=ANY_PROMPT))
         with self._lock.hold("CLIP"):
+            self._loras.remove()  # its layers would be counted too
             encoders = choose_encoders(settings, self._clips.own, self.origin.model, self._clips.load)
             return model_costs(settings, self.family, conditioning, encoders)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from clipgen.device import images_at_once
 from clipgen.families.shared import OTHER_SCHEDULERS
+from clipgen.pipeline.adapters import loras_of
 from clipgen.pipeline.rewording import reword
 from clipgen.settings.checks import MAX_DRAWN_SEED, MAX_SEED
 from clipgen.settings.settings import Note, Settings
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from clipgen.families import Family
+    from clipgen.families.lora import Lora
 
 SHARED_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta")  # equal for all images of a batch
 BATCHED_GUIDANCE = ("off", "clip")  # other guidance methods use the rows of a batch as candidates for one image
@@ -33,6 +36,7 @@ class Batch:
         first: The index of the batch's first image in the run.
         images: The settings of each image, with its own seed and prompt and `images` = 1.
         steps, width, height, scheduler, guidance_scale, eta: The SHARED_FIELDS, none of them None.
+        loras: The LoRAs of all its images.
         vocabulary: The words that the model knows, if it declares them.
     """
 
@@ -44,6 +48,7 @@ class Batch:
     scheduler: str
     guidance_scale: float
     eta: float
+    loras: tuple[Lora, ...] = ()
     vocabulary: Vocabulary | None = None
 
     @property
@@ -59,7 +64,7 @@ class Batch:
     @property
     def texts(self) -> list[str]:
         """The prompt of each image without weights and other syntax, as CLIP reads it."""
-        return [plain_text(image.prompt, image.prompt_syntax) for image in self.reworded]
+        return [plain_text(image.prompt, image.prompt_syntax, image.long_prompt) for image in self.reworded]
 
     @property
     def reworded(self) -> list[Settings]:
@@ -127,7 +132,7 @@ def plan(
     """Returns the batches of a run; image k has seed + k, and its wildcards are resolved with that seed.
 
     `defaults` fill the fields that `settings` leave to the model; `latent_shape` is that of its family, which limits
-    the size of a batch. Raises SettingsError, PromptError.
+    the size of a batch. Raises SettingsError, PromptError, and the errors of loras_of.
     """
     filled = settings.with_defaults(defaults).replace(model=model)
     seed = secrets.randbelow(MAX_DRAWN_SEED + 1) if filled.seed is None else filled.seed
@@ -135,10 +140,13 @@ def plan(
     shared = {name: value for name, value in filled.to_dict().items() if name in SHARED_FIELDS}
     _, height, width = latent_shape(shared["width"], shared["height"])
     size = images_at_once(height * width, device) if filled.guidance in BATCHED_GUIDANCE else 1
-    return [
-        Batch(first, images[first : first + size], **shared, vocabulary=vocabulary)
-        for first in range(0, len(images), size)
-    ]
+    batches: list[Batch] = []
+    for loras, group in groupby(images, key=loras_of):  # a choice in the prompt can change the LoRAs
+        same = tuple(group)
+        for first in range(0, len(same), size):
+            index = sum(len(batch.images) for batch in batches)
+            batches.append(Batch(index, same[first : first + size], **shared, loras=loras, vocabulary=vocabulary))
+    return batches
 
 
 def _single_image(settings: Settings, seed: int) -> Settings:

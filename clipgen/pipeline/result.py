@@ -177,7 +177,7 @@ class Result:
     def checks(self) -> tuple[PhraseCheck, ...]:
         """One check with CLIP per part of the prompt (object, colour, count); raises SettingsError without a CLIP."""
         prompt = reword(self.settings, self.vocabulary).prompt
-        return self.check(split_phrases(plain_text(prompt, self.settings.prompt_syntax)))
+        return self.check(split_phrases(plain_text(prompt, self.settings.prompt_syntax, self.settings.long_prompt)))
 
     def check(self, phrases: Sequence[str]) -> tuple[PhraseCheck, ...]:
         """Checks with CLIP whether the image shows each phrase; raises SettingsError without a CLIP.

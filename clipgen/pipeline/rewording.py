@@ -16,6 +16,7 @@ from clipgen.text import parse_prompt
 from clipgen.world.vocabulary import Edit, Vocabulary
 
 SYNTAX = re.compile(r"[()\[\]{}_\\]")  # characters that a backslash makes text
+BREAK_WORD = re.compile(r"\bBREAK\b")
 PROMPTS = ("prompt", "negative_prompt")
 Runs = Sequence[tuple[str, float]]
 
@@ -34,7 +35,7 @@ def word_notes(settings: Settings, vocabulary: Vocabulary | None, model: str) ->
     """Returns the notes on replaced and unknown words of the prompt, the negative prompt and the texts that guide."""
     if vocabulary is None:
         return []
-    texts = [(name, "".join(text for text, _ in _runs(settings, name))) for name in PROMPTS]
+    texts = [(name, _without_breaks(_runs(settings, name), settings)) for name in PROMPTS]
     if settings.guided:
         texts.append(("guide", ", ".join(split_target(target)[0] for target in settings.guide)))
     return [note for name, text in texts for note in vocabulary.notes(text, model, name)]
@@ -43,6 +44,12 @@ def word_notes(settings: Settings, vocabulary: Vocabulary | None, model: str) ->
 def _runs(settings: Settings, name: str) -> Runs:
     """Returns the runs of text and their weights of the prompt or the negative prompt."""
     return parse_prompt(getattr(settings, name), settings.prompt_syntax, name)
+
+
+def _without_breaks(runs: Runs, settings: Settings) -> str:
+    """Returns the text of runs; where the word BREAK ends a window it is a comma and spaces, so that positions stay."""
+    text = "".join(text for text, _ in runs)
+    return BREAK_WORD.sub(",    ", text) if settings.long_prompt == "chunk" else text
 
 
 def _reword_target(target: str, vocabulary: Vocabulary) -> str:
@@ -55,7 +62,7 @@ def _reword_target(target: str, vocabulary: Vocabulary) -> str:
 def _reword_prompt(settings: Settings, name: str, vocabulary: Vocabulary) -> str:
     """Returns a prompt in known words; a word that replaces another gets the weight of its first character."""
     runs = _runs(settings, name)
-    edits = vocabulary.read("".join(text for text, _ in runs)).edits
+    edits = vocabulary.read(_without_breaks(runs, settings)).edits
     if not edits:
         return str(getattr(settings, name))
     return "".join(_with_weight(text, weight, settings.prompt_syntax) for text, weight in _edited(runs, edits))

@@ -18,6 +18,7 @@ FORBIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
 )  # control characters except newline and tab; surrogates
 PRESET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+ADAPTER_PATH = re.compile(r"[/\\]|\.(safetensors|bin|pt|pth|ckpt|pkl|msgpack|h5)$", re.IGNORECASE)
 METHODS = ("off", "clip", "pick", "steer", "optimise", "clip+pick")  # the guidance methods and their valid combinations
 DECODERS = ("auto", "tiny", "pooled", "linear", "latent", "full")
 GUARDS = ("off", "survival", "two-key")
@@ -57,6 +58,8 @@ class Limits:
     particles: tuple[int, int] = (2, 16)
     iterations: tuple[int, int] = (1, 200)
     target: tuple[float, float] = (-2, 2)
+    lora: tuple[float, float] = (-4, 4)
+    clip_skip: tuple[int, int] = (0, 11)
     files: bool = True
 
 
@@ -210,19 +213,26 @@ def split_target(target: str) -> tuple[str, float]:
     return (words.strip(), float(number)) if isinstance(number, int | float) else (target.strip(), 1.0)
 
 
-def check_targets(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
-    """Checks a list of `text:weight`; returns each with its weight."""
-    if isinstance(value, str) or not isinstance(value, Iterable) or len(targets := tuple(value)) > MAX_TARGETS:
-        raise _refused(name, f"a list of at most {MAX_TARGETS} texts", value)
-    checked = []
-    for target in targets:
-        words, weight = split_target(check_line(name, target, limits))
-        if not words:
-            raise SettingsError(
-                f"{name} must have a name or text before its weight, got '{printable(target)}'", field=name
-            )
-        checked.append(f"{words}:{real('target')(name, weight, limits):g}")
-    return tuple(checked)
+def names_path(adapter: str) -> bool:
+    """Tells whether a LoRA or an embedding is named by the path of its file, not by its name in a folder."""
+    return ADAPTER_PATH.search(adapter) is not None
+
+
+def weighted(limit: str) -> Check:
+    """Returns the check of a list of `text:weight`, which returns each with its weight in `limits.<limit>`."""
+
+    def check(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
+        checked = []
+        for target in check_lines(name, value, limits):
+            words, weight = split_target(target)
+            if not words:
+                raise SettingsError(
+                    f"{name} must have a name or text before its weight, got '{printable(target)}'", field=name
+                )
+            checked.append(f"{words}:{real(limit)(name, weight, limits):g}")
+        return tuple(checked)
+
+    return check
 
 
 def check_source(name: str, value: Any, limits: Limits) -> str:
@@ -242,6 +252,8 @@ def check_lines(name: str, value: Any, limits: Limits) -> tuple[str, ...]:
     return tuple(check_line(name, line, limits) for line in lines)
 
 
+check_targets = weighted("target")
+check_loras = weighted("lora")
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 

@@ -10,7 +10,7 @@ class SettingsKeywords(TypedDict, total=False):
 
     negative_prompt: str
     prompt_syntax: Literal["a1111", "plain"]
-    long_prompt: Literal["cut", "error"]
+    long_prompt: Literal["cut", "chunk", "error"]
     prompt_template: str | None
     model: str
     preset: str | None
@@ -27,6 +27,9 @@ class SettingsKeywords(TypedDict, total=False):
     cfg_stop: float
     guidance_rescale: float
     apg: bool
+    clip_skip: int
+    lora: tuple[str, ...]
+    embedding: tuple[str, ...]
     guidance: str
     budget: float | None
     clip_guidance_scale: float

@@ -13,8 +13,16 @@ from typing import Any, Literal
 
 from clipgen import home
 from clipgen.errors import PresetError, SettingsError
-from clipgen.settings.checks import PRESET_NAME, check_line, is_weight_file, printable, unknown_name
-from clipgen.settings.settings import FIELDS, Settings, check_field
+from clipgen.settings.checks import (
+    PRESET_NAME,
+    check_line,
+    is_weight_file,
+    names_path,
+    printable,
+    split_target,
+    unknown_name,
+)
+from clipgen.settings.settings import ADAPTER_FIELDS, FIELDS, Settings, check_field
 
 MAX_BYTES = 64 * 1024
 MAX_LINE = 4_096
@@ -180,6 +188,9 @@ def _settings(path: Path, section: Mapping[str, Any]) -> dict[str, Any]:
         value = checked[name] or ""
         if LOCAL_PATH.match(value) or is_weight_file(value):
             raise _refused(path, f"[settings] {name} must be a bundled name or a hub id, got '{printable(value)}'")
+    for name in ADAPTER_FIELDS:
+        if paths := [target for target in checked[name] if names_path(split_target(target)[0])]:
+            raise _refused(path, f"[settings] {name} must be a name in a folder, got '{printable(paths[0])}'")
     return {name: checked[name] for name in section}
 
 

@@ -23,6 +23,7 @@ from clipgen.settings.checks import (
     check_guidance,
     check_line,
     check_lines,
+    check_loras,
     check_part,
     check_preset,
     check_scheduler,
@@ -76,8 +77,10 @@ class Settings:
         one_of("a1111", "plain"),
         "a1111",
     )
-    long_prompt: Literal["cut", "error"] = _setting(
-        "How to handle a prompt over the token limit: cut (truncate and warn) or error.", one_of("cut", "error"), "cut"
+    long_prompt: Literal["cut", "chunk", "error"] = _setting(
+        "A prompt over the token limit: cut (truncate and warn), chunk (75-token windows) or error.",
+        one_of("cut", "chunk", "error"),
+        "cut",
     )
     prompt_template: str | None = _setting(
         "The prompt before its {a|b} choices are resolved; has no effect on the picture.", check_filled, None
@@ -124,6 +127,17 @@ class Settings:
     )
     apg: bool = _setting(
         "Uses adaptive projected guidance (APG) to reduce oversaturation at high CFG scales.", check_switch, False
+    )
+    clip_skip: int = _setting(
+        "Number of last layers of the CLIP text encoder to skip, 0 to 11; in A1111 one more.",
+        whole("clip_skip"),
+        0,
+    )
+    lora: tuple[str, ...] = _setting(
+        "LoRA files, as file:weight or as name:weight from the folder loras; weights -4 to 4.", check_loras, ()
+    )
+    embedding: tuple[str, ...] = _setting(
+        "Textual inversion files that a prompt names; not needed for the folder embeddings.", check_lines, ()
     )
     guidance: str = _setting(
         "CLIP guidance method: off, clip, pick, steer, optimise or clip+pick.", check_guidance, "off"
@@ -224,7 +238,8 @@ GUIDANCE_DEFAULTS = {"cutouts": 4, "guidance_every": 1, "guide_decoder": "auto"}
 GUIDANCE_FIELDS = tuple(GUIDANCE_DEFAULTS)
 MODEL_FIELDS = ("steps", "width", "height", "scheduler", "guidance_scale", "eta", *GUIDANCE_FIELDS)
 TEXT_FIELDS = frozenset(FIELDS[:7]) | {"scheduler", "guidance", "guide_decoder", "guard", "vary", "vae"}
-LIST_FIELDS = ("guide", "like", "clip_models")
+ADAPTER_FIELDS = ("lora", "embedding")  # files that change the model
+LIST_FIELDS = (*ADAPTER_FIELDS, "guide", "like", "clip_models")
 SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 

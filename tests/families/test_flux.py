@@ -3,13 +3,21 @@ from __future__ import annotations
 import diffusers
 import pytest
 import tiny
+import tiny_lora
 import torch
 from diffusers import FluxPipeline
-from parity import assert_rejected, clipgen_images, clipgen_results, copy_with_changes, diffusers_images, max_difference
+from parity import (
+    assert_rejected,
+    clipgen_images,
+    clipgen_results,
+    copy_with_changes,
+    diffusers_images,
+    encode_prompt,
+    max_difference,
+)
 
 from clipgen import Pipeline, SettingsError
 from clipgen.families.flux import latent_image_ids, pack_latents, unpack_latents
-from clipgen.text import encode_prompt
 
 TOKENS = 32  # of the tiny T5
 KINDS = ("dev", "schnell")
@@ -153,3 +161,16 @@ def test_a_vae_with_other_latent_channels_raises_an_error(folders, tmp_path):
     vae = diffusers.AutoencoderKL(block_out_channels=(4,), latent_channels=3, norm_num_groups=1)
     vae.save_pretrained(other / "vae")
     assert_rejected(other, "transformer takes 4 channels and the vae gives 3")
+
+
+def test_a_lora_changes_the_images_as_in_diffusers(pipes, references, tmp_path):
+    pipe, reference = pipes["schnell"], references["schnell"]
+    file, plain = tiny_lora.save(tmp_path / "one.safetensors", reference, "peft"), clipgen_images(pipe)
+    reference.load_lora_weights(tmp_path, weight_name=file.name, adapter_name="one")
+    reference.set_adapters(["one"], [0.3])
+    theirs = diffusers_images(reference, guidance_scale=0.0, max_sequence_length=TOKENS)
+    reference.unload_lora_weights()
+    ours = clipgen_images(pipe, lora=[f"{file}:0.3"])
+    assert max_difference(ours, theirs) <= 1e-4
+    assert max_difference(ours, plain) > 2 / 255
+    assert torch.equal(clipgen_images(pipe), plain)

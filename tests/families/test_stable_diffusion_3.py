@@ -3,11 +3,11 @@ from __future__ import annotations
 import diffusers
 import pytest
 import tiny
+import tiny_lora
 import torch
-from parity import assert_rejected, clipgen_images, copy_with_changes, diffusers_images, max_difference
+from parity import assert_rejected, clipgen_images, copy_with_changes, diffusers_images, encode_prompt, max_difference
 
 from clipgen import Pipeline, SettingsError
-from clipgen.text import encode_prompt
 
 TOKENS = 32  # of the tiny T5
 
@@ -133,3 +133,15 @@ def test_inconsistent_folders_raise_one_line_errors(folder, tmp_path, file, chan
 def test_t5_is_not_loaded_if_the_index_does_not_name_it(folder, tmp_path):
     other = copy_with_changes(folder, tmp_path / "model", "model_index.json", text_encoder_3=[None, None])
     assert len(Pipeline.from_pretrained(str(other)).family.text_encoders) == 2
+
+
+def test_a_lora_changes_the_images_as_in_diffusers(pipe, reference, tmp_path):
+    file, plain = tiny_lora.save(tmp_path / "one.safetensors", reference, "peft"), clipgen_images(pipe)
+    reference.load_lora_weights(tmp_path, weight_name=file.name, adapter_name="one")
+    reference.set_adapters(["one"], [0.3])
+    theirs = diffusers_images(reference, guidance_scale=7.0, max_sequence_length=TOKENS)
+    reference.unload_lora_weights()
+    ours = clipgen_images(pipe, lora=[f"{file}:0.3"], guidance_scale=7.0)
+    assert max_difference(ours, theirs) <= 1e-4
+    assert max_difference(ours, plain) > 2 / 255
+    assert torch.equal(clipgen_images(pipe), plain)

@@ -4,11 +4,18 @@ import diffusers
 import pytest
 import tiny
 import torch
-from parity import assert_rejected, check, clipgen_images, copy_with_changes, diffusers_images, max_difference
+from parity import (
+    assert_rejected,
+    check,
+    clipgen_images,
+    copy_with_changes,
+    diffusers_images,
+    encode_prompt,
+    max_difference,
+)
 
 from clipgen import ModelError, Pipeline
 from clipgen.families import family_from_pipeline, load_family
-from clipgen.text import encode_prompt
 
 CPU = torch.device("cpu")
 

@@ -13,6 +13,7 @@ from clipgen import Pipeline, Settings, SettingsError, explain, explain_image
 from clipgen.families.attention import AttentionMaps, recording_attention
 from clipgen.gallery.explain_sheet import heat_image, render_sheet
 from clipgen.gallery.explanation import words_with_tokens
+from clipgen.text import tokenize_prompt
 
 from .conftest import CAR, FOX, STEPS
 
@@ -95,9 +96,19 @@ IMAGE = Image.new("RGB", (96, 64), "white")
 
 def test_truncated_words_have_no_map(with_clip):
     text_encoder = with_clip.family.text_encoders[0]
-    spans, tokens = words_with_tokens("fox " * 40, text_encoder)
+    spans, tokens = words_with_tokens(tokenize_prompt("fox " * 40, [text_encoder]), text_encoder)
     assert 0 < len(spans) == len(tokens) < 40
     assert max(map(max, tokens)) < text_encoder.max_length
+
+
+def test_words_of_later_windows_have_a_map(with_clip):
+    text_encoder = with_clip.family.text_encoders[0]
+    prompt = tokenize_prompt("  a fox BREAK snow", [text_encoder], long_prompt="chunk")
+    spans, tokens = words_with_tokens(prompt, text_encoder)
+    assert spans == [(0, 1), (2, 5), (6, 10)]
+    assert tokens == [[1], [2, 3, 4], [33, 34, 35, 36]]  # one token per letter, 32 in a window
+    explanation = explain(with_clip, SMALL.replace(prompt="a fox BREAK snow", long_prompt="chunk"))
+    assert explanation.words == ("a", "fox", "snow")
 
 
 def test_maps_in_json_are_small(with_clip):

@@ -114,7 +114,7 @@ def random_settings(rng: random.Random) -> Settings:
         prompt=random_text(rng, rng.choice([3, 3, 40, 40, 40, 2_000])),
         negative_prompt=rng.choice(["", random_text(rng, 20)]),
         prompt_syntax=rng.choice(["a1111", "plain"]),
-        long_prompt=rng.choice(["cut", "error"]),
+        long_prompt=rng.choice(["cut", "chunk", "error"]),
         prompt_template=maybe(random_text(rng, 20)),
         model=rng.choice(["storybook", "org/name", "org/name@main", "./folder", "./é 雪"]),
         preset=maybe("fast-2_x"),
@@ -129,4 +129,7 @@ def random_settings(rng: random.Random) -> Settings:
         cfg_start=start / 1000,
         cfg_stop=stop / 1000,
         guidance_rescale=rng.random(),
+        clip_skip=rng.randint(0, 11),
+        lora=tuple(rng.sample(["snow:0.5", "./é 雪.safetensors:-1", "my style:1"], rng.randint(0, 3))),
+        embedding=tuple(rng.sample(["snow", "./é 雪.safetensors"], rng.randint(0, 2))),
     )

@@ -53,6 +53,7 @@ A1111_SETTINGS = Settings(
     seed=3735928559,
     width=640,
     height=448,
+    clip_skip=1,
 )
 
 
@@ -72,15 +73,29 @@ def test_a1111(tmp_path: Path, name: str) -> None:
         "Model hash": "6ce0161689",
         "VAE hash": "735e4c3a44",
         "Denoising strength": "0.4",
-        "Clip skip": "2",
         "Lora hashes": "detail: 7c6bad76eb54",
         "Version": "v1.10.1",
         "model": "v1-5-pruned-emaonly",
     }
-    assert codes(restored) == ["other-noise", "network-left-out", "model-not-used"]
-    assert restored.warnings[0].message == OTHER_NOISE
-    assert "<lora:detail:0.8>" in restored.warnings[1].message
+    assert codes(restored) == ["clip-skip", "other-noise", "network-left-out", "model-not-used"]
+    assert restored.warnings[1].message == OTHER_NOISE
+    assert "<lora:detail:0.8>" in restored.warnings[2].message
     assert A1111 in restored.raw.values() or name == "fox.txt"
+
+
+def test_a1111_long_prompts_loras_on_this_machine_and_clip_skip(tmp_path: Path, private_home: Path) -> None:
+    (private_home / "loras").mkdir()
+    (private_home / "loras" / "my__style.safetensors").write_bytes(b"")
+    values = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
+    tags = "<lora:my__style:0.5><lora:my__style:0.5:1><lora:my__style:9><lyco:my__style:1>"
+    block = f"fox {tags} BREAK snow\nNegative prompt: <lora:my__style:1> rain\n{values}, Clip skip: 1"
+    restored = read_settings(png({"parameters": block}, tmp_path / "fox.png"))
+    assert restored.settings.prompt == "fox <lora:my__style:0.5> BREAK snow"
+    assert restored.settings.negative_prompt == "rain"
+    assert (restored.settings.long_prompt, restored.settings.clip_skip) == ("chunk", 0)
+    restored = read_settings(png({"parameters": f"{'fox ' * 30}\n{values}, Clip skip: 40"}, tmp_path / "foxes.png"))
+    assert (restored.settings.long_prompt, restored.settings.clip_skip) == ("chunk", 0)
+    assert "clip_skip must be 0 to 11, got '39'" in restored.warnings[-1].message
 
 
 def test_a1111_of_2022(tmp_path: Path) -> None:
@@ -363,7 +378,7 @@ def test_invokeai_3(tmp_path: Path) -> None:
     }
     restored = read_settings(png({"invokeai_metadata": json.dumps(old)}, tmp_path / "fox.png"))
     assert restored.settings == Settings(prompt="a fox", scheduler="euler_ancestral")
-    assert restored.unknown == {"clip_skip": 0, "model": "stable-diffusion-v1-5"}
+    assert restored.unknown == {"model": "stable-diffusion-v1-5"}
 
 
 def test_invalid_invokeai_metadata(tmp_path: Path) -> None:

@@ -77,10 +77,16 @@ def test_negative_prompts_and_guides_are_reworded() -> None:
     assert len(word_notes(settings.replace(guidance="off"), WORDS, "storybook")) == 1
 
 
+def test_break_between_windows_is_no_word() -> None:
+    settings = Settings(prompt="a puppy BREAK a lorry", long_prompt="chunk")
+    assert reword(settings, WORDS).prompt == "a dog BREAK a truck"
+    assert not any("BREAK" in note.message for note in word_notes(settings, WORDS, "storybook"))
+
+
 @given(st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0.5, 1.0, 1.3])), min_size=1, max_size=4))
 def test_runs_survive_the_syntax(runs: list[tuple[str, float]]) -> None:
     prompt = "".join(_with_weight(text, weight, "a1111") for text, weight in runs)
-    if "<lora" not in prompt.lower():
+    if "<lora:" not in prompt.lower():
         by_character = [(character, weight) for text, weight in runs for character in text]
         assert [(c, weight) for text, weight in parse_prompt(prompt, "a1111") for c in text] == by_character
 

@@ -190,6 +190,12 @@ def test_a_preset_must_not_name_a_local_path(field: str, path: str) -> None:
         parsed(HEAD + f'[settings]\n{field} = "{path}"')
 
 
+def test_a_preset_names_loras_without_a_path() -> None:
+    assert parsed(HEAD + '[settings]\nlora = ["snow:0.5"]').settings == {"lora": ["snow:0.5"]}
+    with pytest.raises(PresetError, match=r"lora must be a name in a folder, got '\.\./snow\.safetensors:0\.5'"):
+        parsed(HEAD + '[settings]\nlora = ["../snow.safetensors:0.5"]')
+
+
 @pytest.mark.parametrize("name", ["Mine.toml", "a b.toml", "-a.toml", "x" * 65 + ".toml", "mine.txt", ".toml"])
 def test_invalid_file_names_are_refused(name: str) -> None:
     with pytest.raises(PresetError, match=r": the name must be a-z, 0-9, - and _, at most 64, then \.toml$"):

@@ -51,7 +51,7 @@ def error_message(**fields: Any) -> str:
         ({"prompt": "a\rb"}, r"prompt must be valid UTF-8 without control characters (character 2), got '\r'"),
         ({"prompt": "\x9b"}, r"prompt must be valid UTF-8 without control characters (character 1), got '\x9b'"),
         ({"prompt_syntax": "comfy"}, "prompt_syntax must be a1111 or plain, got 'comfy'"),
-        ({"long_prompt": ["cut"]}, "long_prompt must be cut or error, got 'a list'"),
+        ({"long_prompt": ["cut"]}, "long_prompt must be cut or chunk or error, got 'a list'"),
         ({"prompt_template": ""}, "prompt_template must not be empty"),
         ({"model": "a\nb"}, r"model must be one line without spaces around it, got 'a\nb'"),
         ({"model": ""}, "model must not be empty"),
@@ -264,7 +264,7 @@ def test_coerce_parses_text(name: str, text: str, value: Any) -> None:
         ("seed", "-1", "seed must be random or 0 to 9223372036854775807, got '-1'"),
         ("seed", "9" * 5_000, "seed must be random or 0 to 9223372036854775807, got 'inf'"),
         ("guidance_scale", "1e400", "guidance_scale must be 0 to 50, got 'inf'"),
-        ("long_prompt", "chunk", "long_prompt must be cut or error, got 'chunk'"),
+        ("long_prompt", "fold", "long_prompt must be cut or chunk or error, got 'fold'"),
     ],
 )
 def test_coerce_refuses_invalid_text(name: str, text: str, line: str) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
+from clipgen.home import adapter_files
 from clipgen.sampling.schedulers import SCHEDULERS
 from clipgen.settings.checks import DECODERS, GUARDS, LOCAL, METHODS
 from clipgen.settings.preset import list_presets
-from clipgen.settings.settings import DEFAULTS, FIELDS, LIST_FIELDS, MODEL_FIELDS, Settings
+from clipgen.settings.settings import ADAPTER_FIELDS, DEFAULTS, FIELDS, LIST_FIELDS, MODEL_FIELDS, Settings
 
 from ..image_store import IMAGE_SUFFIXES
 
@@ -45,7 +46,10 @@ HINTS: Mapping[str, str] = {
     "scheduler": "The sampling method.",
     "seed": "Seed of the random noise. The same seed with the same settings gives the same picture.",
     "model": "The model that generates the picture.",
+    "embedding": "Learned words, one per line; their names in the prompt stand for them.",
+    "lora": "Small files that change the model, one per line as name or name:weight.",
 }
+MAX_NAMES = 30  # LoRAs listed in the form
 METHOD_LABELS = {
     "off": "Off",
     "clip": "CLIP gradient",
@@ -60,7 +64,7 @@ LABELS = {
     "vary": "Picture to vary",
     VARY_WEIGHT: "Weight of the picture to vary",
 }
-SPELLINGS = {"apg": "APG", "clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
+SPELLINGS = {"apg": "APG", "lora": "LoRA", "clip": "CLIP", "cfg": "CFG", "unet": "UNet"}
 MODEL_DEFAULT = "the model's default"
 OPTIONAL = tuple(name for name, value in DEFAULTS.items() if value is None)  # text fields: empty means None
 HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(Settings)}
@@ -69,7 +73,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "guide_decoder": DECODERS,
     "guard": GUARDS,
     "prompt_syntax": ("a1111", "plain"),
-    "long_prompt": ("cut", "error"),
+    "long_prompt": ("cut", "chunk", "error"),
 }
 
 
@@ -86,6 +90,15 @@ def heading(name: str) -> str:
     return f'<p class="heading"><b>{label(name)}</b>{HINTS[name]}</p>'
 
 
+def hint(name: str) -> str:
+    """Returns the help text of a field; for LoRAs it lists those that the server has."""
+    text = HINTS[name] if name in HINTS else HELP[name]
+    if name not in ADAPTER_FIELDS:
+        return text
+    names = sorted(adapter_files(f"{name}s"))
+    return f"{text} On this server: {', '.join(names[:MAX_NAMES]) or 'none'}{' ...' if len(names) > MAX_NAMES else ''}"
+
+
 def build_field(name: str, models: Sequence[str], vaes: Sequence[str], max_images: int) -> gr.components.Component:
     """Returns the component of a field; `values.read` converts what it holds into a Settings value.
 
@@ -93,7 +106,7 @@ def build_field(name: str, models: Sequence[str], vaes: Sequence[str], max_image
     """
     common: dict[str, Any] = {
         "label": label(name),
-        "info": HINTS[name] if name in HINTS else HELP[name],
+        "info": hint(name),
         "elem_id": f"field-{name}",
     }
     if name == "prompt":

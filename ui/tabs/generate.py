@@ -193,11 +193,11 @@ def _handle_generate(
 
 def _handle_form(worker: Worker, form: FormWidgets, shared: SharedWidgets) -> None:
     """Adds the handlers of the prompt, the preset, the seed and the guidance image."""
-    prompt, preset, seed = (form.fields[name] for name in ("prompt", "preset", "seed"))
+    prompt, preset, seed, long_prompt = (form.fields[name] for name in ("prompt", "preset", "seed", "long_prompt"))
 
-    def prompt_changed(text: str | None) -> list[Any]:
+    def prompt_changed(text: str | None, long_prompt: str) -> list[Any]:
         pasted = looks_pasted(text)
-        return [token_counter(worker, text), gr.update(visible=not pasted), gr.update(visible=pasted)]
+        return [token_counter(worker, text, long_prompt), gr.update(visible=not pasted), gr.update(visible=pasted)]
 
     def load_pasted(text: str | None) -> list[Any]:
         settings, message = parse_settings(text)
@@ -209,13 +209,14 @@ def _handle_form(worker: Worker, form: FormWidgets, shared: SharedWidgets) -> No
 
     prompt.change(
         prompt_changed,
-        prompt,
+        [prompt, long_prompt],
         [form.token_counter, form.generate, form.load],
-        js="async (text) => await clipgen.debounce(text)",
+        js="async (text, long) => [await clipgen.debounce(text), long]",
         trigger_mode="always_last",
         **UNQUEUED,
     )
-    shared.loaded_model.change(partial(token_counter, worker), prompt, form.token_counter, **UNQUEUED)
+    for changed in (shared.loaded_model, long_prompt):
+        changed.change(partial(token_counter, worker), [prompt, long_prompt], form.token_counter, **UNQUEUED)
     form.load.click(load_pasted, prompt, [*shared.fields, shared.message], **UNQUEUED)
     form.random_seed.click(lambda: "", None, seed, **UNQUEUED)
     preset.input(values.apply_preset, preset, shared.fields, **UNQUEUED)

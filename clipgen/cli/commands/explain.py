@@ -13,7 +13,7 @@ from clipgen.cli.image_walk import PICTURES, STORYBOOK, ClipChoice, Device, Json
 from clipgen.cli.output import Report
 from clipgen.cli.resolve import from_file
 from clipgen.errors import ImageFileError, SettingsError
-from clipgen.settings.settings import Note, Settings, check_field
+from clipgen.settings.settings import DEFAULTS, Note, Settings, check_field
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,7 +89,8 @@ def _values_in_file(path: Path, report: Report) -> dict[str, Any]:
         return {}
     if layer.replay:
         return dict(layer.values)
-    return {"prompt": plain_text(layer.values["prompt"], layer.values.get("prompt_syntax", "a1111"))}
+    values = {**DEFAULTS, **layer.values}
+    return {"prompt": plain_text(values["prompt"], values["prompt_syntax"], values["long_prompt"])}
 
 
 def _by_replay(picture: Image, values: dict[str, Any], device: str, report: Report) -> Explanation:

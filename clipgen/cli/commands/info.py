@@ -80,6 +80,8 @@ def _print(report: Report, path: Path, restored: RestoredSettings, heading: bool
     rows += [(name, value) for name, value in restored.settings.to_dict().items() if value not in (None, "", [])]
     if restored.record and restored.record["clip"]:
         rows += [(f"clip {name}", value) for name, value in restored.record["clip"].items() if name != "curve"]
+    if restored.record:
+        rows += [(f"SHA-256 of {name}", digest) for name, digest in restored.record["inputs"].items()]
     rows += [(f"not used: {name}", value) for name, value in restored.unknown.items()]
     report.table(("", ""), rows)
     for note in restored.warnings:

@@ -78,7 +78,7 @@ def prompt_in_file(path: Path) -> str:
     from clipgen.text import plain_text
 
     settings = read_settings(path).settings
-    return plain_text(settings.prompt, settings.prompt_syntax)
+    return plain_text(settings.prompt, settings.prompt_syntax, settings.long_prompt)
 
 
 def _cells(result: Score, path: Path, text: str, verbose: bool) -> tuple[object, ...]:

@@ -7,9 +7,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tiny_lora
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from clipgen import history
+from clipgen.hashing import sha256_of
 from clipgen.image_file import read_settings
 from clipgen.report.command_line import command_line
 from clipgen.settings.settings import Settings
@@ -142,3 +145,35 @@ def test_options_are_checked_before_files_are_opened(run: Run) -> None:
 def test_command_lines_leave_out_labels() -> None:
     settings = Settings("a fox, neon", preset="neon", prompt_template="a {fox|owl}, neon")
     assert command_line(settings) == "clipgen 'a fox, neon'"
+
+
+def test_again_needs_the_same_lora(run: Run, tiny_epsilon: Path) -> None:
+    reference = StableDiffusionPipeline.from_pretrained(tiny_epsilon, local_files_only=True)
+    file = tiny_lora.save(Path("files/style.safetensors"), reference)
+    common = ("--steps", "2", "-m", str(tiny_epsilon), "-s", "7")
+    [plain] = run("a fox", *common).lines
+    [made] = run("a fox", *common, "--lora", f"{file}:0.5").lines
+    assert pixels(made) != pixels(plain)
+    assert read_settings(made).settings.lora == ("./style.safetensors:0.5",)
+    assert f"SHA-256 of lora:style.safetensors\t{sha256_of(file)}" in run("info", made).lines
+    [same] = run("again", made).lines
+    assert pixels(same) == pixels(made)
+
+    moved = file.rename("files/moved.safetensors")
+    refused = run("again", made)
+    assert (refused.code, refused.out) == (1, "")
+    assert (
+        "uses the lora file 'style.safetensors', which is missing or has changed. Name it: --lora FILE" in refused.err
+    )
+    [same] = run("again", made, "--lora", f"{moved}:0.5").lines
+    assert pixels(same) == pixels(made)
+    Path("loras").mkdir()
+    moved.rename("loras/pixel.safetensors")
+    [tagged] = run("a fox <lora:pixel:0.5>", *common).lines
+    assert pixels(tagged) == pixels(made)
+    assert Path(tagged).name == "a-fox-7-4.png"
+
+    tiny_lora.save(Path("loras/pixel.safetensors"), reference, seed=5)
+    changed = run("again", tagged)
+    assert "The LoRA 'pixel' is another file than when the picture was drawn." in changed.err
+    assert pixels(changed.lines[0]) != pixels(made)

@@ -13,3 +13,5 @@ def test_tokens_are_counted_and_cut_words_are_shown(worker: Worker) -> None:
     assert "cut off: <s>" in token_counter(worker, "fox & hound " * 20)
     assert "weight must be 0 to 2" in token_counter(worker, "(a:9)")
     assert token_counter(worker, "  ") == ""
+    assert "in 1 window of 30" in token_counter(worker, "a fox in snow", "chunk")
+    assert "in 2 windows of 30" in token_counter(worker, "a fox BREAK snow", "chunk")

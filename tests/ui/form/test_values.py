@@ -38,6 +38,8 @@ def test_labels() -> None:
         guidance=st.sampled_from(["off", "clip+pick"]),
         guide=st.lists(st.sampled_from(["snow:0.5", "a dog:-1"]), max_size=3),
         through_unet=st.booleans(),
+        lora=st.lists(st.sampled_from(["snow:0.5", "my style:-1"]), max_size=2),
+        clip_skip=st.integers(0, 11),
     )
 )
 def test_settings_survive_the_round_trip_through_the_form(expected: Settings) -> None:
