@@ -58,7 +58,7 @@ def test_clip_names_true_renders_and_answers_questions_about_them() -> None:
     encoder = load_clip().encoder
     names = MIX.names[:12]
     namer = Namer([encoder], names)
-    chosen = [namer(to_pixels(render(scene))) for scene in single_scenes(names, "noto")]
+    chosen = [namer(to_pixels(render(scene, encoder.image_size))) for scene in single_scenes(names, "noto")]
     assert sum(choice == (name,) for choice, name in zip(chosen, names, strict=True)) >= 9
     prompts = scene_prompts("scene", 6, "dev", MIX)
     features = SceneEncoder(encoder).scene_features([prompt.scene for prompt in prompts])
