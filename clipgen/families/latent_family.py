@@ -114,8 +114,18 @@ class LatentFamily:
         return type(self.vae).__name__ == "AutoencoderTiny" or width * height <= FAST_PIXELS
 
     def decoder_to_float32(self) -> bool:
-        """Converts the decoder to float32 permanently; returns False if it was float32 already."""
-        return _to_float32(self.vae)
+        """Converts the decoder to float32 permanently; returns False if it was float32 already.
+
+        An offloaded or compiled one of a diffusers pipeline belongs to the caller and stays as it is.
+        """
+        import torch
+
+        from clipgen.models.without_hooks import is_wrapped
+
+        if is_wrapped(self.vae) or self.vae.dtype == torch.float32:
+            return False
+        _convert(self.vae, torch.float32)
+        return True
 
     def tile_decoder(self) -> bool:
         """Makes the VAE decode large images in tiles, permanently; returns False if it does so already or cannot."""
@@ -137,7 +147,7 @@ class LatentFamily:
         wider = wider_dtype(self.denoiser.dtype, self.denoiser.device) if networks else None
         if wider is not None:
             for network in networks:
-                network.to(wider)
+                _convert(network, wider)
         return wider
 
     def _default_settings(self, sample_size: int | Sequence[int], steps: int, guidance_scale: float) -> dict[str, Any]:
@@ -153,16 +163,11 @@ class LatentFamily:
         }
 
 
-def _to_float32(network: Any) -> bool:
+def _convert(network: Any, dtype: torch.dtype) -> None:
+    """Converts the weights of a network, and the dtype that quantised layers compute in."""
     import torch
 
-    from clipgen.models.without_hooks import is_wrapped
-
-    if is_wrapped(network):
-        return False
-    quantised = [layer for layer in network.modules() if isinstance(vars(layer).get("compute_dtype"), torch.dtype)]
-    changed = bool(network.dtype != torch.float32) or any(layer.compute_dtype != torch.float32 for layer in quantised)
-    network.float()
-    for layer in quantised:  # diffusers' GGUF layers convert their weights to it at each use
-        layer.compute_dtype = torch.float32
-    return changed
+    network.to(dtype)
+    for layer in network.modules():  # diffusers' GGUF layers convert their weights at each use
+        if isinstance(vars(layer).get("compute_dtype"), torch.dtype):
+            layer.compute_dtype = dtype

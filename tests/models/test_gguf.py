@@ -76,7 +76,10 @@ def test_a_gguf_file_gives_the_images_of_its_dequantised_weights(flux, tmp_path)
     assert max_difference(clipgen_images(Pipeline.from_pretrained(str(folder), "cpu")), expected) > 1e-5
     with pytest.raises(SettingsError, match=r"is quantised\. Use through_unet=false"):
         next(pipe.generate(Settings("a", guidance="clip", through_unet=True)))
-    assert pipe.family.denoiser_to_float32() is False
+    assert pipe.family.widen_denoiser() is None
+    half = Pipeline.from_pretrained(str(path), "cpu", "bfloat16", offline=True)
+    assert half.family.widen_denoiser() == torch.float32
+    assert max_difference(clipgen_images(half), expected) < 0.1  # weights rounded to bfloat16, a VAE in it
 
 
 def test_a_missing_package_is_one_line_with_the_cure(flux, monkeypatch):
