@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     group = ProcessGroup(accelerator)
     group.broadcast_weights(part.model)
     optimizer = torch.optim.AdamW(part.model.parameters(), Budget(1, share, 1e-3).learning_rate)
-    losses = [_step(part, optimizer, group, step)[0] for step in range(STEPS)]
+    losses = [_step(part, optimizer, group, step, 0.0)[0] for step in range(STEPS)]
     if accelerator.is_main_process:
         name = f"of-{accelerator.num_processes}"
         (folder / f"{name}.json").write_text(json.dumps(losses))
