@@ -180,7 +180,7 @@ PARTS: Mapping[str, Mapping[str, tuple[str, Any]]] = {
 
 
 def save_single_file(folder: Path, path: Path, kind: str, **more: Tensor) -> Path:
-    """Writes the networks of a model folder into one file, and the configs and tokenizers into a folder beside it."""
+    """Writes the networks of a model folder into one file, and the configs and tokenizers into a folder next to it."""
     tensors: Tensors = dict(more)
     for name, (prefix, convert) in PARTS[kind].items():
         tensors |= {prefix + key: tensor.contiguous() for key, tensor in convert(weights(folder / name)).items()}

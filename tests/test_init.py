@@ -73,7 +73,7 @@ def test_the_bundled_model_is_a_folder():
 
 
 def test_a_checkout_that_shadows_the_installed_package_has_ui_and_presets(tmp_path):
-    """`python -m clipgen` in a checkout imports ./clipgen, whose ui/ and presets/ lie beside it."""
+    """`python -m clipgen` in a checkout imports ./clipgen, whose ui/ and presets/ are next to it."""
     checkout = tmp_path / "checkout"
     for name in ("clipgen", "presets", "ui"):
         ignored = shutil.ignore_patterns("storybook", "__pycache__")

@@ -124,7 +124,7 @@ def _inject(loader: Any, path: Path, tensors: dict[str, Tensor], name: str) -> N
 
 
 def _raw_peft_scale(path: Path) -> float:
-    """Returns alpha / rank from the adapter_config.json beside a file of PEFT; without that file 1."""
+    """Returns alpha / rank from adapter_config.json in the folder of a PEFT file; 1 without it."""
     config = path.parent / "adapter_config.json"
     values = read_json(config) if config.is_file() else {}
     alpha, rank = values.get("lora_alpha"), values.get("r")

@@ -31,7 +31,7 @@ def download(model_id: ModelId, choose: Choose) -> Path:
         return _download(model_id, choose)
     except ClipgenError:
         raise
-    except Exception as error:  # huggingface_hub passes on the errors of its HTTP client, whose name changes
+    except _expected_errors() as error:
         if _is_unreachable(error):
             with suppress(ModelNotFound):
                 return cached_folder(model_id)
@@ -68,13 +68,28 @@ def _check_disk(model_id: ModelId, sizes: Mapping[str, int], commit: str | None)
                       "are free. Free some, or set HF_HOME to a folder on another disk.")  # fmt: skip
 
 
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of the disk, of huggingface_hub and of its HTTP client, which it passes on."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return OSError, _http_error(), LocalEntryNotFoundError
+
+
+def _http_error() -> type[Exception]:
+    """Returns the base class of the HTTP client's errors: httpx or requests, depending on huggingface_hub's version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: type[Exception] = HfHubHTTPError.__bases__[0]
+    return base
+
+
 def _is_unreachable(error: Exception) -> bool:
     """Tells whether an error means that the hub did not answer."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    http_error = HfHubHTTPError.__bases__[0]  # of the HTTP client, whose name changes
     is_answer = isinstance(error, HfHubHTTPError)
-    return not is_answer and isinstance(error, (http_error, ConnectionError, TimeoutError, LocalEntryNotFoundError))
+    unreachable = (_http_error(), ConnectionError, TimeoutError, LocalEntryNotFoundError)
+    return not is_answer and isinstance(error, unreachable)
 
 
 def _explain(model_id: ModelId, error: Exception) -> ModelNotFound | None:

@@ -38,7 +38,8 @@ class ModelId:
 class ModelFolder:
     """A model on this machine: the name it was requested by, its folder, and the kind of that name.
 
-    `weights` is the checkpoint if it is a single file; `path` is then the folder beside it, which may not exist.
+    `weights` is the checkpoint if it is a single file; `path` is then the folder of the same name next to it, which may
+    not exist.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 The weights of each network are converted to diffusers' names, as `from_single_file` does. A single file has no
 configs and no tokenizer. Configs come from the package, tokenizers and missing networks from the hub cache; a folder
-beside the file with the same name (`x/` for `x.safetensors`), in diffusers' layout, replaces any of them.
+next to the file with the same name (`x/` for `x.safetensors`), in diffusers' layout, replaces any of them.
 """
 
 from __future__ import annotations
@@ -141,11 +141,11 @@ class SingleFile:
         return {**config, "rescale_betas_zero_snr": True} if "ztsnr" in self.header else config
 
     def has_network(self, name: str) -> bool:
-        """Tells whether the folder beside the file has a network that the index does not name, such as `clip`."""
+        """Tells whether the folder next to the file has a network that the index does not name, such as `clip`."""
         return (self.folder / name).is_dir()
 
     def network(self, name: str) -> NetworkFiles:
-        """Returns the files of a network: in the file, in the folder beside it, or in the hub cache."""
+        """Returns the files of a network: in the file, in the folder next to it, or in the hub cache."""
         prefix = self._prefix(name)
         if prefix is not None:
             return self._converted(name, prefix)
@@ -153,13 +153,13 @@ class SingleFile:
             return FolderFiles(folder).network(name)
         raise ModelNotFound(
             f"'{self.weights.name}' ({self.kind.title}) has no {name}: put it into the folder "
-            f"'{self.folder.name}/{name}' beside the file, or download it: clipgen models pull "
+            f"'{self.folder.name}/{name}' next to the file, or download it: clipgen models pull "
             f"{self.kind.repositories[0]}",
             field="model",
         )
 
     def tokenizer(self, name: str) -> TokenizerFiles:
-        """Returns the files of a tokenizer: in the folder beside the file, or in the hub cache."""
+        """Returns the files of a tokenizer: in the folder next to the file, or in the hub cache."""
         if (self.folder / name).is_dir():
             return TokenizerFiles(self.folder / name)
         places = self._tokenizer_places(name)
@@ -171,12 +171,12 @@ class SingleFile:
         repository, _ = places[0]
         raise ModelNotFound(
             f"'{self.weights.name}' has no {name}, as all single files, and it is not on this machine: clipgen models "
-            f"pull {repository}, or put it into the folder '{self.folder.name}/{name}' beside the file.",
+            f"pull {repository}, or put it into the folder '{self.folder.name}/{name}' next to the file.",
             field="model",
         )
 
     def missing(self) -> list[tuple[str, str, bool]]:
-        """Returns what is neither in the file, nor beside it, nor in the hub cache, and where the hub has it.
+        """Returns what is in none of file, folder next to it and hub cache, and where the hub has it.
 
         Each is (repository, folder in it, whether it is a tokenizer).
         """
@@ -191,7 +191,7 @@ class SingleFile:
         return needed + [(self.kind.repositories[0], name, False) for name in lacking]
 
     def _network_folder(self, name: str) -> Path | None:
-        """Returns the model folder with a network that is not in the file: beside it or in the hub cache."""
+        """Returns the folder that has a network which the file lacks: the one next to it, or one in the hub cache."""
         if (self.folder / name).is_dir():
             return self.folder
         for repository in self.kind.repositories:
@@ -208,11 +208,11 @@ class SingleFile:
         return [(CLIP_REPOSITORY, ""), *own] if is_clip else own
 
     def component_config(self, name: str, file: str) -> dict[str, Any]:
-        """Returns the config of a component without weights, from the folder beside the file."""
+        """Returns the config of a component without weights, from the folder next to the file."""
         return read_json(self.folder / name / file)
 
     def _config(self, path: Path, key: str) -> dict[str, Any]:
-        """Returns a config from the folder beside the file if it has one, else from the package."""
+        """Returns a config from the folder next to the file if it has one, else from the package."""
         config: dict[str, Any] = read_json(path) if path.is_file() else self.bundled[key]
         return config
 

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def text_encoders_on_device(family: Family) -> Iterator[None]:
     """Moves the text encoders of a family to the device of its VAE, and back at the end, if they wait on the CPU.
 
-    If they do not fit there beside the denoiser, the denoiser waits on the CPU meanwhile.
+    If they do not fit there together with the denoiser, the denoiser waits on the CPU meanwhile.
     """
     if not family.text_encoders_wait:
         yield

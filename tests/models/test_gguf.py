@@ -27,7 +27,7 @@ WEIGHTS = Path("transformer") / "diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A Flux folder, and its transformer as a GGUF file with Q8_0, F16 and F32 tensors and the rest beside it."""
+    """A Flux folder, and its transformer as a GGUF file of Q8_0, F16 and F32 tensors, the rest next to it."""
     gguf = pytest.importorskip("gguf", reason="the optional package gguf is not installed")
     root = tmp_path_factory.mktemp("gguf")
     folder = tiny.save_flux(root / "folder")
@@ -46,9 +46,9 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    beside = path.with_suffix("")
-    shutil.copytree(folder, beside)
-    (beside / WEIGHTS).unlink()
+    parts = path.with_suffix("")
+    shutil.copytree(folder, parts)
+    (parts / WEIGHTS).unlink()
     return folder, path
 
 

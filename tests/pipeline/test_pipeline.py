@@ -471,7 +471,15 @@ def test_from_diffusers_takes_offloaded_pipelines(folders, pipes, kind):
     pipe = Pipeline.from_diffusers(reference)
     expected = draw(pipes["tiny_epsilon"], steps=2, **SMALL)[0].pixels
     assert torch.equal(draw(pipe, steps=2, **SMALL)[0].pixels, expected)
+
+
+def test_offloaded_networks_of_from_diffusers_are_not_converted(folders):
+    options = {"dtype": torch.float16, "local_files_only": True}
+    reference = diffusers.StableDiffusionPipeline.from_pretrained(folders["tiny_epsilon"], **options)
+    reference.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    pipe = Pipeline.from_diffusers(reference)
     assert pipe.family.widen_denoiser() is None
+    assert reference.unet.dtype == torch.float16
 
 
 def test_from_diffusers_replaces_tcd_with_a_note_and_refuses_unknown_schedulers(folders):
